@@ -1,0 +1,73 @@
+"""Describe where a run takes place: what someone needs to know to trust or repeat a number."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torchvision", "accelerate", "pytorchcv", "scikit-learn", "numpy")
+
+
+def describe_environment(device: str = "cpu") -> dict[str, Any]:
+    """Versions, hardware and commit, as plain JSON types.
+
+    Args:
+        device: the device the run computes on, as torch writes it.
+    """
+    import torch
+
+    on_cuda = device.startswith("cuda")
+    return {
+        "surefoot": _version("surefoot"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name(device) if on_cuda else None,
+        "commit": _commit(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit this package was run from, with `-dirty` if tracked files differ from it."""
+    here = str(Path(__file__).resolve().parent)
+    try:
+        git = ["git", "-C", here]
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}-dirty" if changes else commit
