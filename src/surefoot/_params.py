@@ -1,0 +1,172 @@
+"""Arithmetic over lists of parameters. The only file that writes a parameter.
+
+Every function works on lists of tensors of any mix of shapes, memory formats, dtypes and devices,
+never concatenates them, and accumulates norms and products in float32 or better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Copies",
+    "add_scaled",
+    "dot_and_norm_sq",
+    "lerp",
+    "momentum_update",
+    "norm_sq",
+    "shrink",
+]
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of each tensor, as one float64 vector on the first tensor's device."""
+    low = [t.dtype in _LOW_PRECISION for t in tensors]
+    if any(low):
+        # norms of half-precision tensors are accumulated and returned in float32
+        norms = [
+            torch.linalg.vector_norm(t, dtype=torch.float32 if is_low else None)
+            for t, is_low in zip(tensors, low, strict=True)
+        ]
+    else:
+        norms = list(torch._foreach_norm(list(tensors)))
+    return _stack(norms)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype in _LOW_PRECISION:
+        a, b = a.float(), b.float()
+    if a.is_contiguous() and b.is_contiguous():
+        return torch.dot(a.view(-1), b.view(-1))
+    return (a * b).sum()  # channels_last and other layouts: no reshape that would copy or raise
+
+
+def _stack(scalars: Sequence[Tensor]) -> Tensor:
+    device = scalars[0].device
+    # MPS has no float64; the few hundred numbers are summed on the host in double precision anyway
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return torch.stack([s.to(device=device, dtype=dtype) for s in scalars])
+
+
+def norm_sq(tensors: Sequence[Tensor], weights: Sequence[float]) -> float:
+    """Σ wᵢ² ‖tᵢ‖²: the squared norm of the joint vector with parts wᵢ tᵢ. One device sync."""
+    if not tensors:
+        return 0.0
+    norms: list[float] = _norms(tensors).tolist()
+    return _fsum((w * n) ** 2 for w, n in zip(weights, norms, strict=True))
+
+
+def dot_and_norm_sq(
+    grads: Sequence[Tensor], tensors: Sequence[Tensor], weights: Sequence[float]
+) -> tuple[float, float]:
+    """Σ wᵢ ⟨gᵢ, tᵢ⟩ and Σ wᵢ² ‖tᵢ‖², with one device sync for both."""
+    if not tensors:
+        return 0.0, 0.0
+    dots = _stack([_dot(g, t) for g, t in zip(grads, tensors, strict=True)])
+    both: list[float] = torch.cat([dots, _norms(tensors)]).tolist()
+    n = len(tensors)
+    dot = _fsum(w * d for w, d in zip(weights, both[:n], strict=True))
+    return dot, _fsum((w * v) ** 2 for w, v in zip(weights, both[n:], strict=True))
+
+
+def _fsum(values: object) -> float:
+    """Exact sum; NaN instead of an error where infinities cancel or overflow."""
+    try:
+        return math.fsum(values)  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+@torch.no_grad()
+def lerp(memory: Sequence[Tensor], new: Sequence[Tensor], weight: float) -> None:
+    """mᵢ ← mᵢ + weight · (nᵢ − mᵢ), in place."""
+    torch._foreach_lerp_(list(memory), list(new), weight)
+
+
+@torch.no_grad()
+def momentum_update(
+    buffers: Sequence[Tensor], grads: Sequence[Tensor], beta: float, share: float = 1.0
+) -> None:
+    """vᵢ ← β vᵢ + share · gᵢ, in place."""
+    torch._foreach_mul_(list(buffers), beta)
+    torch._foreach_add_(list(buffers), list(grads), alpha=share)
+
+
+@torch.no_grad()
+def shrink(params: Sequence[Tensor], factor: float) -> None:
+    """pᵢ ← factor · pᵢ, in place."""
+    torch._foreach_mul_(list(params), factor)
+
+
+@torch.no_grad()
+def add_scaled(
+    params: Sequence[Tensor], tensors: Sequence[Tensor], weights: Sequence[float], factor: float
+) -> None:
+    """pᵢ ← pᵢ + factor · wᵢ · tᵢ, in place."""
+    for weight, chosen in _by_weight(weights).items():
+        alpha = factor * weight
+        if alpha != 0.0:
+            torch._foreach_add_(
+                [params[i] for i in chosen], [tensors[i] for i in chosen], alpha=alpha
+            )
+
+
+def _by_weight(weights: Sequence[float]) -> dict[float, list[int]]:
+    """Which places share a weight: all of one param group, so the kernels stay few."""
+    places: dict[float, list[int]] = {}
+    for i, weight in enumerate(weights):
+        places.setdefault(weight, []).append(i)
+    return places
+
+
+class Copies:
+    """Copies of parameters, to leave them and come back bit for bit.
+
+    Adding a step and subtracting it again drifts; copying does not. The memory is allocated once
+    and used for every later :meth:`take` of tensors with the same shapes.
+    """
+
+    def __init__(self) -> None:
+        self._params: list[Tensor] = []
+        self._copies: list[Tensor] = []
+
+    @torch.no_grad()
+    def take(self, params: Sequence[Tensor]) -> None:
+        """Remember the parameters as they are now."""
+        if not self._fits(params):
+            self._copies = [torch.empty_like(p, requires_grad=False) for p in params]
+        self._params = list(params)
+        if params:
+            torch._foreach_copy_(self._copies, self._params)
+
+    def _fits(self, params: Sequence[Tensor]) -> bool:
+        return len(params) == len(self._copies) and all(
+            p.shape == c.shape
+            and p.dtype == c.dtype
+            and p.device == c.device
+            and p.stride() == c.stride()
+            for p, c in zip(params, self._copies, strict=True)
+        )
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Write the remembered values into the parameters."""
+        if self._params:
+            torch._foreach_copy_(self._params, self._copies)
+
+    @torch.no_grad()
+    def put_moved(self, tensors: Sequence[Tensor], weights: Sequence[float], t: float) -> None:
+        """pᵢ ← copyᵢ + t · wᵢ · tensorᵢ."""
+        if all(p.device.type == "cpu" for p in self._params):
+            # one pass over memory instead of two; there is no foreach kernel with out=
+            for p, copy, d, w in zip(self._params, self._copies, tensors, weights, strict=True):
+                torch.add(copy, d, alpha=t * w, out=p)
+            return
+        self.put_back()
+        add_scaled(self._params, tensors, weights, t)

@@ -1,0 +1,99 @@
+"""Directions: downhill vectors over all parameters, built without copying a gradient.
+
+A direction is a list of tensors with one weight each; the vector has the parts
+``weights[i] * tensors[i]``. Signs, normalization and the ratios between param groups live in the
+weights, so that most directions need no arithmetic on tensors at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from surefoot import _params
+
+__all__ = ["Direction", "conjugate_like", "momentum", "steepest"]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A vector over parameters, with what is known about it.
+
+    Args:
+        tensors: one tensor a parameter, of the parameter's shape. Not copied: who changes them
+            changes the direction.
+        weights: one factor a tensor; the direction's parts are ``weights[i] * tensors[i]``.
+        norm: Euclidean norm over all parts.
+        slope0: derivative of the loss along the direction at its start, in loss per unit of
+            ``t``; None where no gradient was at hand.
+    """
+
+    tensors: list[Tensor]
+    weights: list[float]
+    norm: float
+    slope0: float | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Finite and not zero: something one can move along."""
+        return math.isfinite(self.norm) and self.norm > 0.0
+
+    def unit(self) -> Direction:
+        """The same direction with norm 1, so that ``t`` is a length."""
+        return self.scaled(1.0 / self.norm)
+
+    def scaled(self, factor: float) -> Direction:
+        """The direction times a positive factor."""
+        return Direction(
+            tensors=self.tensors,
+            weights=[w * factor for w in self.weights],
+            norm=self.norm * factor,
+            slope0=None if self.slope0 is None else self.slope0 * factor,
+        )
+
+
+def steepest(grads: Sequence[Tensor], ratios: Sequence[float]) -> Direction:
+    """The negated gradient, each part times its param group's ratio (see ``lr`` in the design).
+
+    Args:
+        grads: gradient of each parameter.
+        ratios: factor of each parameter, between 0 and 1; all 1 for the plain negated gradient.
+    """
+    norm_sq = _params.norm_sq(grads, ratios)
+    # ⟨g, −r g⟩ = −Σ rᵢ ‖gᵢ‖²; with equal ratios of 1 that is −‖g‖², and costs no second pass
+    if all(r == 1.0 for r in ratios):
+        slope0 = -norm_sq
+    else:
+        slope0 = -_params.norm_sq(grads, [math.sqrt(r) for r in ratios])
+    return Direction(list(grads), [-r for r in ratios], math.sqrt(norm_sq), slope0)
+
+
+def momentum(
+    grads: Sequence[Tensor], buffers: Sequence[Tensor], beta: float, ratios: Sequence[float]
+) -> Direction:
+    """The negated heavy-ball buffer v ← β v + g, as torch's SGD has it. Changes ``buffers``."""
+    _params.momentum_update(buffers, grads, beta)
+    return _along(grads, buffers, ratios)
+
+
+def conjugate_like(
+    grads: Sequence[Tensor], memory: Sequence[Tensor], beta: float, ratios: Sequence[float]
+) -> Direction:
+    """PAL's conjugate-like direction dₜ = −gₜ + β dₜ₋₁ (1903.11991). Changes ``memory``.
+
+    ``memory`` holds (1−β) times the negated direction: with that scale the recursion is one
+    interpolation, a single pass over memory. It starts from zeros; the norm does not matter
+    where the direction is then normalized, as PAL does.
+    """
+    _params.lerp(memory, grads, 1.0 - beta)
+    return _along(grads, memory, ratios)
+
+
+def _along(
+    grads: Sequence[Tensor], tensors: Sequence[Tensor], ratios: Sequence[float]
+) -> Direction:
+    dot, norm_sq = _params.dot_and_norm_sq(grads, tensors, ratios)
+    return Direction(list(tensors), [-r for r in ratios], math.sqrt(norm_sq), -dot)

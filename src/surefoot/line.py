@@ -1,0 +1,221 @@
+"""The line: the loss along one direction, measured in a quiet room, with everything put back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from surefoot import _reduce
+from surefoot._closure import Closure
+from surefoot._params import Copies, dot_and_norm_sq
+from surefoot._quiet import Buffers, RngState, devices_of
+from surefoot.directions import Direction
+
+__all__ = ["Line", "NotRepeatableError", "QuietRoom", "Walkable"]
+
+
+class NotRepeatableError(RuntimeError):
+    """The closure gave two different losses for the same weights and the same random numbers."""
+
+
+class Walkable(Protocol):
+    """What a search needs of a line."""
+
+    @property
+    def direction_norm(self) -> float:
+        """Euclidean length of one unit of ``t``."""
+
+    @property
+    def value0(self) -> float:
+        """Loss at ``t = 0``."""
+
+    @property
+    def slope0(self) -> float | None:
+        """Derivative at ``t = 0`` per unit of ``t``, where it is known."""
+
+    def value(self, t: float) -> float:
+        """Loss at ``t``."""
+
+
+class QuietRoom:
+    """All evaluations inside hear the same random numbers and start from the same buffers.
+
+    The first evaluation is the ordinary forward pass of the step: whatever it does to random
+    generators and buffers stays done when the room is left. Later ones leave nothing behind. An
+    exception puts both back to where they were on entry.
+    """
+
+    def __init__(self, params: Sequence[Tensor], model: nn.Module | None) -> None:
+        self._devices = devices_of(params)
+        self._before_buffers = Buffers(model)
+        self._after_buffers = Buffers(model)
+        self._before: RngState | None = None
+        self._after: RngState | None = None
+        self._disturbed = False
+
+    def __enter__(self) -> QuietRoom:
+        self._before = RngState.capture(self._devices)
+        self._before_buffers.snapshot()
+        self._after, self._disturbed = None, False
+        return self
+
+    def hush(self) -> None:
+        """Call before every evaluation but the first."""
+        if self._after is None:
+            self._after = RngState.capture(self._devices)
+            self._after_buffers.snapshot()
+        self._disturbed = True
+        assert self._before is not None
+        self._before.restore()
+        self._before_buffers.restore()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if kind is not None and self._before is not None:
+            self._before.restore()
+            self._before_buffers.restore()
+        elif self._disturbed and self._after is not None:
+            self._after.restore()
+            self._after_buffers.restore()
+
+
+class Line:
+    r"""The loss along one direction, :math:`t \mapsto L(\theta_0 + t\,d)`.
+
+    A context manager: inside, :meth:`value` moves the weights and evaluates the closure;
+    on leaving, the weights are back at the start bit for bit, or at :meth:`commit`'s place.
+    An exception always ends at the start.
+
+    Args:
+        params: the parameters that move.
+        direction: where to, see :class:`surefoot.directions.Direction`.
+        closure: evaluates the loss at the present weights.
+        room: the quiet room the first evaluation at ``t = 0`` was made in.
+        value0: loss at the start.
+        copies: memory to keep the start in; its own where None.
+        process_group: processes to average losses over; None for torch's default group.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        direction: Direction,
+        closure: Closure,
+        room: QuietRoom,
+        value0: float,
+        *,
+        copies: Copies | None = None,
+        process_group: Any = None,
+    ) -> None:
+        self._params = params
+        self._direction = direction
+        self._closure = closure
+        self._room = room
+        self._value0 = value0
+        self._copies = Copies() if copies is None else copies
+        self._group = process_group
+        self._moved = False
+
+    @property
+    def direction_norm(self) -> float:
+        """Euclidean length of one unit of ``t``."""
+        return self._direction.norm
+
+    @property
+    def value0(self) -> float:
+        """Loss at ``t = 0``."""
+        return self._value0
+
+    @property
+    def slope0(self) -> float | None:
+        """Derivative at ``t = 0`` per unit of ``t``; None where no gradient was at hand."""
+        return self._direction.slope0
+
+    def __enter__(self) -> Line:
+        self._copies.take(self._params)
+        self._moved = False
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if self._moved:
+            self._copies.put_back()
+
+    def value(self, t: float) -> float:
+        """Loss at ``t``, averaged over all processes. One forward pass."""
+        self._move(t)
+        self._room.hush()
+        loss = self._closure.value()
+        return _reduce.mean(float(loss), self._group, loss.device)
+
+    def slope(self, t: float) -> float:
+        """Derivative of the loss along the line at ``t``. One forward and one backward pass.
+
+        ``.grad`` is as before afterwards. With several processes the gradient must already be the
+        mean over them, as DistributedDataParallel makes it.
+        """
+        self._move(t)
+        self._room.hush()
+        kept = [p.grad for p in self._params]
+        try:
+            self._closure.gradient()
+            reached = [i for i, p in enumerate(self._params) if p.grad is not None]
+            dot, _ = dot_and_norm_sq(
+                [g for p in self._params if (g := p.grad) is not None],
+                [self._direction.tensors[i] for i in reached],
+                [self._direction.weights[i] for i in reached],
+            )
+        finally:
+            for p, grad in zip(self._params, kept, strict=True):
+                p.grad = grad
+        return dot
+
+    def check_repeatable(self) -> None:
+        """Evaluate ``t = 0`` once more and compare. One forward pass.
+
+        Raises:
+            NotRepeatableError: if the loss differs from the first evaluation.
+        """
+        again = self.value(0.0)
+        # On the CPU the two agree to the bit. A few ulp are forgiven for accelerators' kernels that
+        # add in another order each time, and for those chosen by whether a graph is recorded.
+        if math.isnan(again) or math.isclose(again, self._value0, rel_tol=1e-5, abs_tol=1e-12):
+            return
+        raise NotRepeatableError(
+            f"the closure gave {self._value0!r} and then {again!r} for the same weights and the "
+            "same random numbers, so a step size cannot be measured with it. Does it draw a new "
+            "batch, or use NumPy's or Python's random numbers? Draw them before step(closure). "
+            "Are its buffers out of reach? Pass the model itself as the first argument."
+        )
+
+    def commit(self, t: float) -> None:
+        """End the visit at ``t`` instead of the start."""
+        if t == 0.0:
+            self._back()
+        else:
+            self._copies.put_moved(self._direction.tensors, self._direction.weights, t)
+        self._moved = False
+
+    def _move(self, t: float) -> None:
+        if t == 0.0:
+            self._back()
+        else:
+            self._moved = True
+            self._copies.put_moved(self._direction.tensors, self._direction.weights, t)
+
+    def _back(self) -> None:
+        if self._moved:
+            self._copies.put_back()
+        self._moved = False

@@ -1,0 +1,349 @@
+"""What all line-search optimizers share: the closure, the groups, the counters, the callbacks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from surefoot import _params, _reduce
+from surefoot._closure import CLOSURE_HELP, Closure
+from surefoot._params import Copies
+from surefoot.line import QuietRoom
+from surefoot.outcome import Cost, Status, StepOutcome
+
+__all__ = [
+    "Active",
+    "LineSearchOptimizer",
+    "ParamsLike",
+    "check_count",
+    "check_number",
+    "check_share",
+    "rejected",
+]
+
+ParamsLike: TypeAlias = (
+    nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+)
+
+_COUNTERS = ("steps", "forwards", "backwards", "probes")
+
+
+@dataclass
+class Active:
+    """The parameters that have a gradient now, in the order of the groups."""
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    ratios: list[float]
+    """Each parameter's group ``lr`` over the largest one: how fast it moves on the line."""
+
+    def add(self, p: Tensor, grad: Tensor, lr: float, top: float) -> None:
+        """Append a parameter of a group with this ``lr``; ``top`` is the largest of them."""
+        self.params.append(p)
+        self.grads.append(grad)
+        self.ratios.append(_ratio(lr, top))
+
+    @property
+    def ones(self) -> list[float]:
+        """A weight of 1 for each parameter."""
+        return [1.0] * len(self.params)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradient is."""
+        return math.isfinite(_params.norm_sq(self.grads, self.ratios))
+
+    def memory(self, state: dict[Tensor, Any], key: str) -> list[Tensor]:
+        """A tensor like each parameter from the optimizer's state, zeros where there is none."""
+        for p in self.params:
+            if key not in state[p]:
+                state[p][key] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        return [state[p][key] for p in self.params]
+
+
+class LineSearchOptimizer(Optimizer):
+    r"""Base of the optimizers that measure their step. Abstract: see ``PAL`` and ``LABPAL``.
+
+    All parameters of all groups move along one joint line. A group's ``lr`` multiplies the measured
+    step (the papers' update-step adaptation α), so that any of torch's schedulers composes. Where
+    groups have different ``lr``, the line itself is tilted by their ratios: what is measured is
+    the line that is walked, and the largest ``lr`` multiplies the step.
+
+    Args:
+        params: the model, or parameters, or dicts of groups, as for ``torch.optim``. Given the
+            model, its buffers (BatchNorm statistics and the like) change exactly once a step.
+        defaults: ``lr``, ``weight_decay`` and what the subclass needs; plain Python values.
+        model: the model, where ``params`` are groups: only its buffers are looked at.
+        total_steps: number of ``step`` calls of the whole run. The measured step is multiplied by
+            a factor that falls linearly from 1 to 0 over them; None for no such factor.
+        loss_precision: relative rounding error of a loss; differences below it are not measured.
+            None takes it from the loss's dtype. Reduced precision inside the forward pass does
+            not show there: with bf16 autocast and measuring lengths under 0.1, pass 0.004.
+        process_group: processes to agree with; None for torch's default group, if there is one.
+        grad_scaler: ``torch.amp.GradScaler`` for fp16 autocast. The optimizer scales, unscales
+            and updates it; do not call ``scaler.step``.
+        on_measure: called with the :class:`StepOutcome` of every step that ended a measurement.
+
+    Attributes:
+        last: outcome of the last step; None before the first.
+        cost: passes spent since the start of training, resumes included.
+    """
+
+    # torch's GradScaler passes its scale to optimizers that claim to handle it; claiming it is the
+    # only way to notice scaler.step(optimizer, closure), which would run backward unscaled
+    _step_supports_amp_scaling = True
+
+    last: StepOutcome | None
+
+    def __init__(
+        self,
+        params: ParamsLike,
+        defaults: dict[str, Any],
+        *,
+        model: nn.Module | None = None,
+        total_steps: int | None = None,
+        loss_precision: float | None = None,
+        process_group: Any = None,
+        grad_scaler: Any = None,
+        on_measure: Callable[[StepOutcome], None] | None = None,
+    ) -> None:
+        if isinstance(params, nn.Module):
+            model = params if model is None else model
+            params = (p for p in params.parameters() if p.requires_grad)
+        check_number("lr", defaults["lr"], at_least=0.0)
+        check_number("weight_decay", defaults["weight_decay"], at_least=0.0)
+        if total_steps is not None:
+            check_count("total_steps", total_steps)
+        if loss_precision is not None:
+            check_number("loss_precision", loss_precision, at_least=0.0)
+        shared = {**defaults, "total_steps": total_steps, "loss_precision": loss_precision}
+        super().__init__(params, {**shared, "effective_lr": 0.0})
+        self._attach(model, process_group, grad_scaler, on_measure)
+
+    def _attach(self, model: Any, group: Any, scaler: Any, on_measure: Any) -> None:
+        """Everything that is not state: absent from ``state_dict``, rebuilt on unpickling."""
+        self._model, self._process_group = model, group
+        self._grad_scaler, self._on_measure = scaler, on_measure
+        self._copies = Copies()
+        self.last = None
+        self._remember()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_model": self._model}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # also called by load_state_dict, with torch's own three entries only
+        unpickled = "_model" in state
+        super().__setstate__(state)
+        if unpickled:
+            self._attach(self._model, None, None, None)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load as torch does; counters that an older checkpoint lacks start at 0."""
+        super().load_state_dict(state_dict)
+        self._remember()
+        self.last = None
+
+    def _remember(self) -> None:
+        for name, value in self._fresh_memory().items():
+            self._memory.setdefault(name, value)
+
+    def _fresh_memory(self) -> dict[str, Any]:
+        """The scalars a new optimizer starts from. They live in the first param group."""
+        return {**dict.fromkeys(_COUNTERS, 0), "closure_calls_backward": None}
+
+    @property
+    def _memory(self) -> dict[str, Any]:
+        """Scalars shared by all groups: plain Python numbers, which every checkpoint keeps."""
+        first: dict[str, Any] = self.param_groups[0]
+        return first
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; refuses settings that cannot differ between groups of one line."""
+        super().add_param_group(param_group)
+        own = {"params", "lr", "weight_decay", "effective_lr", "initial_lr", "param_names"}
+        added = self.param_groups[-1]
+        check_number("lr", added["lr"], at_least=0.0)
+        check_number("weight_decay", added["weight_decay"], at_least=0.0)
+        for key in self.defaults.keys() - own:
+            if added[key] != self.param_groups[0][key]:
+                self.param_groups.pop()
+                raise ValueError(
+                    f"{key} belongs to the whole line; it cannot differ between groups"
+                )
+
+    @property
+    def cost(self) -> Cost:
+        """Passes spent since the start of training."""
+        return Cost(*(self._memory[name] for name in _COUNTERS[1:]))
+
+    @property
+    def total_steps(self) -> int | None:
+        """Number of steps over which the step falls linearly to 0; None for no such factor."""
+        value: int | None = self._memory["total_steps"]
+        return value
+
+    @total_steps.setter
+    def total_steps(self, value: int | None) -> None:
+        for group in (self.defaults, *self.param_groups):
+            group["total_steps"] = value
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
+        """Measure, move, and return the loss at the starting point.
+
+        Args:
+            closure: returns the loss of one batch. It need not call ``zero_grad`` or
+                ``backward``; if it does, that works too and costs more.
+
+        Returns:
+            The loss before the step on this process's batch: a detached tensor without dimensions.
+
+        Raises:
+            TypeError: without a closure, or if it returns no single number.
+            RuntimeError: for sparse gradients, or if the loss does not depend on the parameters.
+            NotRepeatableError: if the closure gives different losses for the same weights.
+        """
+        if closure is None:
+            raise TypeError(CLOSURE_HELP)
+        if getattr(self, "grad_scale", None) is not None:
+            raise RuntimeError(
+                "scaler.step(optimizer, closure) cannot work for a line search: pass the scaler to "
+                "the optimizer, grad_scaler=scaler, and call optimizer.step(closure); or use bf16"
+            )
+        memory = self._memory
+        params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        call = Closure(closure, params, self._grad_scaler, memory["closure_calls_backward"])
+        loss, outcome = self._advance(call)
+        outcome = dataclasses.replace(outcome, cost=call.cost)
+        self._book(call, outcome)
+        if self._on_measure is not None and outcome.status.measured:
+            self._on_measure(outcome)
+        return loss
+
+    def _book(self, call: Closure, outcome: StepOutcome) -> None:
+        memory = self._memory
+        memory["steps"] += 1
+        memory["closure_calls_backward"] = call.calls_backward
+        for name in _COUNTERS[1:]:
+            memory[name] += getattr(call.cost, name)
+        top = self._top_lr()
+        for group in self.param_groups:
+            group["effective_lr"] = outcome.effective_lr * _ratio(group["lr"], top)
+        self.last = outcome
+
+    @abstractmethod
+    def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
+        """One step: the loss at the start, and what was done."""
+
+    # What subclasses build their step from
+
+    def _quiet_room(self) -> QuietRoom:
+        return QuietRoom([p for group in self.param_groups for p in group["params"]], self._model)
+
+    def _gradient(self, call: Closure) -> tuple[Tensor, Active]:
+        """Forward and backward at the present weights."""
+        loss = call.gradient()
+        active = self._active()
+        if self._grad_scaler is not None:
+            self._grad_scaler.unscale_(self)
+            self._grad_scaler.update()
+        return loss, active
+
+    def _active(self) -> Active:
+        top = self._top_lr()
+        active = Active([], [], [])
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if p.grad.is_sparse:
+                    raise RuntimeError(
+                        f"{type(self).__name__} does not support sparse gradients: build the "
+                        "embedding with sparse=False"
+                    )
+                if p.is_complex():
+                    raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
+                active.add(p, p.grad, group["lr"], top)
+        return active
+
+    def _top_lr(self) -> float:
+        """α: the largest ``lr`` of all groups."""
+        return max(float(group["lr"]) for group in self.param_groups)
+
+    def _horizon(self) -> float:
+        """The factor that falls from 1 to 0 over ``total_steps``."""
+        total = self.total_steps
+        if total is None:
+            return 1.0
+        done: int = self._memory["steps"]
+        if done == total:
+            warnings.warn(
+                f"the run goes on after its total_steps={total}: steps are zero from here on; set "
+                "optimizer.total_steps to the new length",
+                stacklevel=4,
+            )
+        return max(0.0, 1.0 - done / total)
+
+    def _rounding(self, loss: Tensor) -> float:
+        """Relative error below which differences of losses mean nothing: a few ulp."""
+        given: float | None = self._memory["loss_precision"]
+        return 4.0 * torch.finfo(loss.dtype).eps if given is None else given
+
+    def _mean(self, loss: Tensor) -> float:
+        return _reduce.mean(float(loss), self._process_group, loss.device)
+
+    def _decay(self, params: list[Tensor], effective_lr: float) -> None:
+        """Decoupled weight decay, after the move: the measured loss stays the loss."""
+        if effective_lr == 0.0 or not any(group["weight_decay"] for group in self.param_groups):
+            return
+        top = self._top_lr()
+        moved = set(map(id, params))
+        for group in self.param_groups:
+            shrink = effective_lr * _ratio(group["lr"], top) * group["weight_decay"]
+            # a tiny gradient makes the effective rate huge; never let decay flip a sign
+            _params.shrink([p for p in group["params"] if id(p) in moved], 1.0 - min(shrink, 1.0))
+
+
+def rejected(value0: float) -> StepOutcome:
+    """The outcome of a step that met NaN or infinity and did not move."""
+    return StepOutcome(0.0, 0.0, Status.NON_FINITE, value0)
+
+
+def _ratio(lr: float, top: float) -> float:
+    return float(lr) / top if top > 0.0 else 1.0
+
+
+def check_number(name: str, value: Any, *, at_least: float, above: bool = False) -> None:
+    """Raise a one-line error that names the culprit and what it may be."""
+    if isinstance(value, Tensor):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value) or value < at_least or (above and value == at_least):
+        bound = f"greater than {at_least:g}" if above else f"{at_least:g} or more"
+        raise ValueError(f"{name} must be finite and {bound}, got {value!r}")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raise unless ``value`` is at least 0 and below 1."""
+    check_number(name, value, at_least=0.0)
+    if value >= 1.0:
+        raise ValueError(f"{name} must be below 1, got {value!r}")
+
+
+def check_count(name: str, value: Any, *, at_least: int = 1) -> None:
+    """Raise unless ``value`` is a whole number of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be {at_least} or more, got {value!r}")

@@ -1,0 +1,53 @@
+"""What every search is: a rule that turns a line into a place on it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from surefoot.line import Walkable
+from surefoot.outcome import Status, StepOutcome
+from surefoot.parabola import Parabola
+
+__all__ = ["Search"]
+
+
+class Search(ABC):
+    """A step-size rule: asks a line for values, returns where to stop and why.
+
+    A search never moves weights itself and never raises for a strange loss: NaN, plateaus and
+    ascent are statuses. Its outcome's ``t`` is 0 where it found nothing better than the start.
+    """
+
+    @abstractmethod
+    def __call__(self, line: Walkable) -> StepOutcome:
+        """Search ``line``."""
+
+
+def outcome(
+    line: Walkable,
+    t: float,
+    status: Status,
+    parabola: Parabola | None = None,
+    slope0: float | None = None,
+) -> StepOutcome:
+    """A :class:`StepOutcome` for the place ``t`` on ``line``."""
+    return StepOutcome(
+        t=t,
+        length=t * line.direction_norm,
+        status=status,
+        value0=line.value0,
+        slope0=line.slope0 if slope0 is None else slope0,
+        direction_norm=line.direction_norm,
+        parabola=parabola,
+    )
+
+
+def drowns(difference: float, values: tuple[float, ...], rounding: float) -> bool:
+    """Whether a difference of losses is no larger than the rounding of those losses."""
+    return abs(difference) <= rounding * max(map(abs, values))
+
+
+def all_finite(*numbers: float | None) -> bool:
+    """Whether all numbers are there and finite."""
+    return all(n is not None and math.isfinite(n) for n in numbers)

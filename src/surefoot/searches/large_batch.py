@@ -1,0 +1,80 @@
+"""LABPAL's search (2108.13880): three losses of a large batch, the minimum of the parabola."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from surefoot.line import Walkable
+from surefoot.outcome import Status, StepOutcome
+from surefoot.parabola import Parabola
+from surefoot.searches._search import Search, all_finite, drowns, outcome
+
+__all__ = ["FIRST_PLACE", "LargeBatchSearch"]
+
+FIRST_PLACE = {"parabola": 0.5, "released": 0.0177}
+"""Where the middle loss is measured, as a share of the measuring length."""
+
+
+@dataclass(frozen=True)
+class LargeBatchSearch(Search):
+    r"""Losses at 0, at a middle place and at the measuring length; no slope needed.
+
+    ``fit="parabola"`` interpolates the three losses, so the step is the minimum of the parabola.
+    ``fit="released"`` repeats what the authors' released code computes: the slope is the first
+    difference quotient, and the second derivative comes from differentiating the unequally spaced
+    losses twice, which yields *half* of it. The step is then twice the minimum of a parabola.
+
+    Args:
+        measuring_length: μ, distance of the farthest probe.
+        max_length: largest distance, before the optimizer's α.
+        fit: ``"parabola"`` or ``"released"``.
+        rounding: relative rounding error of a loss; differences below it count as zero.
+
+    References: Mutschler, Laube, Zell, "Using a one dimensional parabolic model of the full-batch
+    loss to estimate learning rates during training", 2108.13880.
+
+    *When it fails*: with several loss heads added up, the authors report that it tends to.
+    """
+
+    measuring_length: float = 1.0
+    max_length: float = 1.0
+    fit: Literal["parabola", "released"] = "parabola"
+    rounding: float = 0.0
+
+    @property
+    def lengths(self) -> tuple[float, float]:
+        """Distances of the two probes from the start."""
+        return FIRST_PLACE[self.fit] * self.measuring_length, self.measuring_length
+
+    def __call__(self, line: Walkable) -> StepOutcome:
+        """Search ``line``. Two evaluations. ``t`` is 0 where there is no minimum ahead."""
+        per_t = line.direction_norm
+        near, far = (length / per_t for length in self.lengths)
+        values = (line.value0, line.value(near), line.value(far))
+        if not all_finite(*values):
+            return outcome(line, 0.0, Status.NON_FINITE)
+        parabola = self._fit(near, far, values)
+        slope0 = parabola.slope0
+        falls = not drowns(slope0 * far, values, self.rounding)
+        bends = not drowns(0.5 * parabola.curvature * far * far, values, self.rounding)
+        if not (falls or bends):
+            return outcome(line, 0.0, Status.FLAT, parabola, slope0)
+        if slope0 >= 0.0:
+            return outcome(line, 0.0, Status.NOT_DESCENT, parabola, slope0)
+        vertex = parabola.vertex
+        if vertex is None or not bends:
+            return outcome(line, 0.0, Status.NOT_CONVEX, parabola, slope0)
+        if vertex * per_t > self.max_length:
+            return outcome(line, self.max_length / per_t, Status.CAPPED, parabola, slope0)
+        return outcome(line, vertex, Status.MINIMUM, parabola, slope0)
+
+    def _fit(self, near: float, far: float, values: tuple[float, float, float]) -> Parabola:
+        exact = Parabola.from_values((0.0, near, far), values)
+        if self.fit == "parabola":
+            return exact
+        # Differences of the released code, on the same three points: the slope is that of the
+        # chord to the near point; the "second derivative" is the slope at the near point minus
+        # the chord's, over the whole gap although the chord's slope belongs to its middle: f''/2.
+        chord = (values[1] - values[0]) / near
+        return Parabola(values[0], chord, 0.5 * exact.curvature)
