@@ -83,7 +83,11 @@ class RecordWriter:
         self._file.write(json.dumps(clean, allow_nan=False, ensure_ascii=False) + "\n")
         self._file.flush()
         if sync:
-            os.fsync(self._file.fileno())
+            self.sync()
+
+    def sync(self) -> None:
+        """Force everything written so far to the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

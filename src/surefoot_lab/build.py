@@ -1,0 +1,116 @@
+"""Make objects from a class path and arguments, with errors of one line."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from surefoot_lab.config import UserError
+from surefoot_lab.parse import did_you_mean
+
+
+def find(
+    class_path: str, modules: Sequence[str], what: str, base: type = object
+) -> Callable[..., Any]:
+    """Find a class or function.
+
+    Args:
+        class_path: an import path (`torch.optim.SGD`), or a bare name that is looked up in
+            `modules`.
+        modules: import paths of the modules that bare names are looked up in, in order.
+        what: the setting, for the error message.
+        base: only its subclasses are proposed instead of a name that is not there.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        UserError: there is no such module or name.
+    """
+    module_path, _, name = class_path.rpartition(".")
+    if module_path:
+        return _from_module(module_path, name, what, base)
+    known: list[str] = []
+    for path in modules:
+        module = importlib.import_module(path)
+        found = getattr(module, name, None)
+        if callable(found):
+            return _as_function(found)
+        known += _public_classes(module, base)
+    raise UserError(f"{what}: no {name!r} in {' or '.join(modules)}; {did_you_mean(name, known)}")
+
+
+def call(
+    function: Callable[..., Any],
+    positional: Sequence[Any],
+    init_args: Mapping[str, Any],
+    what: str,
+) -> Any:
+    """Call a class or function; what it says about its arguments becomes one line.
+
+    Raises:
+        UserError: an argument is unknown, missing, of the wrong type or out of range.
+    """
+    names = argument_names(function)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function))
+    for name in init_args:
+        if name not in names and not takes_any:
+            raise UserError(
+                f"{what}.init_args.{name}: {_name(function)} has no such argument; "
+                f"{did_you_mean(name, names[len(positional) :])}"
+            )
+    try:
+        return function(*positional, **init_args)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{what}: {_name(function)}: {reason}") from error
+
+
+def argument_names(function: Callable[..., Any]) -> list[str]:
+    """Names of the arguments a class or function takes by keyword."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in _parameters(function) if p.kind in kinds]
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:  # some built-in classes tell nothing about themselves
+        return [inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)]
+
+
+def _from_module(module_path: str, name: str, what: str, base: type) -> Callable[..., Any]:
+    try:
+        module = importlib.import_module(module_path)
+    except ImportError as error:
+        raise UserError(
+            f"{what}: cannot import {module_path} ({error}); "
+            "is the package installed, and is the path spelled right?"
+        ) from None
+    found = getattr(module, name, None)
+    if not callable(found):
+        known = _public_classes(module, base)
+        raise UserError(f"{what}: {module_path} has no {name!r}; {did_you_mean(name, known)}")
+    return _as_function(found)
+
+
+def _public_classes(module: ModuleType, base: type) -> list[str]:
+    names = [name for name in dir(module) if not name.startswith("_")]
+    classes = {name: getattr(module, name) for name in names}
+    return [
+        name
+        for name, value in classes.items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base
+    ]
+
+
+def _as_function(found: Any) -> Callable[..., Any]:
+    function: Callable[..., Any] = found
+    return function
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", str(function))

@@ -1,0 +1,246 @@
+"""What an experiment is: dataclasses whose docstrings feed YAML comments, CLI help and docs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class UserError(Exception):
+    """Input that cannot be used; the message is one line that names the culprit and the remedy."""
+
+
+@dataclass
+class DataConfig:
+    """Which images, how they are split, how they are varied.
+
+    Attributes:
+        name: data set: `digits` (comes with scikit-learn), `fashion-mnist` (IDX files), `cifar10`
+            (torchvision's binary files) or `imagefolder` (`root/{train,test}/CLASS/IMAGE`).
+        root: folder of the data; null looks in the usual places (`digits` needs none).
+        download: let torchvision fetch `fashion-mnist` or `cifar10` into `root` if it is not there.
+        validation: training images held out for validation; a count, or below 1 a share.
+        test: images held out for the test where the data has no test set of its own; a count, or
+            below 1 a share.
+        split_seed: seed of these splits; not the run's seed, so that all seeds see the same split.
+        crop: pixels of black padding around a training image before a random crop to its size.
+        flip: mirror training images left to right at random.
+        image_size: for `imagefolder`: resize every image to this many pixels square.
+    """
+
+    name: Literal["digits", "fashion-mnist", "cifar10", "imagefolder"] = "digits"
+    root: str | None = None
+    download: bool = False
+    validation: float = 0.2
+    test: float = 0.2
+    split_seed: int = 0
+    crop: int = 0
+    flip: bool = False
+    image_size: int | None = None
+
+
+@dataclass
+class ModelConfig:
+    """The network. `num_classes`, `in_channels` and `image_size` are passed if it takes them.
+
+    Attributes:
+        class_path: `convnet`, `mlp`, `resnet8`, `resnet20` (any 6n + 2), or an import path.
+        init_args: arguments of the model.
+    """
+
+    class_path: str = "convnet"
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimizer. Line-search optimizers get the model and a closure, others the parameters.
+
+    Attributes:
+        class_path: a name from surefoot (`LABPAL`, `PAL`) or torch.optim (`SGD`, `Adam`), or an
+            import path.
+        init_args: its arguments. `total_steps`, `dataset_size` and `batch_size` are filled in if
+            it takes them and they are not given (null leaves them off); so is the word `auto` for
+            `total_steps`, `T_max`, `total_iters`, `max_iter`, `epochs` and `steps_per_epoch`.
+    """
+
+    class_path: str = "LABPAL"
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SchedulerConfig:
+    """The learning-rate scheduler, stepped once after every optimizer step.
+
+    Attributes:
+        class_path: a name from torch.optim.lr_scheduler, or an import path; null for none.
+        init_args: its arguments, filled in as those of the optimizer.
+    """
+
+    class_path: str | None = None
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainConfig:
+    """How the training loop runs, and what it writes down.
+
+    Attributes:
+        closure: what `optimizer.step` is given: `none`, a closure that runs `forward` only, or one
+            that runs forward and `backward`; `auto`: forward for line-search optimizers, backward
+            for torch's LBFGS, none for all others.
+        device: `auto` (a GPU if there is one) or `cpu`.
+        precision: `fp32`, or `bf16` for autocast. (fp16 would need its losses scaled.)
+        eval_every: steps between evaluations on the validation images; null for every epoch.
+        eval_batch_size: images per batch in evaluations.
+        log_every: steps between two lines of the record (loss, effective learning rate, cost).
+        checkpoint_every: steps between checkpoints; null for every epoch.
+        tensorboard: write TensorBoard files too.
+    """
+
+    closure: Literal["auto", "none", "forward", "backward"] = "auto"
+    device: Literal["auto", "cpu"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    eval_every: int | None = None
+    eval_batch_size: int = 500
+    log_every: int = 10
+    checkpoint_every: int | None = None
+    tensorboard: bool = True
+
+
+@dataclass
+class Experiment:
+    """One training run, fully described.
+
+    Attributes:
+        name: what is studied; null for data and model, such as `digits-convnet`.
+        label: the method, as tables show it; null for optimizer and scheduler, such as `SGD +
+            OneCycleLR`.
+        seed: seed of weights, batch order, augmentation and dropout.
+        steps: optimizer steps; null for `epochs` passes over the training images.
+        epochs: passes over the training images, where `steps` is null.
+        batch_size: training images per step; a last smaller batch is left out.
+        data: the images.
+        model: the network.
+        optimizer: the optimizer.
+        scheduler: the learning-rate scheduler.
+        train: the training loop.
+    """
+
+    name: str | None = None
+    label: str | None = None
+    seed: int = 0
+    steps: int | None = None
+    epochs: float = 10
+    batch_size: int = 128
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.name is None:
+            self.name = f"{self.data.name}-{_last_word(self.model.class_path)}"
+        if self.label is None:
+            parts = [self.optimizer.class_path, self.scheduler.class_path]
+            self.label = " + ".join(_last_word(part) for part in parts if part)
+
+    def check(self) -> None:
+        """Refuse values that no run could use.
+
+        Raises:
+            UserError: names the first such value.
+        """
+        at_least_one = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "train.eval_every": self.train.eval_every,
+            "train.eval_batch_size": self.train.eval_batch_size,
+            "train.log_every": self.train.log_every,
+            "train.checkpoint_every": self.train.checkpoint_every,
+            "data.image_size": self.data.image_size,
+        }
+        for key, value in at_least_one.items():
+            if value is not None and value < 1:
+                raise UserError(f"{key}: must be at least 1, not {value}")
+        not_negative = {
+            "seed": self.seed,
+            "data.crop": self.data.crop,
+            "data.validation": self.data.validation,
+            "data.test": self.data.test,
+            "data.split_seed": self.data.split_seed,
+        }
+        for key, number in not_negative.items():
+            if not (number >= 0 and math.isfinite(number)):
+                raise UserError(f"{key}: must not be negative, but it is {number}")
+        if not (self.epochs > 0 and math.isfinite(self.epochs)):
+            raise UserError(f"epochs: must be a number above 0, not {self.epochs}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries of plain values, as written to YAML."""
+        return dataclasses.asdict(self)
+
+    @property
+    def run_name(self) -> str:
+        """A short directory name for the run: label and seed."""
+        slug = re.sub(r"[^a-z0-9.]+", "-", str(self.label).lower()).strip("-") or "run"
+        return f"{slug}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting of an experiment: its dotted key, type, default and the docstring's sentence."""
+
+    key: str
+    type: Any
+    default: Any
+    help: str
+
+
+def fields_of(cls: type = Experiment, prefix: str = "") -> list[Field]:
+    """All settings of an experiment, nested ones with dotted keys, in the order of the class."""
+    from docstring_parser import parse
+
+    helps = {p.arg_name: " ".join((p.description or "").split()) for p in parse(_doc(cls)).params}
+    hints = typing.get_type_hints(cls)
+    found: list[Field] = []
+    for item in dataclasses.fields(cls):
+        key = prefix + item.name
+        if dataclasses.is_dataclass(hints[item.name]):
+            found += fields_of(typing.cast(type, hints[item.name]), key + ".")
+        else:
+            if item.default_factory is not dataclasses.MISSING:
+                default: Any = item.default_factory()
+            else:
+                default = item.default
+            found.append(Field(key, hints[item.name], default, helps[item.name]))
+    return found
+
+
+def from_dict(values: dict[str, Any]) -> Experiment:
+    """Build an experiment from nested dictionaries whose values already have the right types."""
+    hints = typing.get_type_hints(Experiment)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise UserError(
+                    f"{key}: must hold its settings one a line (such as 'class_path: ...'), "
+                    f"but it is {value!r}"
+                )
+            value = typing.cast(type, hints[key])(**value)
+        arguments[key] = value
+    return Experiment(**arguments)
+
+
+def _doc(cls: type) -> str:
+    return cls.__doc__ or ""
+
+
+def _last_word(path: str) -> str:
+    return path.rpartition(".")[2]

@@ -1,0 +1,72 @@
+"""Save and load everything a run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from surefoot_lab.config import UserError
+
+CHECKPOINT_NAME = "checkpoint.pt"
+SCHEMA = 1
+
+
+def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> None:
+    """Write the state and the random states; the old file is there until the new one is whole."""
+    content = {"schema": SCHEMA, "random": _random_state(), **state}
+    path = run_dir / CHECKPOINT_NAME
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(run_dir: Path) -> dict[str, Any] | None:
+    """Read the state back; None if the run was stopped before its first checkpoint.
+
+    Raises:
+        UserError: the file cannot be read, or holds more than tensors and plain values.
+    """
+    path = run_dir / CHECKPOINT_NAME
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what it likes for damaged files
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: cannot be loaded ({reason}); start the run anew with --overwrite"
+        ) from error
+    if state.get("schema") != SCHEMA:
+        raise UserError(f"{path}: written by another version; start anew with --overwrite")
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put all random states back, as the last thing before training goes on."""
+    saved = state["random"]
+    torch.set_rng_state(saved["torch"])
+    if saved["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(saved["cuda"])
+    version, internal, gauss = saved["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = saved["numpy"]
+    keys = np.array(keys, dtype=np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
+
+
+def _random_state() -> dict[str, Any]:
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": (name, [int(key) for key in keys], position, has_gauss, cached),
+    }

@@ -1,0 +1,123 @@
+"""Everything a run tells: to its record, to TensorBoard, to the terminal."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from surefoot_lab.config import UserError
+from surefoot_lab.records import RECORD_NAME, RecordWriter, RunRecord, has_record
+from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
+from surefoot_lab.train.progress import ProgressDisplay
+
+EXPERIMENT_NAME = "experiment.yaml"
+TENSORBOARD_NAME = "tensorboard"
+
+
+class RunLog:
+    """Write each fact once to wherever it belongs.
+
+    Args:
+        run_dir: the run's directory.
+        display: the terminal.
+        tensorboard: write TensorBoard files too.
+        purge_step: TensorBoard entries from this step on are void (after a resume).
+    """
+
+    def __init__(
+        self, run_dir: Path, display: ProgressDisplay, *, tensorboard: bool, purge_step: int | None
+    ) -> None:
+        self.record = RecordWriter(run_dir)
+        self._display = display
+        self._board: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(run_dir / TENSORBOARD_NAME), purge_step=purge_step)
+
+    def step(self, **fields: Any) -> None:
+        """A line of training: loss, effective learning rate, cost."""
+        self.record.write("step", **fields)
+        self._display.step(fields["step"], fields["train_loss"], fields["effective_lr"])
+        self._scalar("train/loss", fields["train_loss"], fields["step"])
+        rates = fields["effective_lr"]
+        for place, rate in enumerate(rates if isinstance(rates, list) else [rates]):
+            self._scalar(f"effective_lr/group{place}", rate, fields["step"])
+
+    def measurement(self, step: int, outcome: dict[str, Any]) -> None:
+        """What a line search measured."""
+        self.record.write("measure", **{"step": step, **outcome})
+
+    def evaluation(self, effective_lr: Any, **fields: Any) -> None:
+        """An evaluation."""
+        self.record.evaluation(**fields)
+        step, split = fields["step"], fields["split"]
+        loss, accuracy = fields["loss"], fields["accuracy"]
+        self._display.evaluation(step, split, loss, accuracy, effective_lr)
+        self._scalar(f"{split}/loss", loss, step)
+        self._scalar(f"{split}/accuracy", accuracy, step)
+
+    def close(self) -> None:
+        """Close all files."""
+        self.record.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _scalar(self, name: str, value: float, step: int) -> None:
+        if self._board is not None and math.isfinite(value):
+            self._board.add_scalar(name, value, step)
+
+
+def check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a directory that holds a run already, unless it is to be resumed or replaced.
+
+    Raises:
+        UserError: says which of the two to choose.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UserError(f"{run_dir}: is a file; choose another --out")
+    if resume and not has_record(run_dir):
+        raise UserError(f"{run_dir}: nothing to resume (it has no {RECORD_NAME})")
+    if has_record(run_dir) and not (resume or overwrite):
+        raise UserError(
+            f"{run_dir}: holds a run already; go on with --resume, replace it with --overwrite, "
+            "or choose another --out"
+        )
+
+
+def check_same_experiment(record: RunRecord, resolved: dict[str, Any]) -> None:
+    """Refuse to resume a run as a different experiment.
+
+    Raises:
+        UserError: names the first setting that differs.
+    """
+    old = record.experiment
+    difference = _first_difference(old, resolved) if old else None
+    if difference:
+        key, old, new = difference
+        raise UserError(
+            f"{key}: the run to resume has {old!r}, this experiment {new!r}; "
+            "resume with the same settings, or start a new run with another --out"
+        )
+
+
+def clear_run(run_dir: Path) -> None:
+    """Remove what a former run wrote, and nothing else."""
+    for name in (RECORD_NAME, CHECKPOINT_NAME, EXPERIMENT_NAME):
+        (run_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(run_dir / TENSORBOARD_NAME, ignore_errors=True)
+
+
+def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            inner = f"{key}.{name}" if key else str(name)
+            found = _first_difference(old.get(name), new.get(name), inner)
+            if found:
+                return found
+        return None
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
+        old, new = list(old), list(new)
+    return None if old == new else (key, old, new)

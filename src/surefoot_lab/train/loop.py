@@ -1,0 +1,298 @@
+"""The training loop: step, write down, evaluate, save; and the same again after a crash."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+import surefoot
+from surefoot_lab.config import Experiment
+from surefoot_lab.parse import to_yaml
+from surefoot_lab.records import RunRecord, describe_environment, read_run
+from surefoot_lab.train.assemble import Parts, assemble
+from surefoot_lab.train.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
+from surefoot_lab.train.evaluate import evaluation_mode, score
+from surefoot_lab.train.log import (
+    EXPERIMENT_NAME,
+    RunLog,
+    check_run_dir,
+    check_same_experiment,
+    clear_run,
+)
+from surefoot_lab.train.progress import ProgressDisplay
+
+# A line search rejects a non-finite loss and may recover; after so many log lines it did not.
+PATIENCE_LINES = 10
+
+
+def train(
+    experiment: Experiment,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> RunRecord:
+    """Train one network and write the run to `run_dir`.
+
+    Args:
+        experiment: what to train, on what, how.
+        run_dir: the run's directory; created when everything in the experiment has proved usable.
+        resume: go on from the directory's checkpoint, to the bit as if never stopped (on the
+            same machine and versions).
+        overwrite: replace a run that is already in the directory.
+        progress: show a bar on a terminal, or a line per evaluation elsewhere.
+
+    Returns:
+        The run as recorded; `end["reason"]` is `finished`, `non_finite` or `interrupted`.
+
+    Raises:
+        UserError: something in the experiment or the directory cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from surefoot_lab.config import Experiment
+        >>> run = train(Experiment(steps=2), tempfile.mkdtemp(), progress=False)
+        >>> run.end["reason"]
+        'finished'
+    """
+    path = Path(run_dir)
+    check_run_dir(path, resume=resume, overwrite=overwrite)
+    parts = assemble(experiment)
+    if resume:
+        record = read_run(path)
+        check_same_experiment(record, parts.resolved)
+        if record.end is not None and record.end["reason"] == "finished":
+            return record
+    state = load_checkpoint(path) if resume else None
+    if overwrite:
+        clear_run(path)
+    path.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        _write_atomically(path / EXPERIMENT_NAME, to_yaml(experiment))
+    display = ProgressDisplay(str(experiment.label), parts.extent.total_steps, wanted=progress)
+    purge_step = (state["step"] if state else 0) + 1 if resume else None
+    log = RunLog(path, display, tensorboard=experiment.train.tensorboard, purge_step=purge_step)
+    try:
+        run = _Run(parts, log, path)
+        run.open(state, resumed=resume)
+        with display, _interruptible() as stop:
+            run.execute(stop)
+    finally:
+        log.close()
+    return read_run(path)
+
+
+class _Run:
+    """A run under way: its place, its clock, and the losses not yet written down."""
+
+    def __init__(self, parts: Parts, log: RunLog, run_dir: Path) -> None:
+        self.parts = parts
+        self.log = log
+        self.run_dir = run_dir
+        self.step = 0
+        self.seconds = 0.0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
+        self.loss_count = 0
+        self.last_measurement = -math.inf
+        self.bad_lines = 0
+        self.searches = isinstance(parts.optimizer, surefoot.LineSearchOptimizer)
+        config = parts.experiment.train
+        self.log_every = config.log_every
+        self.eval_every = config.eval_every or parts.extent.steps_per_epoch
+        self.save_every = config.checkpoint_every or parts.extent.steps_per_epoch
+
+    def open(self, state: dict[str, Any] | None, *, resumed: bool) -> None:
+        """Write the first line, or go to the saved place and say so."""
+        environment = describe_environment(str(self.parts.device))
+        experiment = self.parts.experiment
+        if state is not None:
+            self._load(state)
+        if resumed and read_run(self.run_dir).experiment:
+            self.log.record.resume(self.step, environment)
+        else:
+            self.log.record.start(
+                name=str(experiment.name),
+                label=str(experiment.label),
+                seed=experiment.seed,
+                experiment=self.parts.resolved,
+                environment=environment,
+            )
+
+    def execute(self, stop: threading.Event) -> None:
+        """Train to the end, to a loss that is not finite, or until asked to stop."""
+        total = self.parts.extent.total_steps
+        try:
+            while self.step < total and not stop.is_set():
+                self._advance()
+                last = self.step == total
+                if (last or self.step % self.log_every == 0) and not self._write_step():
+                    return
+                if last or self.step % self.eval_every == 0:
+                    self._evaluate("validation")
+                if last:
+                    self._evaluate("test")
+                if last or self.step % self.save_every == 0:
+                    self._save()
+        except KeyboardInterrupt:  # the second one, in the middle of something: no checkpoint
+            self.log.record.end(self.step, "interrupted", "stopped in the middle of a step")
+            return
+        if stop.is_set() and self.step < total:
+            self._save()
+            self.log.record.end(self.step, "interrupted", "go on with --resume")
+        else:
+            self.log.record.end(self.step, "finished")
+
+    def _advance(self) -> None:
+        """One step of optimizer and scheduler."""
+        parts = self.parts
+        started = time.perf_counter()
+        loss = parts.stepper.step(parts.loader.next_batch())
+        self.loss_sum += loss
+        self.loss_count += 1
+        self.step += 1
+        self.effective_lr = effective_lr(parts.optimizer)
+        if parts.scheduler is not None and not isinstance(parts.scheduler, ReduceLROnPlateau):
+            parts.scheduler.step()
+        self.seconds += time.perf_counter() - started
+        self._write_measurement()
+
+    def _write_measurement(self) -> None:
+        outcome = self.parts.optimizer.last if self.searches else None
+        if outcome is None or not outcome.status.measured:
+            return
+        if self.step - self.last_measurement >= self.log_every:
+            self.last_measurement = self.step
+            self.log.measurement(self.step, outcome.to_dict())
+
+    def _write_step(self) -> bool:
+        """Write the line of the steps since the last one; say whether training can go on."""
+        loss = (self.loss_sum / self.loss_count).item()
+        outcome = self.parts.optimizer.last if self.searches else None
+        self.log.step(
+            **self._place(),
+            train_loss=loss,
+            effective_lr=self.effective_lr,
+            status=None if outcome is None else outcome.status.value,
+            **self._spent(),
+        )
+        self.loss_sum.zero_()
+        self.loss_count = 0
+        self.bad_lines = 0 if math.isfinite(loss) else self.bad_lines + 1
+        if self.bad_lines < (PATIENCE_LINES if self.searches else 1):
+            return True
+        message = f"the training loss is not finite at step {self.step}; try a smaller step"
+        self.log.record.end(self.step, "non_finite", message)
+        return False
+
+    def _evaluate(self, split: str) -> None:
+        parts = self.parts
+        images = getattr(parts.data, split)
+        if len(images) == 0:
+            return
+        with evaluation_mode(parts.model, parts.optimizer, parts.loader):
+            size = parts.experiment.train.eval_batch_size
+            result = score(parts.model, images, parts.normalizer, size)
+        self.log.evaluation(
+            self.effective_lr,
+            **self._place(),
+            split=split,
+            loss=result.loss,
+            accuracy=result.accuracy,
+            **self._spent(),
+        )
+        if split == "validation" and isinstance(parts.scheduler, ReduceLROnPlateau):
+            parts.scheduler.step(result.loss)
+
+    def _place(self) -> dict[str, Any]:
+        return {"step": self.step, "epoch": self.step / self.parts.extent.steps_per_epoch}
+
+    def _spent(self) -> dict[str, Any]:
+        forwards, backwards = self.parts.stepper.cost
+        return {"forwards": forwards, "backwards": backwards, "seconds": round(self.seconds, 6)}
+
+    def _save(self) -> None:
+        """Save everything, after what led here has reached the disk."""
+        self.log.record.sync()
+        parts = self.parts
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "last_measurement": self.last_measurement,
+            "bad_lines": self.bad_lines,
+            "model": parts.model.state_dict(),
+            "optimizer": parts.optimizer.state_dict(),
+            "scheduler": parts.scheduler.state_dict() if parts.scheduler is not None else None,
+            "loader": parts.loader.state_dict(),
+            "stepper": parts.stepper.state_dict(),
+        }
+        save_checkpoint(self.run_dir, state)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        parts = self.parts
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.loss_sum = state["loss_sum"].to(parts.device)
+        self.loss_count = state["loss_count"]
+        self.last_measurement = state["last_measurement"]
+        self.bad_lines = state["bad_lines"]
+        parts.model.load_state_dict(state["model"])
+        parts.optimizer.load_state_dict(state["optimizer"])
+        if parts.scheduler is not None:
+            parts.scheduler.load_state_dict(state["scheduler"])
+        parts.loader.load_state_dict(state["loader"])
+        parts.stepper.load_state_dict(state["stepper"])
+        self.effective_lr = effective_lr(parts.optimizer)
+        restore_random_state(state)
+
+
+def effective_lr(optimizer: torch.optim.Optimizer) -> float | list[float]:
+    """The learning rate that was really applied last: one number, or one for each group.
+
+    Line-search optimizers publish it as `effective_lr`; Prodigy and its kin multiply `lr` by
+    their own estimate `d`.
+    """
+    rates = []
+    for group in optimizer.param_groups:
+        rate = group.get("effective_lr", group["lr"] * group.get("d", 1.0))
+        rates.append(rate.item() if isinstance(rate, Tensor) else float(rate))
+    return rates[0] if len(rates) == 1 else rates
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """The first Ctrl-C asks the run to stop after its step; the second interrupts it at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle signals
+        return
+
+    def ask(signum: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    former = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,139 @@
+"""Build the optimizer and the scheduler of an experiment, with what only the run knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+import surefoot
+from surefoot_lab.build import argument_names, call, find
+from surefoot_lab.config import OptimizerConfig, SchedulerConfig, UserError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long a run is, in the words that optimizers and schedulers use.
+
+    Attributes:
+        total_steps: optimizer steps of the whole run.
+        steps_per_epoch: optimizer steps of one pass over the training images.
+        dataset_size: number of training images.
+        batch_size: images per step.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    dataset_size: int
+    batch_size: int
+
+    @property
+    def on_request(self) -> dict[str, int]:
+        """Values for arguments that say `auto`."""
+        return {
+            "total_steps": self.total_steps,
+            "T_max": self.total_steps,
+            "total_iters": self.total_steps,
+            "max_iter": self.total_steps,
+            "epochs": math.ceil(self.total_steps / self.steps_per_epoch),
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    @property
+    def unasked(self) -> dict[str, int]:
+        """Values for arguments that exist and are not given."""
+        return {
+            "total_steps": self.total_steps,
+            "dataset_size": self.dataset_size,
+            "batch_size": self.batch_size,
+        }
+
+
+def fill_in(
+    constructor: Callable[..., Any], init_args: Mapping[str, Any], extent: Extent
+) -> dict[str, Any]:
+    """The arguments that the lab adds or replaces.
+
+    Args:
+        constructor: what will be called.
+        init_args: the arguments given; None counts as given.
+        extent: the values to fill in.
+
+    Returns:
+        Only the arguments added, or given as `auto` and replaced.
+    """
+    filled = {
+        name: value
+        for name, value in extent.on_request.items()
+        if name in init_args and init_args[name] == AUTO
+    }
+    # OneCycleLR: its length is given in epochs, and a total number of steps would win over it
+    in_epochs = "epochs" in init_args and "steps_per_epoch" in init_args
+    takes = argument_names(constructor)
+    for name, value in extent.unasked.items():
+        if name in takes and name not in init_args and not (name == "total_steps" and in_epochs):
+            filled[name] = value
+    return filled
+
+
+def build_optimizer(
+    config: OptimizerConfig, model: nn.Module, extent: Extent
+) -> tuple[Any, dict[str, Any]]:
+    """Build the optimizer; line-search optimizers get the model itself.
+
+    Returns:
+        The optimizer, and the arguments that were filled in.
+
+    Raises:
+        UserError: there is no such optimizer, or it refuses its arguments.
+    """
+    what = "optimizer"
+    constructor = find(
+        config.class_path,
+        ["surefoot", "torch.optim"],
+        "optimizer.class_path",
+        base=torch.optim.Optimizer,
+    )
+    filled = fill_in(constructor, config.init_args, extent)
+    first: Any = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if isinstance(constructor, type) and issubclass(constructor, surefoot.LineSearchOptimizer):
+        first = model
+    optimizer = call(constructor, [first], {**config.init_args, **filled}, what)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(f"optimizer.class_path: {config.class_path} is no torch.optim.Optimizer")
+    return optimizer, filled
+
+
+def build_scheduler(
+    config: SchedulerConfig, optimizer: torch.optim.Optimizer, extent: Extent
+) -> tuple[Any, dict[str, Any]]:
+    """Build the scheduler, if there is one.
+
+    Returns:
+        The scheduler or None, and the arguments that were filled in.
+
+    Raises:
+        UserError: there is no such scheduler, or it refuses its arguments.
+    """
+    if config.class_path is None:
+        if config.init_args:
+            raise UserError("scheduler.init_args: given without scheduler.class_path; name one")
+        return None, {}
+    constructor = find(
+        config.class_path,
+        ["torch.optim.lr_scheduler"],
+        "scheduler.class_path",
+        base=LRScheduler,
+    )
+    filled = fill_in(constructor, config.init_args, extent)
+    scheduler = call(constructor, [optimizer], {**config.init_args, **filled}, "scheduler")
+    if not callable(getattr(scheduler, "step", None)):
+        raise UserError(f"scheduler.class_path: {config.class_path} is no scheduler (no step())")
+    return scheduler, filled
