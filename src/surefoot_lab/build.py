@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from surefoot_lab.config import UserError
-from surefoot_lab.parse import did_you_mean
+from surefoot_lab.config import UserError, did_you_mean
 
 
 def find(
@@ -62,6 +61,9 @@ def call(
                 f"{what}.init_args.{name}: {_name(function)} has no such argument; "
                 f"{did_you_mean(name, names[len(positional) :])}"
             )
+    for name in _required(function)[len(positional) :]:
+        if name not in init_args:
+            raise UserError(f"{what}.init_args.{name}: {_name(function)} needs it; give it a value")
     try:
         return function(*positional, **init_args)
     except (TypeError, ValueError, ArithmeticError, AttributeError, AssertionError) as error:
@@ -73,6 +75,11 @@ def argument_names(function: Callable[..., Any]) -> list[str]:
     """Names of the arguments a class or function takes by keyword."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in _parameters(function) if p.kind in kinds]
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in _parameters(function) if p.kind in kinds and p.default is p.empty]
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -7,9 +7,8 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from pathlib import Path
 
-from surefoot_lab.config import UserError
+from surefoot_lab.config import UserError, did_you_mean
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -34,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[0] in COMMANDS:
             return COMMANDS[words[0]][1](words[1:])
+        if not words[0].startswith("-"):
+            hint = did_you_mean(words[0], list(COMMANDS))
+            raise UserError(f"{words[0]}: no such command; {hint}")
         parser.parse_args(words)
     except UserError as error:
         print(f"surefoot: error: {error}", file=sys.stderr)
@@ -76,7 +78,7 @@ def _train(words: Sequence[str]) -> int:
         return 0
     from surefoot_lab.train import train
 
-    run_dir = arguments.out or Path("runs") / str(experiment.name) / experiment.run_name
+    run_dir = arguments.out or experiment.run_dir
     record = train(experiment, run_dir, resume=arguments.resume, overwrite=arguments.overwrite)
     end = record.end or {"reason": "interrupted", "message": None, "step": 0}
     message = f" ({end['message']})" if end["message"] else ""

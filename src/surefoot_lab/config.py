@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 
 class UserError(Exception):
     """Input that cannot be used; the message is one line that names the culprit and the remedy."""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A closing phrase that names the nearest known word, or lists the known ones."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "none is known"
 
 
 @dataclass
@@ -186,10 +197,9 @@ class Experiment:
         return dataclasses.asdict(self)
 
     @property
-    def run_name(self) -> str:
-        """A short directory name for the run: label and seed."""
-        slug = re.sub(r"[^a-z0-9.]+", "-", str(self.label).lower()).strip("-") or "run"
-        return f"{slug}-seed{self.seed}"
+    def run_dir(self) -> Path:
+        """Where the run goes if nothing else is said: `runs/NAME/LABEL-seedN`."""
+        return Path("runs") / _slug(str(self.name)) / f"{_slug(str(self.label))}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -240,6 +250,10 @@ def from_dict(values: dict[str, Any]) -> Experiment:
 
 def _doc(cls: type) -> str:
     return cls.__doc__ or ""
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "run"
 
 
 def _last_word(path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import textwrap
 import typing
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import Experiment, UserError, fields_of, from_dict
+from surefoot_lab.config import Experiment, UserError, did_you_mean, fields_of, from_dict
 
 FLAGS = ("--help", "-h", "--print-config", "--resume", "--overwrite")
 
@@ -130,14 +129,6 @@ def to_yaml(experiment: Experiment, *, comments: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A closing phrase that names the nearest known word, or lists the known ones."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(known)}" if known else "none is known"
-
-
 def _experiment_file_first(argv: Sequence[str]) -> list[str]:
     """Move the experiment file to the front, so that overrides win wherever it stands."""
     rest: list[str] = []
@@ -147,7 +138,10 @@ def _experiment_file_first(argv: Sequence[str]) -> list[str]:
         if word in FLAGS or (word.startswith("-") and "=" in word):
             rest.append(word)
         elif word.startswith("-"):
-            rest += [word, *[value for value in [next(words, None)] if value is not None]]
+            value = next(words, None)
+            if value is None:
+                raise UserError(f"{word}: needs a value")
+            rest.append(f"{word}={value}")  # one word, so that -1e-3 is not read as an option
         elif file is None:
             file = word
         else:
@@ -167,9 +161,7 @@ def _experiment_of_run(run_dir: Path) -> str:
 
 
 def _value_of(arguments: Sequence[str], option: str) -> str | None:
-    for place, word in enumerate(arguments):
-        if word == option and place + 1 < len(arguments):
-            return arguments[place + 1]
+    for word in arguments:
         if word.startswith(option + "="):
             return word.partition("=")[2]
     return None

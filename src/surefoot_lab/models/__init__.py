@@ -8,11 +8,10 @@ from typing import Any
 from torch import nn
 
 from surefoot_lab.build import argument_names, call, find
-from surefoot_lab.config import ModelConfig, UserError
+from surefoot_lab.config import ModelConfig, UserError, did_you_mean
 from surefoot_lab.data import Splits
 from surefoot_lab.models.resnet import cifar_resnet
 from surefoot_lab.models.small import MLP, ConvNet
-from surefoot_lab.parse import did_you_mean
 
 __all__ = ["MLP", "ConvNet", "build_model", "cifar_resnet"]
 

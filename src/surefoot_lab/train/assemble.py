@@ -13,6 +13,7 @@ from torch import nn
 from surefoot_lab.config import Experiment, TrainConfig, UserError
 from surefoot_lab.data import Normalizer, Splits, TrainLoader, load_data
 from surefoot_lab.models import build_model
+from surefoot_lab.train.evaluate import averages_weights
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
 from surefoot_lab.train.stepping import Stepper, closure_mode
 
@@ -82,6 +83,8 @@ def assemble(experiment: Experiment) -> Parts:
     resolved["scheduler"]["init_args"].update(scheduler_filled)
     resolved["filled_in"] = {"optimizer": optimizer_filled, "scheduler": scheduler_filled}
 
+    if averages_weights(optimizer):
+        optimizer.train()
     prepared = accelerator.prepare_model(model)
     mode = closure_mode(optimizer, experiment.train.closure)
     stepper = Stepper(prepared, nn.functional.cross_entropy, optimizer, mode, accelerator.backward)

@@ -36,18 +36,22 @@ def score(model: nn.Module, images: ImageSet, normalizer: Normalizer, batch_size
     return Score(loss / len(images), right / len(images))
 
 
+def averages_weights(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer trains one set of weights and evaluates another, as schedule-free."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
+
+
 @contextmanager
 def evaluation_mode(
     model: nn.Module, optimizer: torch.optim.Optimizer, loader: TrainLoader
 ) -> Iterator[None]:
     """Switch to evaluation, and back.
 
-    Optimizers that average the weights (schedule-free ones) have `eval()` and `train()`: they are
-    switched too. The BatchNorm statistics belong to the weights that were trained on, so they are
-    measured again at the averaged weights, for the evaluation only.
+    Optimizers that average the weights have `eval()` and `train()`: they are switched too. The
+    BatchNorm statistics belong to the weights that were trained on, so they are measured again at
+    the averaged weights, for the evaluation only.
     """
-    switches = [getattr(optimizer, name, None) for name in ("eval", "train")]
-    averages = all(callable(switch) for switch in switches)
+    averages = averages_weights(optimizer)
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     saved = [
         {name: buffer.clone() for name, buffer in norm.named_buffers()}

@@ -65,8 +65,8 @@ class RunLog:
         if self._board is not None:
             self._board.close()
 
-    def _scalar(self, name: str, value: float, step: int) -> None:
-        if self._board is not None and math.isfinite(value):
+    def _scalar(self, name: str, value: float | None, step: int) -> None:
+        if self._board is not None and value is not None and math.isfinite(value):
             self._board.add_scalar(name, value, step)
 
 

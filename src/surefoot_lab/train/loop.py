@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import surefoot
@@ -31,6 +30,7 @@ from surefoot_lab.train.log import (
     clear_run,
 )
 from surefoot_lab.train.progress import ProgressDisplay
+from surefoot_lab.train.stepping import effective_lr
 
 # A line search rejects a non-finite loss and may recover; after so many log lines it did not.
 PATIENCE_LINES = 10
@@ -257,19 +257,6 @@ class _Run:
         parts.stepper.load_state_dict(state["stepper"])
         self.effective_lr = effective_lr(parts.optimizer)
         restore_random_state(state)
-
-
-def effective_lr(optimizer: torch.optim.Optimizer) -> float | list[float]:
-    """The learning rate that was really applied last: one number, or one for each group.
-
-    Line-search optimizers publish it as `effective_lr`; Prodigy and its kin multiply `lr` by
-    their own estimate `d`.
-    """
-    rates = []
-    for group in optimizer.param_groups:
-        rate = group.get("effective_lr", group["lr"] * group.get("d", 1.0))
-        rates.append(rate.item() if isinstance(rate, Tensor) else float(rate))
-    return rates[0] if len(rates) == 1 else rates
 
 
 @contextmanager

@@ -70,4 +70,4 @@ class ProgressDisplay:
 
 def _rates(effective_lr: Any) -> str:
     rates = effective_lr if isinstance(effective_lr, list) else [effective_lr]
-    return " ".join(f"{rate:.3g}" for rate in rates)
+    return " ".join("?" if rate is None else f"{rate:.3g}" for rate in rates)

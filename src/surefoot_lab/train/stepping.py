@@ -14,6 +14,20 @@ from surefoot_lab.data.loader import Batch
 Mode = Literal["none", "forward", "backward"]
 
 
+def effective_lr(optimizer: torch.optim.Optimizer) -> float | list[float | None] | None:
+    """The learning rate that was really applied last: one number, or one for each group.
+
+    Line-search optimizers publish it as `effective_lr`; Prodigy and its kin multiply `lr` by
+    their own estimate `d`. None for an optimizer that does not say.
+    """
+    rates: list[float | None] = []
+    for group in optimizer.param_groups:
+        rate = group.get("effective_lr", group.get("lr"))
+        scale = 1.0 if "effective_lr" in group else float(group.get("d", 1.0))
+        rates.append(None if rate is None else float(rate) * scale)
+    return rates[0] if len(rates) == 1 else rates
+
+
 def closure_mode(optimizer: torch.optim.Optimizer, wanted: str) -> Mode:
     """What `optimizer.step` is to be given: `wanted`, or for `auto` what the optimizer needs."""
     if wanted == "none" or wanted == "forward" or wanted == "backward":
@@ -76,11 +90,11 @@ class Stepper:
             return loss.detach()
         losses: list[Tensor] = []
 
-        def closure() -> Tensor:
+        def closure(backwards: bool = True) -> Tensor:  # SaLSa asks for `backwards` by name
             loss = self._forward(batch)
             if not losses:
                 losses.append(loss.detach())
-            if self._mode == "backward":
+            if self._mode == "backward" and backwards and loss.requires_grad:
                 self._optimizer.zero_grad()
                 self._backward(loss)
             return loss
