@@ -45,6 +45,11 @@ class Closure:
         self.cost = Cost()
         """What was spent so far."""
 
+    @property
+    def gradient_scale(self) -> float:
+        """What the gradients that :meth:`gradient` leaves are multiplied by."""
+        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
+
     def gradient(self) -> Tensor:
         """The loss, with the gradient left in ``.grad`` of every parameter."""
         for p in self._params:

@@ -40,6 +40,9 @@ class Walkable(Protocol):
     def value(self, t: float) -> float:
         """Loss at ``t``."""
 
+    def value_and_slope(self, t: float) -> tuple[float, float]:
+        """Loss and its derivative per unit of ``t``, both at ``t``."""
+
 
 class QuietRoom:
     """All evaluations inside hear the same random numbers and start from the same buffers.
@@ -161,16 +164,19 @@ class Line:
         return _reduce.mean(float(loss), self._group, loss.device)
 
     def slope(self, t: float) -> float:
-        """Derivative of the loss along the line at ``t``. One forward and one backward pass.
+        """Derivative of the loss along the line at ``t``. One forward and one backward pass."""
+        return self.value_and_slope(t)[1]
 
-        ``.grad`` is as before afterwards. With several processes the gradient must already be the
-        mean over them, as DistributedDataParallel makes it.
+    def value_and_slope(self, t: float) -> tuple[float, float]:
+        """Loss and its derivative along the line at ``t``. One forward and one backward pass.
+
+        ``.grad`` is as before afterwards. Both numbers are averaged over all processes.
         """
         self._move(t)
         self._room.hush()
         kept = [p.grad for p in self._params]
         try:
-            self._closure.gradient()
+            loss = self._closure.gradient()
             reached = [i for i, p in enumerate(self._params) if p.grad is not None]
             dot, _ = dot_and_norm_sq(
                 [g for p in self._params if (g := p.grad) is not None],
@@ -180,7 +186,11 @@ class Line:
         finally:
             for p, grad in zip(self._params, kept, strict=True):
                 p.grad = grad
-        return dot
+        slope = dot / self._closure.gradient_scale
+        return (
+            _reduce.mean(float(loss), self._group, loss.device),
+            _reduce.mean(slope, self._group, loss.device),
+        )
 
     def check_repeatable(self) -> None:
         """Evaluate ``t = 0`` once more and compare. One forward pass.

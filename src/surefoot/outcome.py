@@ -20,6 +20,12 @@ class Status(str, enum.Enum):
     """The step goes to (a multiple of) a measured minimum."""
     CAPPED = "capped"
     """The measured minimum lies beyond the maximum length; the step ends there."""
+    ACCEPTED = "accepted"
+    """The place meets the search's own condition, which is weaker than being a minimum."""
+    EXHAUSTED = "exhausted"
+    """The evaluations ran out first; the step goes to the best safe place seen, or nowhere."""
+    FIXED = "fixed"
+    """The step was given, not measured."""
     NOT_CONVEX = "not_convex"
     """The loss falls, but the measured points have no minimum; the method's fallback was taken."""
     NOT_DESCENT = "not_descent"
@@ -38,7 +44,12 @@ class Status(str, enum.Enum):
     @property
     def measured(self) -> bool:
         """Whether the step ended a measurement (as opposed to using or preparing one)."""
-        return self not in (Status.REUSED, Status.COLLECTING, Status.ACCUMULATING)
+        return self not in (
+            Status.REUSED,
+            Status.COLLECTING,
+            Status.ACCUMULATING,
+            Status.FIXED,
+        )
 
     def __str__(self) -> str:
         return self.value

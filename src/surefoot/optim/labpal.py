@@ -413,6 +413,9 @@ class _MeanLine:
     def value(self, t: float) -> float:
         return self.values[t]
 
+    def value_and_slope(self, t: float) -> tuple[float, float]:
+        raise NotImplementedError("only losses were measured")
+
 
 def _check_growth(growth: Any, total_steps: int | None) -> list[list[float]]:
     """The schedule as plain lists, in order, or an error that says what is wrong with it."""
