@@ -1,0 +1,27 @@
+"""Measure a learning rate once, before training, and turn it into torch's own schedules."""
+
+from surefoot.lr_range.curve import RangeCurve, ValidationPoint
+from surefoot.lr_range.estimate import HessianFreeRate
+from surefoot.lr_range.ramp import Ramp
+from surefoot.lr_range.range_test import Progress, range_test
+from surefoot.lr_range.schedules import cyclic, extend_schedule, one_cycle, resume_schedule
+from surefoot.lr_range.stop import StopReason, StopRule
+from surefoot.lr_range.suggest import RULES, NoSuggestion, Suggestion
+
+__all__ = [
+    "RULES",
+    "HessianFreeRate",
+    "NoSuggestion",
+    "Progress",
+    "Ramp",
+    "RangeCurve",
+    "StopReason",
+    "StopRule",
+    "Suggestion",
+    "ValidationPoint",
+    "cyclic",
+    "extend_schedule",
+    "one_cycle",
+    "range_test",
+    "resume_schedule",
+]

@@ -1,0 +1,128 @@
+"""Everything that can be wrong with a range test, found before its first batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from surefoot.lr_range._trace import unwrapped
+
+__all__ = ["check_inputs", "check_settings", "iterations"]
+
+
+def check_inputs(
+    model: Any, optimizer: Any, loader: Any, val_loader: Any, loss_fn: Any, step_fn: Any
+) -> None:
+    """Raise a TypeError or ValueError that names the culprit and the remedy."""
+    if not isinstance(model, nn.Module) and not (model is None and step_fn is not None):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
+        )
+    for name, value in (("loss_fn", loss_fn), ("step_fn", step_fn)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be callable, got {type(value).__name__}")
+    if loss_fn is not None and step_fn is not None:
+        raise ValueError("pass loss_fn or step_fn, not both")
+    for name, value in (("loader", loader), ("val_loader", val_loader)):
+        _check_loader(name, value)
+    _check_optimizer(optimizer)
+    if model is not None:
+        _check_model(model)
+
+
+def _check_loader(name: str, loader: Any) -> None:
+    if loader is None and name == "val_loader":
+        return
+    if not isinstance(loader, Iterable):
+        raise TypeError(f"{name} must be an iterable of batches, got {type(loader).__name__}")
+    if name == "val_loader" and isinstance(loader, Iterator):
+        raise TypeError("val_loader is an iterator, which can be read only once; pass the iterable")
+    if _length(loader) == 0:
+        raise ValueError(f"{name} is empty: it has no batches")
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
+    for wrapped in unwrapped(optimizer):
+        if any(_is_line_search(cls) for cls in type(wrapped).__mro__):
+            raise TypeError(
+                f"{type(wrapped).__name__} measures its own step: its lr is a multiplier of that "
+                "step, so there is no learning rate to look for"
+            )
+        closure = inspect.signature(wrapped.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise TypeError(
+                f"{type(wrapped).__name__}.step() needs a closure; a range test works for "
+                "optimizers whose step() does not"
+            )
+    if not optimizer.param_groups:
+        raise ValueError("the optimizer has no param groups")
+    for g, group in enumerate(optimizer.param_groups):
+        if "lr" not in group:
+            raise ValueError(
+                f"param group {g} of {type(optimizer).__name__} has no 'lr', so there is no "
+                "learning rate to vary"
+            )
+    if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("no parameter of the optimizer requires a gradient: nothing would train")
+
+
+def _is_line_search(cls: type) -> bool:
+    # by name: arrows between the packages of the library do not point sideways
+    return cls.__name__ == "LineSearchOptimizer" and cls.__module__.startswith("surefoot.")
+
+
+def _check_model(model: nn.Module) -> None:
+    if not model.training:
+        raise ValueError(
+            "the model is in evaluation mode, and the test would not see what training does; "
+            "call model.train() first (submodules may stay in evaluation mode)"
+        )
+    if any(is_lazy(p) for p in model.parameters()):
+        raise ValueError("the model has uninitialized lazy parameters; run one batch through it")
+
+
+def check_settings(
+    accumulation_steps: int,
+    diverge_threshold: float | None,
+    val_loader: Any,
+    val_every: int,
+    val_share: float,
+) -> None:
+    """Raise a ValueError that names the setting and what it may be."""
+    for name, value in (("accumulation_steps", accumulation_steps), ("val_every", val_every)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if diverge_threshold is not None and not diverge_threshold > 0:
+        raise ValueError(
+            f"diverge_threshold must be positive, or None to never stop, got {diverge_threshold!r}"
+        )
+    if val_loader is not None and not 0.0 < val_share <= 1.0:
+        raise ValueError(f"val_share must lie in (0, 1], got {val_share!r}")
+
+
+def iterations(num_iter: int | None, epochs: float | None, loader: Any, accumulation: int) -> int:
+    """The number of iterations, from itself or from a number of epochs; 100 if neither is given."""
+    if epochs is None:
+        return 100 if num_iter is None else num_iter
+    if num_iter is not None:
+        raise ValueError("pass num_iter or epochs, not both")
+    length = _length(loader)
+    if length is None:
+        raise ValueError("epochs needs a loader with a length; pass num_iter instead")
+    if not epochs > 0:
+        raise ValueError(f"epochs must be positive, got {epochs!r}")
+    return max(2, round(epochs * length / accumulation))
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None

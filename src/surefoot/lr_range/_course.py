@@ -1,0 +1,139 @@
+"""The course of a range curve, prepared once for all rules: cleaned, smoothed, its landmarks."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from surefoot.lr_range._smooth import finite_part, noise_of, slopes, smooth
+
+if TYPE_CHECKING:
+    from surefoot.lr_range.curve import RangeCurve
+
+__all__ = ["MINIMUM_POINTS", "Course", "accuracy_course", "course_or_reason", "training_course"]
+
+MINIMUM_POINTS = 5
+_ROUNDING = 1e-9  # differences below this share of the loss itself are rounding
+
+
+@dataclass(frozen=True)
+class Course:
+    """A curve that falls: rates, raw values, and their smoothed course with its landmarks."""
+
+    rates: list[float]
+    raw: list[float]
+    smoothed: list[float]
+    level: float  # where it starts
+    noise: float  # standard deviation of the raw values about the course
+    source: str
+
+    @cached_property
+    def lowest(self) -> int:
+        """Index of the smoothed minimum."""
+        return min(range(len(self.smoothed)), key=self.smoothed.__getitem__)
+
+    @cached_property
+    def fall(self) -> float:
+        """From the starting level to the minimum; positive."""
+        return self.level - self.smoothed[self.lowest]
+
+    @cached_property
+    def slopes(self) -> list[float]:
+        """Slope of the smoothed values per decade of the rate."""
+        return slopes([math.log10(rate) for rate in self.rates], self.smoothed)
+
+    @cached_property
+    def steepest(self) -> int:
+        """Index of the steepest fall, up to the minimum."""
+        return min(range(self.lowest + 1), key=self.slopes.__getitem__)
+
+    @property
+    def still_falling(self) -> bool:
+        """Whether the curve ends before it has turned: its end is no higher than its minimum."""
+        rise = self.smoothed[-1] - self.smoothed[self.lowest]
+        return rise <= max(0.05 * self.fall, 2.0 * self.noise, _ROUNDING * abs(self.level))
+
+    @property
+    def ragged_from(self) -> int | None:
+        """First index from which the curve scatters three times as much as at its beginning.
+
+        The beginning lasts until a quarter of the fall is done; a scatter of less than a
+        twentieth of the fall is not ragged, whatever came before.
+        """
+        quarter = self.level - 0.25 * self.fall
+        start = next(i for i, value in enumerate(self.smoothed) if value <= quarter)
+        window = max(12, len(self.raw) // 10)  # so wide that one spike is outvoted
+        if start < window:
+            return None  # too little of a beginning to compare with
+        limit = max(3.0 * noise_of(self.raw[:start]), 0.05 * self.fall)
+        places = range(start, self.lowest + 1)
+        return next((i for i in places if noise_of(self.raw[i : i + window]) > limit), None)
+
+
+def course_or_reason(curve: RangeCurve) -> Course | str:
+    """The course of the loss, or why there is none.
+
+    The validation losses if there are enough of them, since they were paid for; else those of
+    training.
+    """
+    points = curve.validation
+    if len(points) >= MINIMUM_POINTS:
+        return _falling([p.lr for p in points], [p.loss for p in points], "validation loss")
+    return _falling(curve.lr, curve.loss, "training loss")
+
+
+def training_course(curve: RangeCurve) -> Course | str:
+    """The course of the training loss, whether it falls or not."""
+    return _prepare(curve.lr, curve.loss, "training loss")
+
+
+def accuracy_course(curve: RangeCurve) -> Course | str:
+    """The course of 1 - accuracy (validation before training), or of the loss where there is none.
+
+    Upside down, so that the landmarks of a falling curve serve for both.
+    """
+    validated = [p for p in curve.validation if p.accuracy is not None]
+    if len(validated) >= MINIMUM_POINTS:
+        rates = [p.lr for p in validated]
+        return _falling(rates, [1.0 - (p.accuracy or 0.0) for p in validated], "validation error")
+    if curve.accuracy and not curve.validation:
+        return _falling(curve.lr, [1.0 - a for a in curve.accuracy], "training error")
+    return course_or_reason(curve)
+
+
+def _prepare(lr: Sequence[float], values: Sequence[float], source: str) -> Course | str:
+    rates, raw = finite_part(lr, values)
+    if len(rates) < MINIMUM_POINTS:
+        return (
+            f"the curve has {len(rates)} finite points of the {source}, at least {MINIMUM_POINTS} "
+            "are needed; lower start_lr or raise num_iter"
+        )
+    start = max(1, len(raw) // 10)
+    level = statistics.median(raw[:start] if start > 2 else raw[:3])
+    # A loss in flight would drag its neighbours up through the smoothing: cut it off at the
+    # height of its own fall above the start.
+    ceiling = level + max(level - min(raw), 0.0)
+    smoothed = smooth([math.log10(x) for x in rates], [min(value, ceiling) for value in raw])
+    # the scatter before the turn; the flight behind it is not noise
+    lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
+    noise = noise_of(raw[: lowest + 1] if lowest >= MINIMUM_POINTS else raw)
+    return Course(rates, raw, smoothed, level, noise, source)
+
+
+def _falling(lr: Sequence[float], values: Sequence[float], source: str) -> Course | str:
+    course = _prepare(lr, values, source)
+    if isinstance(course, str):
+        return course
+    # the mean of several points scatters less than one: two deviations of one point are the
+    # usual range of a smoothed curve that goes nowhere
+    least = max(2.0 * course.noise, _ROUNDING * abs(course.level))
+    if course.lowest == 0 or course.fall <= least:
+        return (
+            f"the {source} does not fall: {course.fall:.2g} from its start to its lowest, with a "
+            f"scatter of {course.noise:.2g}; widen the range of rates or raise num_iter"
+        )
+    return course

@@ -1,0 +1,82 @@
+"""Where a data loader stands, as far as it shows: generators, samplers, its own saved state."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+__all__ = ["LoaderPosition"]
+
+
+class LoaderPosition:
+    """What can be remembered of a loader's position.
+
+    - the state of every ``torch.Generator`` that the loader or its samplers own,
+    - ``state_dict`` of a stateful loader or sampler,
+    - plain counters of samplers (``epoch``, ``counter`` ...),
+    - persistent workers that did not exist before: they are let go, since their random state
+      has moved on.
+
+    A loader without any of this (a list, a plain ``DataLoader``) draws its order from the global
+    random state, which is restored elsewhere. What a data set counts inside itself is out of reach.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        parts = list(_parts(loader))
+        self._generators = [(g, g.get_state()) for g in _generators(parts)]
+        self._states = [(p, copy.deepcopy(p.state_dict())) for p in parts if _is_stateful(p)]
+        self._counters = [(p, _counters(p)) for p in parts if p is not loader]
+        self._had_workers = getattr(loader, "_iterator", None) is not None
+
+    def restore(self) -> None:
+        if not self._had_workers and getattr(self._loader, "_iterator", None) is not None:
+            self._loader._iterator = None
+        for part, counters in self._counters:
+            for name, value in counters.items():
+                setattr(part, name, value)
+        for part, state in self._states:
+            # a copy again: some loaders keep what they are given
+            part.load_state_dict(copy.deepcopy(state))
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Put the generators alone back, so that the next pass draws the same order again."""
+        for generator, state in self._generators:
+            generator.set_state(state)
+
+
+def _parts(loader: Any) -> Iterator[Any]:
+    """The loader, its batch sampler and the samplers below."""
+    seen: set[int] = set()
+    waiting = [loader]
+    while waiting:
+        part = waiting.pop()
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        waiting += [getattr(part, name, None) for name in ("batch_sampler", "sampler")]
+
+
+def _generators(parts: list[Any]) -> list[torch.Generator]:
+    found = {}
+    for part in parts:
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator):
+            found[id(generator)] = generator
+    return list(found.values())
+
+
+def _is_stateful(part: Any) -> bool:
+    return callable(getattr(part, "state_dict", None)) and callable(
+        getattr(part, "load_state_dict", None)
+    )
+
+
+def _counters(part: Any) -> dict[str, Any]:
+    attributes = getattr(part, "__dict__", {})
+    return {n: v for n, v in attributes.items() if isinstance(v, (bool, int, float))}

@@ -1,0 +1,136 @@
+"""Validation inside a range test: the same share of the set each time, and no trace of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from surefoot._quiet import RngState
+from surefoot._reduce import mean
+from surefoot.lr_range._batches import samples_in
+from surefoot.lr_range._loss import LossOf
+from surefoot.lr_range._position import LoaderPosition
+
+__all__ = ["Validator"]
+
+
+class Validator:
+    """Measures loss and accuracy on the first ``share`` of a validation set, again and again.
+
+    Every pass starts from the same random state, so a shuffling loader gives the same samples
+    each time, and it leaves the random state where it found it: the training batches are those
+    of a test without validation. Batches are kept in memory if they fit in ``keep_bytes``, so
+    that images are decoded once and not at every pass.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        loss_of: LossOf,
+        model: nn.Module | None,
+        share: float,
+        devices: Iterable[torch.device],
+        process_group: Any,
+        keep_bytes: int = 256 * 2**20,
+    ) -> None:
+        self._loader = loader
+        self._loss_of = loss_of
+        self._modules = list(model.modules()) if model is not None else []
+        self._devices = list(devices)
+        self._group = process_group
+        self._batches_wanted = _share_of(loader, share)
+        self._rng = RngState.capture(self._devices)
+        self._position = LoaderPosition(loader)
+        self._room: int = keep_bytes
+        self._kept: list[Any] | None = []
+        self._complete = False
+        self.forwards = 0
+
+    @torch.no_grad()
+    def measure(self) -> tuple[float, float | None, int]:
+        """Mean loss over the samples, accuracy (or None), and this process's sample count."""
+        training_rng = RngState.capture(self._devices)
+        modes = [(m, m.training) for m in self._modules]
+        for module in self._modules:
+            module.training = False
+        self._rng.restore()
+        self._position.rewind()
+        try:
+            return self._pass()
+        finally:
+            for module, training in modes:
+                module.training = training
+            training_rng.restore()
+
+    def _pass(self) -> tuple[float, float | None, int]:
+        losses: list[torch.Tensor] = []
+        corrects: list[torch.Tensor] = []
+        samples = 0
+        for batch in self._batches():
+            found = self._loss_of(batch)
+            losses.append(found.loss.float() * found.samples)
+            if found.correct is not None:
+                corrects.append(found.correct.float())
+            samples += found.samples
+            self.forwards += 1
+        if not samples:
+            raise ValueError("the validation loader is empty: it gave no batch with samples")
+        # one device synchronisation for the whole pass
+        total = _mean_over(losses, self._group)
+        share = mean(float(samples), self._group, self._loss_of.device)
+        accuracy = None
+        if len(corrects) == len(losses):
+            accuracy = _mean_over(corrects, self._group) / share
+        return total / share, accuracy, samples
+
+    def _batches(self) -> Iterator[Any]:
+        if self._complete and self._kept is not None:
+            yield from self._kept
+            return
+        for batch in itertools.islice(self._loader, self._batches_wanted):
+            self._keep(batch)
+            yield batch
+        self._complete = True
+
+    def _keep(self, batch: Any) -> None:
+        if self._kept is None:
+            return
+        self._room -= _bytes_in(batch)
+        if self._room < 0:
+            self._kept = None
+        else:
+            self._kept.append(batch)
+
+
+def _mean_over(parts: list[torch.Tensor], group: Any) -> float:
+    total = torch.stack(parts).sum()
+    return mean(float(total.item()), group, total.device)
+
+
+def _share_of(loader: Any, share: float) -> int:
+    """Number of batches that make up the share; all of them where the length is not known."""
+    try:
+        return max(1, math.ceil(share * len(loader)))
+    except TypeError:
+        if share < 1.0:
+            raise ValueError(
+                "val_share needs a val_loader with a length; pass val_share=1 or a shorter loader"
+            ) from None
+        return sys.maxsize  # islice takes no more
+
+
+def _bytes_in(batch: Any) -> int:
+    if isinstance(batch, torch.Tensor):
+        return batch.numel() * batch.element_size()
+    if isinstance(batch, dict):
+        return sum(_bytes_in(value) for value in batch.values())
+    if isinstance(batch, (list, tuple)):
+        return sum(_bytes_in(value) for value in batch)
+    # of unknown size: as good as too large
+    return 2**62 if samples_in(batch) else 0

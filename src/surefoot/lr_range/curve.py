@@ -1,0 +1,261 @@
+"""What a range test measured: plain numbers that can be kept, drawn and asked for a rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from surefoot.lr_range import suggest as rules
+from surefoot.lr_range.ramp import Ramp, group_ratios, set_rate
+from surefoot.lr_range.stop import StopReason
+from surefoot.lr_range.suggest import NoSuggestion, Suggestion
+from surefoot.outcome import Cost
+
+__all__ = ["RangeCurve", "ValidationPoint"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """One validation during a range test: after the step with index ``iteration``."""
+
+    iteration: int
+    lr: float
+    loss: float
+    accuracy: float | None
+    samples: int
+
+
+@dataclass(frozen=True)
+class RangeCurve:
+    """Loss against learning rate, as :func:`~surefoot.range_test` measured it.
+
+    ``loss[i]`` is the training loss of iteration ``i``, before the step that is made with
+    ``lr[i]``; nothing is smoothed or left out. ``lr`` holds the rates of the first param group
+    that moves; :meth:`group_rates` gives those of the others.
+
+    Args:
+        lr: learning rate of each iteration.
+        loss: training loss of each iteration, mean over all processes; may end in NaN.
+        ramp: the ramp that was walked, with the ranges of all param groups.
+        stop: why the test ended.
+        accuracy: training accuracy of each iteration's batch (0 to 1), or empty.
+        validation: what was measured on the validation set, or empty.
+        hessian_free: the simplified Hessian-free estimate after each step, or empty.
+        optimizer: name of the optimizer's class.
+        momentum: its momentum if it is SGD, else None; :func:`divergence` reads it.
+        cost: forward and backward passes spent, validation included.
+        seconds: wall-clock time spent.
+
+    Example:
+        >>> from surefoot.lr_range import Ramp, RangeCurve
+        >>> ramp = Ramp((1e-4,), (1.0,), num_iter=9, step_mode="exp")
+        >>> curve = RangeCurve(
+        ...     lr=[ramp.rates(i)[0] for i in range(9)],
+        ...     loss=[2.3, 2.3, 2.25, 2.0, 1.5, 1.2, 1.1, 1.9, 4.0],
+        ...     ramp=ramp,
+        ... )
+        >>> round(curve.suggestion("steepest"), 4)
+        0.01
+
+    *When it fails*: a curve says which rates one short run from these weights survives. Late in
+    training, for another batch size or another weight decay, the answer is another one.
+    """
+
+    lr: list[float]
+    loss: list[float]
+    ramp: Ramp
+    stop: StopReason = StopReason.FINISHED
+    accuracy: list[float] = field(default_factory=list)
+    validation: list[ValidationPoint] = field(default_factory=list)
+    hessian_free: list[float] = field(default_factory=list)
+    optimizer: str = ""
+    momentum: float | None = None
+    cost: Cost = field(default_factory=Cost)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("loss", "accuracy", "hessian_free"):
+            length = len(getattr(self, name))
+            if length != len(self.lr) and (name == "loss" or length):
+                raise ValueError(f"{len(self.lr)} learning rates but {length} values of {name}")
+
+    # -- asking it --------------------------------------------------------------------------
+
+    def suggest(self, rule: str = rules.DEFAULT) -> Suggestion:
+        """The answer of one rule with its evidence; it may be that there is none, and why.
+
+        Raises:
+            ValueError: if there is no rule of that name.
+        """
+        return rules.ask(self, rule)
+
+    def suggestion(self, rule: str = rules.DEFAULT) -> float:
+        """The suggested learning rate as a number.
+
+        Raises:
+            NoSuggestion: if the curve holds none; the message says why and what to do.
+        """
+        return float(self.suggest(rule))
+
+    def __float__(self) -> float:
+        return self.suggestion()
+
+    def suggestions(self) -> dict[str, Suggestion]:
+        """The answers of all rules, by name."""
+        return {name: self.suggest(name) for name in rules.RULES}
+
+    def group_rates(self, rate: float) -> list[float]:
+        """The rate of every param group where the first moving one has ``rate``."""
+        return self.ramp.rates_for(rate)
+
+    def rates_for(self, optimizer: Optimizer, rate: float) -> list[float]:
+        """The same for this optimizer's groups; a curve of one group scales them all alike.
+
+        Raises:
+            ValueError: if the curve was measured with another number of groups.
+        """
+        if len(optimizer.param_groups) == len(self.ramp.starts):
+            return self.group_rates(rate)
+        if len(self.ramp.starts) == 1:
+            return [rate * ratio for ratio in group_ratios(optimizer)]
+        raise ValueError(
+            f"the curve was measured with {len(self.ramp.starts)} param groups, "
+            f"this optimizer has {len(optimizer.param_groups)}"
+        )
+
+    @property
+    def message(self) -> str:
+        """One sentence on how the test ended."""
+        n, last = len(self.lr), self.lr[-1] if self.lr else math.nan
+        where = f"at iteration {n} of {self.ramp.num_iter}, learning rate {last:.3g}"
+        return {
+            StopReason.FINISHED: f"all {n} iterations were made, up to learning rate {last:.3g}",
+            StopReason.DIVERGED: f"the loss diverged {where}",
+            StopReason.NON_FINITE: f"the loss was NaN or infinite {where}",
+            StopReason.PLATEAU: f"the loss fell, came back and stays on a plateau {where}",
+        }[self.stop]
+
+    def __repr__(self) -> str:
+        try:
+            answer = f"{self.suggestion():.3g}"
+        except NoSuggestion:
+            answer = "none"
+        return f"<RangeCurve of {len(self.lr)} points, suggestion {answer}; {self.message}>"
+
+    # -- using it ---------------------------------------------------------------------------
+
+    def apply(self, optimizer: Optimizer, rate: float | str | None = None) -> list[dict[str, Any]]:
+        """Set ``lr`` and ``initial_lr`` of every param group, and say what changed.
+
+        ``initial_lr`` is what a scheduler starts from: one left over from an earlier scheduler
+        would silently undo the new rate.
+
+        Args:
+            optimizer: as many param groups as the one that was tested.
+            rate: a number, the name of a rule, or None for :meth:`suggestion`.
+
+        Returns:
+            One dict per group with ``group``, ``lr`` and ``initial_lr``, the last two as pairs
+            ``(before, now)``; ``before`` is None where there was none.
+        """
+        if rate is None or isinstance(rate, str):
+            rate = self.suggestion(rate or rules.DEFAULT)
+        rates = self.rates_for(optimizer, rate)
+        if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+            warnings.warn(
+                "a learning rate scheduler was built on this optimizer; if it is still in use, it "
+                "will overwrite the rate at its next step: build it after apply(), not before",
+                stacklevel=2,
+            )
+        changes = []
+        for g, (group, new) in enumerate(zip(optimizer.param_groups, rates, strict=True)):
+            before = {key: _plain(group.get(key)) for key in ("lr", "initial_lr")}
+            for key in before:
+                set_rate(group, new, key)
+            changes.append({"group": g, **{key: (old, new) for key, old in before.items()}})
+        return changes
+
+    def plot(self, ax: Any = None, **options: Any) -> Any:
+        """Draw the curve with its suggestions; returns the matplotlib Axes, shows nothing.
+
+        See :func:`surefoot.plots.range_curve.range_curve` for the options.
+        """
+        # found by name at the time of use: drawing needs matplotlib, measuring does not
+        drawing = importlib.import_module("surefoot.plots.range_curve")
+        return drawing.range_curve(self, ax=ax, **options)
+
+    # -- keeping it -------------------------------------------------------------------------
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The curve as strict JSON text, written to ``path`` as well if given."""
+        content = {"schema": SCHEMA, **_encode(dataclasses.asdict(self))}
+        content["stop"] = self.stop.value
+        text = json.dumps(content, indent=1, allow_nan=False)
+        if path is not None:
+            Path(path).write_text(text + "\n", encoding="utf-8")
+        return text
+
+    @classmethod
+    def from_json(cls, source: str | Path) -> RangeCurve:
+        """Read a curve from a path, or from the text that :meth:`to_json` returned.
+
+        Raises:
+            ValueError: if it is not a range curve of a known schema.
+        """
+        is_text = isinstance(source, str) and source.lstrip().startswith("{")
+        text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
+        try:
+            content = _decode(json.loads(text))
+            if content.pop("schema", None) != SCHEMA:
+                raise ValueError(f"its schema is not {SCHEMA}")
+            ramp = content.pop("ramp")
+            return cls(
+                ramp=Ramp(
+                    tuple(ramp["starts"]), tuple(ramp["ends"]), ramp["num_iter"], ramp["step_mode"]
+                ),
+                stop=StopReason(content.pop("stop")),
+                validation=[ValidationPoint(**point) for point in content.pop("validation")],
+                cost=Cost(**content.pop("cost")),
+                **content,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            name = "this text" if is_text else str(source)
+            raise ValueError(f"{name} is not a range curve: {error}") from error
+
+
+def _plain(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def _encode(value: Any) -> Any:
+    """Strict JSON knows no NaN: it travels as a word, so that the curve comes back as it was."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _encode(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(v) for v in value]
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: _decode(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_decode(v) for v in value]
+    return value

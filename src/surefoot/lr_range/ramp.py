@@ -1,0 +1,143 @@
+"""The ramp of learning rates that a range test walks along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["Ramp", "group_ratios", "set_rate"]
+
+STEP_MODES = ("exp", "linear")
+
+
+@dataclass(frozen=True)
+class Ramp:
+    r"""From ``starts[g]`` to ``ends[g]`` in ``num_iter`` iterations, for each param group g.
+
+    With r = i / (num_iter - 1):
+
+    .. math::
+        \text{exp: } \eta_g(i) = s_g (e_g / s_g)^r \qquad
+        \text{linear: } \eta_g(i) = s_g + r\,(e_g - s_g)
+
+    Both ends are reached. A group whose start and end are 0 stays at 0.
+    """
+
+    starts: tuple[float, ...]
+    ends: tuple[float, ...]
+    num_iter: int
+    step_mode: str
+
+    @classmethod
+    def build(
+        cls,
+        optimizer: Optimizer,
+        start_lr: float | Sequence[float],
+        end_lr: float | Sequence[float],
+        num_iter: int,
+        step_mode: str,
+    ) -> Ramp:
+        """Check the arguments and spread single rates over the groups in their present ratios."""
+        if step_mode not in STEP_MODES:
+            raise ValueError(f"step_mode must be one of {STEP_MODES}, got {step_mode!r}")
+        if not isinstance(num_iter, int) or isinstance(num_iter, bool) or num_iter < 2:
+            raise ValueError(f"num_iter must be a whole number of at least 2, got {num_iter!r}")
+        starts = _per_group("start_lr", optimizer, start_lr)
+        ends = _per_group("end_lr", optimizer, end_lr)
+        for g, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            _check_range(g, start, end, step_mode)
+        if not any(ends):
+            raise ValueError("every param group would keep a learning rate of 0")
+        return cls(tuple(starts), tuple(ends), num_iter, step_mode)
+
+    @property
+    def reference(self) -> int:
+        """The group whose rate stands for all: the first that moves."""
+        return next(g for g, end in enumerate(self.ends) if end > 0.0)
+
+    def rates(self, iteration: float) -> list[float]:
+        """The rate of every group at ``iteration``, counted from 0."""
+        r = iteration / (self.num_iter - 1)
+        return [self._at(g, r) for g in range(len(self.starts))]
+
+    def rates_for(self, rate: float) -> list[float]:
+        """The rate of every group at the place of the ramp where the reference group has ``rate``.
+
+        Outside the ramp the ramp is continued.
+        """
+        start, end = self.starts[self.reference], self.ends[self.reference]
+        if self.step_mode == "exp":
+            r = math.log(rate / start) / math.log(end / start)
+        else:
+            r = (rate - start) / (end - start)
+        rates = [max(self._at(g, r), 0.0) for g in range(len(self.starts))]
+        rates[self.reference] = rate
+        return rates
+
+    def _at(self, g: int, r: float) -> float:
+        start, end = self.starts[g], self.ends[g]
+        if r == 1.0 or start == end:
+            return end
+        if self.step_mode == "exp":
+            return float(start * (end / start) ** r)
+        return start + r * (end - start)
+
+
+def group_ratios(optimizer: Optimizer) -> list[float]:
+    """Each group's rate relative to the first one that is not 0.
+
+    A warm-up may hold ``lr`` at 0 just now; then the ``initial_lr`` of its scheduler counts.
+    """
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    if not any(rates):
+        rates = [float(group.get("initial_lr", 0.0)) for group in optimizer.param_groups]
+    if not any(rates):
+        return [1.0] * len(rates)
+    reference = next(rate for rate in rates if rate != 0.0)
+    return [rate / reference for rate in rates]
+
+
+def set_rate(group: dict[str, Any], rate: float, key: str = "lr") -> None:
+    """Write a rate into a param group; a rate kept as a tensor keeps its tensor."""
+    old = group.get(key)
+    if isinstance(old, Tensor):
+        old.fill_(rate)
+    else:
+        group[key] = rate
+
+
+def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[float]:
+    groups = len(optimizer.param_groups)
+    if isinstance(value, (list, tuple)):
+        if len(value) != groups:
+            raise ValueError(
+                f"{name} has {len(value)} values, but the optimizer has {groups} param groups"
+            )
+        rates = [_number(name, v) for v in value]
+    else:
+        rate = _number(name, value)
+        rates = [rate * ratio for ratio in group_ratios(optimizer)]
+    return rates
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _check_range(g: int, start: float, end: float, step_mode: str) -> None:
+    where = f"param group {g}: start_lr {start:g}, end_lr {end:g}"
+    if start == end == 0.0:
+        return
+    if start < 0.0 or end <= 0.0:
+        raise ValueError(f"learning rates must not be negative ({where})")
+    if step_mode == "exp" and start == 0.0:
+        raise ValueError(f"an exponential ramp cannot start at 0; use step_mode='linear' ({where})")
+    if start >= end:
+        raise ValueError(f"start_lr must lie below end_lr ({where})")
