@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from surefoot_lab.config import DataConfig, UserError
@@ -69,7 +71,7 @@ def _read(folder: Path, config: DataConfig) -> tuple[ImageSet, tuple[str, ...]]:
         reason = " ".join(str(error).split())
         raise UserError(f"data.root: {folder}: no images in it ({reason}); {LAYOUT}") from None
     images: Tensor | None = None
-    # One thread: for images of this size two threads only wait for each other.
+    # One thread: measured on images of this size, two threads only wait for each other.
     for place, (path, _) in enumerate(found.samples):
         image = _decode(path, config.image_size)
         if images is None:
@@ -87,16 +89,18 @@ def _read(folder: Path, config: DataConfig) -> tuple[ImageSet, tuple[str, ...]]:
 
 def _decode(path: str, image_size: int | None) -> Tensor:
     """One image as uint8 RGB, resized if a size is given."""
-    from torchvision.io import ImageReadMode, decode_image
-    from torchvision.transforms.v2.functional import resize
-
     try:
-        image: Tensor = decode_image(path, mode=ImageReadMode.RGB)
-    except (RuntimeError, OSError) as error:
+        with Image.open(path) as file:
+            image = _sixteen_to_eight_bits(file) if file.mode.startswith("I") else file
+            image = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a readable image ({reason}); repair or remove it") from None
-    if image.dtype != torch.uint8:  # 16-bit PNG
-        image = (image.to(torch.int32) // 257).to(torch.uint8)
     if image_size is not None:
-        image = resize(image, [image_size, image_size], antialias=True)
-    return image
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit gray values at 255 where it converts them; scale them instead."""
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))

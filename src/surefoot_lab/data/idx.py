@@ -41,8 +41,10 @@ def read_idx(path: Path) -> Tensor:
         raise UserError(f"{path}: not an IDX file of bytes; fetch the file again")
     dimensions = content[3]
     header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise UserError(f"{path}: the file is cut off; fetch it again")
     shape = [int(size) for size in np.frombuffer(content[4:header], dtype=">u4")]
-    if len(shape) != dimensions or len(content) - header != math.prod(shape):
+    if len(content) - header != math.prod(shape):
         raise UserError(f"{path}: the file is cut off or damaged; fetch it again")
     values = np.frombuffer(content, dtype=np.uint8, offset=header).copy()
     return torch.from_numpy(values).view(shape)

@@ -56,17 +56,19 @@ def restore_random_state(state: dict[str, Any]) -> None:
     if saved["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(saved["cuda"])
     version, internal, gauss = saved["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(internal.tolist()), gauss))
     name, keys, position, has_gauss, cached = saved["numpy"]
-    keys = np.array(keys, dtype=np.uint32)
+    keys = keys.numpy().astype(np.uint32)
     np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
 
 
 def _random_state() -> dict[str, Any]:
+    """All global random states, as tensors and plain values that a weights-only load accepts."""
+    version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": random.getstate(),
-        "numpy": (name, [int(key) for key in keys], position, has_gauss, cached),
+        "python": (version, torch.tensor(internal), gauss),
+        "numpy": (name, torch.tensor(np.asarray(keys, np.int64)), position, has_gauss, cached),
     }

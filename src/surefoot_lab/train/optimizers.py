@@ -101,13 +101,15 @@ def build_optimizer(
         "optimizer.class_path",
         base=torch.optim.Optimizer,
     )
+    if isinstance(constructor, type) and not issubclass(constructor, torch.optim.Optimizer):
+        raise UserError(f"optimizer.class_path: {config.class_path} is no torch.optim.Optimizer")
     filled = fill_in(constructor, config.init_args, extent)
     first: Any = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if isinstance(constructor, type) and issubclass(constructor, surefoot.LineSearchOptimizer):
         first = model
     optimizer = call(constructor, [first], {**config.init_args, **filled}, what)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise UserError(f"optimizer.class_path: {config.class_path} is no torch.optim.Optimizer")
+    if not isinstance(optimizer, torch.optim.Optimizer):  # what a function returned
+        raise UserError(f"optimizer.class_path: {config.class_path} makes no torch.optim.Optimizer")
     return optimizer, filled
 
 

@@ -1,0 +1,214 @@
+"""The command `surefoot`: one clear line for bad input, nothing half-written, quick to answer."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from surefoot_lab.cli import main
+from surefoot_lab.config import fields_of
+from surefoot_lab.records import read_run
+
+SMALL = ["--steps=6", "--batch_size=32", "--train.device=cpu", "--train.tensorboard=false"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+
+def _everything() -> list[Path]:
+    return sorted(Path().rglob("*"))
+
+
+def test_a_run_from_a_file_ends_with_where_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "e.yaml").write_text("name: try\nmodel: {class_path: mlp}\n")
+    assert main(["train", str(tmp_path / "e.yaml"), *SMALL, "--seed=2"]) == 0
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert lines[-1] == "finished at step 6: runs/try/labpal-seed2"
+    assert re.match(r"LABPAL  step 6/6  validation loss \d\.\d+  accuracy \d+\.\d+%  lr ", lines[0])
+    assert "test loss" in lines[1]
+    assert len(lines) == 3
+    assert shown.err == ""
+    run = read_run("runs/try/labpal-seed2")
+    assert (run.name, run.seed, run.end is not None) == ("try", 2, True)
+
+
+def test_a_terminal_gets_a_bar_with_all_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["train", *SMALL, "--train.eval_every=3", "--train.log_every=1"]) == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    bars = [line for line in re.split(r"[\r\n]", shown) if "━" in line]
+    assert re.search(r"LABPAL .*6/6 loss \d\.\d+  lr \S+  validation \d+\.\d+% .*\d", bars[-1])
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", *SMALL, "--out", "run"]) == 0
+    before = Path("run/record.jsonl").read_bytes()
+    capsys.readouterr()
+    assert main(["train", "--out", "run", "--resume"]) == 0
+    assert capsys.readouterr().out == "finished at step 6: run\n"
+    assert Path("run/record.jsonl").read_bytes() == before
+
+
+def test_a_diverged_run_ends_with_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--optimizer.class_path=SGD", "--optimizer.init_args.lr=1e30"]
+    assert main(["train", *SMALL, *words, "--out=run"]) == 1
+    assert re.search(
+        r"^non_finite at step \d \(.*not finite.*\): run$", capsys.readouterr().out, re.M
+    )
+
+
+BAD = [
+    (["trian"], "trian: no such command; did you mean 'train'?"),
+    (["--loud"], "unrecognized"),
+    (["train", "--stesp=3"], "stesp: no such setting; did you mean 'steps'?"),
+    (["train", "--steps", "many"], "steps: must be a whole number or null, not 'many'"),
+    (["train", "nowhere.yaml"], "nowhere.yaml: no such experiment file"),
+    (["train", "--optimizer.class_path=LAPBAL"], "did you mean 'LABPAL'?"),
+    (["train", "--optimizer.class_path=no.such.Thing"], "cannot import no.such"),
+    (["train", "--optimizer.init_args.lr=-1"], "LABPAL: lr must be finite and 0 or more, got -1"),
+    (["train", "--optimizer.init_args.lr=fast"], "LABPAL: lr must be a number, got 'fast'"),
+    (["train", "--optimizer.init_args.mode=slow"], "mode must be"),
+    (["train", "--optimizer.init_args.rate=1"], "optimizer.init_args.rate: LABPAL has no such"),
+    (["train", "--model.class_path=convnt"], "did you mean 'convnet'?"),
+    (["train", "--data.name=imagefolder", "--data.root=nowhere"], "nowhere: no such folder"),
+    (["train", "--data.name=imagefolder", "--data.root=."], "no images in it"),
+    (["train", "--data.name=cifar10", "--data.root=."], "set data.root"),
+    (["train", "--data.name=fashion-mnist", "--data.root=."], "data.download: true"),
+    (["train", "--data.validation=99999"], "data.validation: cannot hold out"),
+    (["train", "--batch_size=99999"], "batch_size: 99999 is more than"),
+    (["train", "--resume"], "nothing to resume"),
+    (["train", "--train.precision=fp16"], "train.precision: must be one of fp32, bf16"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line_code_2_and_nothing_written(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.startswith("surefoot: error: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert _everything() == []
+
+
+def test_an_unreadable_image_is_one_line(
+    image_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image_root / "train" / "frog" / "0001.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    assert main(["train", "--data.name=imagefolder", f"--data.root={image_root}"]) == 2
+    shown = capsys.readouterr().err
+    assert "0001.jpg: not a readable image" in shown
+    assert shown.count("\n") == 1
+    assert _everything() == []
+
+
+def test_a_run_that_is_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "--out=run"]) == 0
+    before = Path("run/record.jsonl").read_bytes()
+    assert main(["train", *SMALL, "--out=run"]) == 2
+    assert "run: holds a run already; go on with --resume" in capsys.readouterr().err
+    assert Path("run/record.jsonl").read_bytes() == before
+    assert main(["train", *SMALL, "--out=run", "--overwrite"]) == 0
+
+
+def test_a_resume_with_other_settings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "--out=run"]) == 0
+    before = Path("run/record.jsonl").read_bytes()
+    assert main(["train", *SMALL, "--out=run", "--resume", "--batch_size=16"]) == 2
+    assert "batch_size: the run to resume has 32, this experiment 16" in capsys.readouterr().err
+    assert Path("run/record.jsonl").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "--out=run"]) == 0
+    record = Path("run/record.jsonl")
+    record.write_text("".join(record.read_text().splitlines(keepends=True)[:-1]))  # no end
+    Path("run/checkpoint.pt").write_bytes(b"damaged")
+    before = record.read_bytes()
+    assert main(["train", "--out=run", "--resume"]) == 2
+    assert "checkpoint.pt: cannot be loaded" in capsys.readouterr().err
+    assert record.read_bytes() == before
+
+
+def test_the_commented_experiment_is_printed_and_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--print-config", "--steps=5"]) == 0
+    text = capsys.readouterr().out
+    assert "\nsteps: 5\n" in text
+    assert _everything() == []
+    (tmp_path / "printed.yaml").write_text(text)
+    assert main(["train", str(tmp_path / "printed.yaml"), "--out=run"]) == 0
+
+
+def test_help_and_version_are_quick_and_need_no_torch() -> None:
+    program = (
+        "import sys; from surefoot_lab.cli import main; code = main(sys.argv[1:]); "
+        "print('torch' in sys.modules, code)"
+    )
+    for words in (["--help"], ["--version"], ["train", "--help"], ["train", "--print-config"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "False 0"
+        assert done.stderr == ""
+
+
+def test_the_options_are_these() -> None:
+    """Frozen: a change here is a change for users and belongs in the changelog."""
+    assert [setting.key for setting in fields_of()] == [
+        *["name", "label", "seed", "steps", "epochs", "batch_size"],
+        *["data.name", "data.root", "data.download", "data.validation", "data.test"],
+        *["data.split_seed", "data.crop", "data.flip", "data.image_size"],
+        *["model.class_path", "model.init_args"],
+        *["optimizer.class_path", "optimizer.init_args"],
+        *["scheduler.class_path", "scheduler.init_args"],
+        *["train.closure", "train.device", "train.precision", "train.eval_every"],
+        *["train.eval_batch_size", "train.log_every", "train.checkpoint_every"],
+        "train.tensorboard",
+    ]
+
+
+def test_ctrl_c_stops_after_the_step_with_code_130_and_a_run_to_resume(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["train", *SMALL, "--steps=100000", "--train.log_every=1", "--out=run"]
+    record = Path("run/record.jsonl").absolute()
+
+    def interrupt_after_some_steps() -> None:
+        while not (record.exists() and record.read_text().count('"step"') > 20):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt_after_some_steps)
+    thread.start()
+    assert main(words) == 130
+    thread.join()
+    assert "interrupted at step" in capsys.readouterr().out
+    run = read_run("run")
+    assert run.end is not None
+    assert run.end["reason"] == "interrupted"
+    assert run.end["step"] == run.steps[-1]["step"]
+    import torch
+
+    assert torch.load("run/checkpoint.pt", weights_only=True)["step"] == run.end["step"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,262 @@
+"""A run that was killed goes on as if it had never stopped: to the bit, and in its record."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from surefoot_lab.config import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TrainConfig,
+)
+from surefoot_lab.parse import to_yaml
+from surefoot_lab.records import read_run
+from surefoot_lab.train import checkpoint, train
+from surefoot_lab.train.stepping import Stepper
+
+
+def _experiment(optimizer: OptimizerConfig, scheduler: SchedulerConfig, steps: int) -> Experiment:
+    """Everything that has a memory: BatchNorm, dropout, augmentation, optimizer, schedule."""
+    return Experiment(
+        steps=steps,
+        batch_size=32,
+        data=DataConfig(crop=2, flip=True),
+        model=ModelConfig("lab_nets.NoisyNet"),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        # mutually prime: a checkpoint comes between log lines, measurements and evaluations
+        train=TrainConfig(device="cpu", log_every=3, eval_every=11, checkpoint_every=7),
+    )
+
+
+METHODS = {
+    "PAL": (OptimizerConfig("PAL"), SchedulerConfig()),
+    "PAL every 4": (OptimizerConfig("PAL", {"measure_every": 4}), SchedulerConfig()),
+    "LABPAL": (
+        OptimizerConfig("LABPAL", {"measuring_batches": 5, "reuse": 6, "untrusted": 3}),
+        SchedulerConfig("OneCycleLR", {"max_lr": 1.8, "cycle_momentum": False}),
+    ),
+    "LABPAL sgd": (
+        OptimizerConfig(
+            "LABPAL",
+            {
+                **{"mode": "sgd", "measuring_batches": 3, "reuse": 4, "momentum": 0.5},
+                **{"untrusted": 3, "batch_growth": [[0, 1], [0.5, 2]], "dataset_size": None},
+            },
+        ),
+        SchedulerConfig(),
+    ),
+    "SGD": (
+        OptimizerConfig("SGD", {"lr": 0.05, "momentum": 0.9}),
+        SchedulerConfig("OneCycleLR", {"max_lr": 0.1}),
+    ),
+    "Adam": (OptimizerConfig("Adam"), SchedulerConfig("ReduceLROnPlateau", {"patience": 0})),
+}
+
+
+class _Killed(BaseException):
+    """Stands for the end of the process: nothing in the loop may catch it."""
+
+
+def _lines(run_dir: Path) -> list[dict[str, Any]]:
+    """All lines that are not void, with times left out."""
+    run = read_run(run_dir)
+    assert run.problems == []
+    lines = [*run.steps, *run.measurements, *run.evaluations, run.end]
+    assert run.end is not None
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second) and first.dtype == second.dtype
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return first == second
+
+
+def _assert_equal_runs(first: Path, second: Path) -> None:
+    """The same record, and the same state at the end: weights, optimizer, schedule, random."""
+    assert _lines(first) == _lines(second)
+    states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (first, second)]
+    for state in states:
+        state.pop("seconds")
+    for key in states[0]:
+        assert _same(states[0][key], states[1][key]), key
+    assert states[0].keys() == states[1].keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_broken_off_at_any_step_is_continued_exactly(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = _experiment(*METHODS[method], steps=40)
+    train(experiment, tmp_path / "whole", progress=False)
+    step = Stepper.step
+    places = random.Random(method)
+    for attempt in range(3):
+        left = places.randint(1, 13)
+
+        def break_off(self: Stepper, batch: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise _Killed
+            return step(self, batch)
+
+        monkeypatch.setattr(Stepper, "step", break_off)
+        with pytest.raises(_Killed):
+            train(experiment, tmp_path / "broken", resume=attempt > 0, progress=False)
+        with open(tmp_path / "broken" / "record.jsonl", "a") as file:
+            file.write('{"kind": "step", "ste')  # and torn in the middle of a line
+        monkeypatch.setattr(Stepper, "step", step)
+    torch.manual_seed(99)
+    train(experiment, tmp_path / "broken", resume=True, progress=False)
+    _assert_equal_runs(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> None:
+    """The real thing: kill -9, at a moment drawn anew at every run of this test."""
+    experiment = _experiment(*METHODS["LABPAL"], steps=300)
+    experiment.train.checkpoint_every, experiment.train.eval_every = 17, 40
+    (tmp_path / "experiment.yaml").write_text(to_yaml(experiment))
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "surefoot_lab", "train", *words]
+        return subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    file = str(tmp_path / "experiment.yaml")
+    killed = start(file, "--out", str(tmp_path / "killed"))
+    record = tmp_path / "killed" / "record.jsonl"
+    moment = random.Random(time.time_ns())
+    lines = moment.randint(3, 60)  # of 100 lines about steps
+    while not (record.exists() and record.read_bytes().count(b'"kind": "step"') >= lines):
+        assert killed.poll() is None, killed.communicate()
+    time.sleep(moment.uniform(0.0, 0.02))
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, "it had ended already"
+    before = record.read_bytes()
+    again = start("--out", str(tmp_path / "killed"), "--resume")
+    train(experiment, tmp_path / "whole", progress=False)
+    out, errors = again.communicate()
+    assert again.returncode == 0, (out, errors)
+    kept = before[: before.rfind(b"\n") + 1]
+    assert record.read_bytes().startswith(kept), "the record is append-only"
+    assert b'"kind": "resume"' in record.read_bytes()[len(kept) :]
+    _assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_an_interrupted_run_is_continued_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = _experiment(*METHODS["PAL"], steps=20)
+    train(experiment, tmp_path / "whole", progress=False)
+    step, taken = Stepper.step, 0
+
+    def press_ctrl_c(self: Stepper, batch: Any) -> Any:
+        nonlocal taken
+        taken += 1
+        if taken == 10:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch)
+
+    monkeypatch.setattr(Stepper, "step", press_ctrl_c)
+    first = train(experiment, tmp_path / "stopped", progress=False)
+    assert first.end == {
+        "kind": "end",
+        "step": 10,
+        "reason": "interrupted",
+        "message": "go on with --resume",
+    }
+    monkeypatch.setattr(Stepper, "step", step)
+    train(experiment, tmp_path / "stopped", resume=True, progress=False)
+    _assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_the_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press_ctrl_c_twice(self: Stepper, batch: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still running")
+
+    monkeypatch.setattr(Stepper, "step", press_ctrl_c_twice)
+    run = train(_experiment(*METHODS["PAL"], steps=20), tmp_path, progress=False)
+    assert run.end is not None
+    assert (run.end["reason"], run.end["step"]) == ("interrupted", 0)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_run_killed_before_its_first_line_starts_anew(tmp_path: Path) -> None:
+    experiment = _experiment(*METHODS["SGD"], steps=8)
+    train(experiment, tmp_path / "whole", progress=False)
+    (tmp_path / "early").mkdir()
+    (tmp_path / "early" / "record.jsonl").write_text('{"kind": "start", "sch')
+    train(experiment, tmp_path / "early", resume=True, progress=False)
+    _assert_equal_runs(tmp_path / "whole", tmp_path / "early")
+
+
+def test_a_checkpoint_is_replaced_only_by_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save_checkpoint(tmp_path, {"step": 1})
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def half(content: Any, file: Any) -> None:
+        file.write(whole[: len(whole) // 2])
+        raise _Killed
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(_Killed):
+        checkpoint.save_checkpoint(tmp_path, {"step": 2})
+    state = checkpoint.load_checkpoint(tmp_path)
+    assert state is not None
+    assert state["step"] == 1
+
+
+def test_all_random_states_are_put_back(tmp_path: Path) -> None:
+    import numpy as np
+
+    checkpoint.save_checkpoint(tmp_path, {})
+
+    def draw() -> list[float]:
+        numpy = np.random.random(2).tolist()  # noqa: NPY002
+        return [random.random(), random.gauss(0, 1), *numpy, *torch.rand(3).tolist()]
+
+    expected = draw()
+    draw()
+    state = checkpoint.load_checkpoint(tmp_path)
+    assert state is not None
+    checkpoint.restore_random_state(state)
+    assert draw() == expected
+
+
+def test_a_resume_is_written_down_with_its_environment(tmp_path: Path) -> None:
+    experiment = _experiment(*METHODS["SGD"], steps=20)
+    train(experiment, tmp_path, progress=False)
+    path = tmp_path / "record.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))  # as if killed before the last line
+    train(experiment, tmp_path, resume=True, progress=False)
+    added = [json.loads(line) for line in path.read_text().splitlines()[len(lines) - 1 :]]
+    assert [line["kind"] for line in added] == ["resume", "end"]
+    assert added[0]["step"] == 20
+    assert added[0]["environment"]["torch"] == torch.__version__
