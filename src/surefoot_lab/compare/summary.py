@@ -1,0 +1,252 @@
+"""One row per method: what its runs reached, over seeds, and what they cost."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from surefoot_lab.records import RunRecord
+
+SGD_FORWARD_EQUIVALENTS = 3  # one batch of plain SGD: a forward, and a backward counted as two
+
+
+class State(str, Enum):
+    """How a run ended. Only a finished run has final figures."""
+
+    FINISHED = "finished"
+    NON_FINITE = "non-finite"
+    INTERRUPTED = "interrupted"
+    UNFINISHED = "unfinished"  # no end in the record: killed, or still running
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over the runs that have it."""
+
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        """How many runs have the figure."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """The sample standard deviation (n - 1 below the line); None for a single run."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Where the learning rate came from: measured, or given by whoever wrote the experiment."""
+
+    measured: bool
+    given: float | None
+    schedule: str | None
+
+    def __str__(self) -> str:
+        if self.measured:
+            return "measured"
+        rate = "default" if self.given is None else f"{self.given:g}"
+        return rate if self.schedule is None else f"{rate}, {self.schedule}"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The figures of one run; None where the record does not hold them.
+
+    Accuracies are shares between 0 and 1, `seconds` is training time without evaluation, and
+    `relative_cost` is the number of forward-equivalents (forwards + 2 backwards) over what plain
+    SGD spends on the same number of batches.
+    """
+
+    name: str
+    label: str
+    seed: int | None
+    path: str
+    state: State
+    message: str | None
+    rate: Rate
+    steps: int
+    test_accuracy: float | None
+    test_loss: float | None
+    validation_accuracy: float | None
+    validation_loss: float | None
+    best_validation_accuracy: float | None
+    train_loss: float | None
+    forward_equivalents: int | None
+    relative_cost: float | None
+    seconds: float | None
+    problems: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's directory, which tells apart the runs of one experiment."""
+        return self.path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """All runs that share a label."""
+
+    label: str
+    runs: tuple[RunSummary, ...]
+
+    @property
+    def finished(self) -> int:
+        """How many of the runs came to their end with finite numbers."""
+        return sum(run.state is State.FINISHED for run in self.runs)
+
+    @property
+    def failures(self) -> dict[State, int]:
+        """How many runs ended in each way other than finished."""
+        counts = {state: sum(run.state is state for run in self.runs) for state in State}
+        return {k: n for k, n in counts.items() if n and k is not State.FINISHED}
+
+    @property
+    def rates(self) -> str:
+        """Where the learning rate came from, in words."""
+        return " / ".join(dict.fromkeys(str(run.rate) for run in self.runs))
+
+    def counted(self, figure: str) -> list[RunSummary]:
+        """The runs that count for a figure (a field of `RunSummary`).
+
+        The cost of a batch counts for every run; accuracies, losses and seconds only where the run
+        finished, since a half-way figure of a run that broke off is not comparable.
+        """
+        every = figure == "relative_cost"
+        return [
+            run
+            for run in self.runs
+            if (every or run.state is State.FINISHED) and getattr(run, figure) is not None
+        ]
+
+    def spread(self, figure: str) -> Spread | None:
+        """The spread of one figure over the runs that count for it; None if none does."""
+        values = tuple(float(getattr(run, figure)) for run in self.counted(figure))
+        return Spread(values) if values else None
+
+
+def summarize(runs: Iterable[RunRecord]) -> list[MethodSummary]:
+    """Group runs by label and order the methods, the best first.
+
+    The order: methods whose runs all finished before those with a failed run; within each, by
+    mean final test accuracy, then by validation accuracy, then by the smaller loss.
+    """
+    groups: dict[str, list[RunSummary]] = {}
+    for run in runs:
+        groups.setdefault(run.label, []).append(summarize_run(run))
+    methods = [
+        MethodSummary(label, tuple(sorted(group, key=lambda r: (r.seed is None, r.seed or 0))))
+        for label, group in groups.items()
+    ]
+    return sorted(methods, key=_rank)
+
+
+def level_with_best(methods: Sequence[MethodSummary], figure: str) -> list[MethodSummary]:
+    """The methods whose mean is within two standard errors of the first one's mean.
+
+    The standard error of the difference is sqrt(sd1²/n1 + sd2²/n2); methods with a single run have
+    none and are never called level.
+    """
+    best = methods[0].spread(figure) if methods else None
+    if best is None or best.sd is None:
+        return []
+    level = []
+    for method in methods[1:]:
+        spread = method.spread(figure)
+        if spread is None or spread.sd is None:
+            continue
+        error = math.sqrt(best.sd**2 / best.n + spread.sd**2 / spread.n)
+        if abs(best.mean - spread.mean) < 2 * error:
+            level.append(method)
+    return level
+
+
+def summarize_run(run: RunRecord) -> RunSummary:
+    """The figures of one record."""
+    validation = [line for line in run.evaluations if line.get("split") == "validation"]
+    test = [line for line in run.evaluations if line.get("split") == "test"]
+    accuracies = [a for line in validation if (a := _number(line.get("accuracy"))) is not None]
+    last = max([*run.steps, *run.evaluations], key=lambda line: line.get("step", 0), default={})
+    steps = int(last.get("step", 0))
+    forwards, backwards = _number(last.get("forwards")), _number(last.get("backwards"))
+    spent = None if forwards is None or backwards is None else int(forwards + 2 * backwards)
+    return RunSummary(
+        name=run.name,
+        label=run.label,
+        seed=run.seed,
+        path=str(run.path),
+        state=_state(run),
+        message=(run.end or {}).get("message"),
+        rate=_rate(run),
+        steps=steps,
+        test_accuracy=_last(test, "accuracy"),
+        test_loss=_last(test, "loss"),
+        validation_accuracy=_last(validation, "accuracy"),
+        validation_loss=_last(validation, "loss"),
+        best_validation_accuracy=max(accuracies, default=None),
+        train_loss=_last(run.steps, "train_loss"),
+        forward_equivalents=spent,
+        relative_cost=spent / (SGD_FORWARD_EQUIVALENTS * steps) if spent and steps else None,
+        seconds=_number(last.get("seconds")),
+        problems=tuple(str(problem) for problem in run.problems),
+    )
+
+
+def _rank(method: MethodSummary) -> tuple[Any, ...]:
+    def key(figure: str, sign: int) -> tuple[bool, float]:
+        spread = method.spread(figure)
+        return (True, 0.0) if spread is None else (False, sign * spread.mean)
+
+    return (
+        method.finished < len(method.runs),
+        key("test_accuracy", -1),
+        key("validation_accuracy", -1),
+        key("test_loss", 1),
+        key("validation_loss", 1),
+        method.label,
+    )
+
+
+def _state(run: RunRecord) -> State:
+    reason = (run.end or {}).get("reason")
+    # A loop may go on to its last step with a loss that is NaN: that is not a finish.
+    if reason == "non_finite" or (run.steps and run.steps[-1].get("non_finite")):
+        return State.NON_FINITE
+    if reason is None:
+        return State.UNFINISHED
+    return State.FINISHED if reason == "finished" else State.INTERRUPTED
+
+
+def _rate(run: RunRecord) -> Rate:
+    optimizer = _mapping(run.experiment.get("optimizer"))
+    scheduler = _mapping(run.experiment.get("scheduler")).get("class_path")
+    # The record itself says whether a rate was measured; the optimizer's name need not be known.
+    measured = bool(run.measurements) or any(line.get("status") for line in run.steps)
+    given = _number(_mapping(optimizer.get("init_args")).get("lr"))
+    return Rate(measured, given, str(scheduler).rpartition(".")[2] if scheduler else None)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _last(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    return _number(lines[-1].get(key)) if lines else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,40 @@
+"""Figures as words, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from surefoot_lab.compare.summary import MethodSummary, Spread
+
+NOTHING = "–"
+
+
+def failures(method: MethodSummary) -> str:
+    """`1 non-finite, 2 interrupted`; empty when every run finished."""
+    return ", ".join(f"{n} {state.value}" for state, n in method.failures.items())
+
+
+def percent(spread: Spread | None) -> str:
+    """A share as `97.3 ± 0.4 %`."""
+    if spread is None:
+        return NOTHING
+    sd = "" if spread.sd is None else f" ± {100 * spread.sd:.1f}"
+    return f"{100 * spread.mean:.1f}{sd} %"
+
+
+def number(spread: Spread | None) -> str:
+    """A plain figure as `0.213 ± 0.011`."""
+    if spread is None:
+        return NOTHING
+    sd = "" if spread.sd is None else f" ± {spread.sd:.2g}"
+    return f"{spread.mean:.3g}{sd}"
+
+
+def times(spread: Spread | None) -> str:
+    """A ratio as `1.02 ×`."""
+    return NOTHING if spread is None else f"{spread.mean:.2f} ×"
+
+
+def seconds(spread: Spread | None) -> str:
+    """Seconds, with a decimal while it matters."""
+    if spread is None:
+        return NOTHING
+    return f"{spread.mean:.1f}" if spread.mean < 100 else f"{spread.mean:.0f}"

@@ -1,0 +1,244 @@
+"""Train a small network on scikit-learn's digits with measured and with chosen learning rates."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from surefoot_lab.config import (
+    Experiment,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    UserError,
+)
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    # Nothing to choose: all in their default settings.
+    "LABPAL-NSGD": ("surefoot.LABPAL", {"mode": "nsgd"}),
+    "LABPAL-SGD": ("surefoot.LABPAL", {"mode": "sgd"}),
+    "PAL": ("surefoot.PAL", {}),
+    # A rate to choose.
+    "SGD 0.01": ("torch.optim.SGD", {"lr": 0.01, "momentum": 0.9}),
+    "SGD 0.1": ("torch.optim.SGD", {"lr": 0.1, "momentum": 0.9}),
+    "SGD 1.0": ("torch.optim.SGD", {"lr": 1.0, "momentum": 0.9}),
+    "Adam 0.001": ("torch.optim.Adam", {"lr": 0.001}),
+}
+# Small enough for a minute, and with BatchNorm, as the networks these methods are made for.
+MODEL = ModelConfig("resnet8", {"widths": [8, 16, 32]})
+BATCH_SIZE = 64
+EPOCHS = 15
+WORKERS = 2  # one thread each, so that a run comes out the same on every number of cores
+
+RUNS_FOLDER = "surefoot-demo"
+REPORT_NAME = "report.html"
+MARK_NAME = "written-by-surefoot-demo.json"
+REPORT_MARK = '<meta name="generator" content="surefoot report">'
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of the demo, small enough to be sent to a worker process."""
+
+    label: str
+    seed: int
+    epochs: int
+    run_dir: str
+
+    @property
+    def experiment(self) -> Experiment:
+        """The run in the words of an experiment file."""
+        class_path, init_args = METHODS[self.label]
+        return Experiment(
+            name="digits, small resnet8",
+            label=self.label,
+            seed=self.seed,
+            epochs=self.epochs,
+            batch_size=BATCH_SIZE,
+            model=MODEL,
+            optimizer=OptimizerConfig(class_path, dict(init_args)),
+            train=TrainConfig(device="cpu", log_every=3, tensorboard=False),
+        )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of `surefoot demo`."""
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default=None,
+        help=f"folder for the runs and the report (default: runs in ./{RUNS_FOLDER}, "
+        f"report in ./{REPORT_NAME})",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default: 3)")
+    parser.add_argument(
+        "--epochs", type=int, default=EPOCHS, help=f"epochs of each run (default: {EPOCHS})"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run `surefoot demo`: 0, or 1 if a run could not be carried out.
+
+    Raises:
+        UserError: the arguments or the folder cannot be used.
+    """
+    from rich.console import Console
+
+    for name in ("seeds", "epochs"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name}: must be at least 1, not {getattr(args, name)}")
+    folder = Path(RUNS_FOLDER if args.out is None else args.out)
+    report = Path(REPORT_NAME) if args.out is None else folder / REPORT_NAME
+    trials = _trials(folder, args.seeds, args.epochs)
+    _make_room(folder, report, [Path(trial.run_dir).name for trial in trials])
+    console = Console(highlight=False)
+    console.print(
+        f"{len(METHODS)} methods × {args.seeds} seeds, {args.epochs} epochs each: "
+        "a small ResNet on 1,797 handwritten digits"
+    )
+    started = time.monotonic()
+    failures = _run_all(trials, console)
+    return _conclude(trials, failures, report, time.monotonic() - started, console)
+
+
+def _trials(folder: Path, seeds: int, epochs: int) -> list[Trial]:
+    """Seed by seed, so that an interrupted demo has compared all methods on the first seeds."""
+    return [
+        Trial(label, seed, epochs, str(folder / f"{label.lower().replace(' ', '-')}-seed{seed}"))
+        for seed in range(seeds)
+        for label in METHODS
+    ]
+
+
+def _make_room(folder: Path, report: Path, names: list[str]) -> None:
+    """Remove the runs of a former demo, and nothing that the demo did not write.
+
+    Raises:
+        UserError: something else is in the way, or the folder cannot be written to.
+    """
+    mark = folder / MARK_NAME
+    try:
+        if report.exists() and not _is_report(report):
+            raise UserError(f"{report}: is not a report of surefoot; move it, or choose --out DIR")
+        former = _former_runs(mark) if mark.is_file() else []
+        strangers = folder.exists() and not mark.is_file() and any(folder.iterdir())
+        if strangers:
+            raise UserError(f"{folder}: was not written by surefoot demo; choose --out DIR")
+        for name in former:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        in_the_way = [name for name in names if (folder / name).exists()]
+        if in_the_way:
+            raise UserError(
+                f"{folder / in_the_way[0]}: is in the way; move it, or choose --out DIR"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(json.dumps({"runs": names}, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; choose --out DIR") from None
+
+
+def _former_runs(mark: Path) -> list[str]:
+    try:
+        names = json.loads(mark.read_text(encoding="utf-8"))["runs"]
+        # A path in a file that anybody may have edited must not lead out of the folder.
+        if all(isinstance(name, str) and Path(name).name == name for name in names):
+            return list(names)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{mark}: cannot be read; remove its folder, or choose --out DIR")
+
+
+def _is_report(path: Path) -> bool:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return REPORT_MARK in file.read(4096)
+
+
+def _run_all(trials: list[Trial], console: Any) -> list[str]:
+    """Run the trials in worker processes; return what went wrong, one line a trial."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    failures = []
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=len(trials))
+        for trial, error in _finished(trials):
+            progress.update(task, advance=1, description=f"{trial.label}, seed {trial.seed}")
+            if error is not None:
+                failures.append(f"{trial.label}, seed {trial.seed}: {error}")
+            if not console.is_terminal:
+                console.print(f"{trial.label}, seed {trial.seed}: {error or 'done'}", markup=False)
+    return failures
+
+
+def _finished(trials: list[Trial]) -> Iterator[tuple[Trial, str | None]]:
+    """Yield each trial as it ends, with its error or None."""
+    workers = min(WORKERS, os.cpu_count() or 1, len(trials))
+    # Spawned, not forked: torch's threads do not survive a fork.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare)
+    futures: dict[Future[None], Trial] = {pool.submit(_run, trial): trial for trial in trials}
+    try:
+        for future in as_completed(futures):
+            error = future.exception()
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            yield futures[future], None if error is None else reason
+    finally:  # after Ctrl-C: the runs under way stop after their step, the others never start
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare() -> None:
+    """Set up a worker: one thread, and quiet between two runs when Ctrl-C is pressed."""
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(trial: Trial) -> None:
+    from surefoot_lab.train import train
+
+    train(trial.experiment, trial.run_dir, progress=False)
+
+
+def _conclude(
+    trials: list[Trial], failures: list[str], report: Path, seconds: float, console: Any
+) -> int:
+    """Print the table, write the page, say where it is."""
+    from surefoot_lab.compare import summarize, terminal_table
+    from surefoot_lab.records import has_record, read_runs
+    from surefoot_lab.report import write_report
+
+    for failure in failures:
+        console.print(f"failed: {failure}", style="red", markup=False)
+    run_dirs = [trial.run_dir for trial in trials if has_record(trial.run_dir)]
+    if not run_dirs:
+        console.print("no run left a record, so there is nothing to compare")
+        return 1
+    runs = read_runs(run_dirs)
+    methods = summarize(runs)
+    console.print(terminal_table(methods))
+    measured = [method.label for method in methods if method.rates == "measured"]
+    chosen = [method.label for method in methods if method.rates != "measured"]
+    console.print(f"Learning rate measured:        {', '.join(measured)}", markup=False)
+    console.print(f"Learning rate had to be given: {', '.join(chosen)}", markup=False)
+    try:
+        write_report(runs, report, title="Digits: rates measured and rates chosen")
+    except OSError as error:
+        raise UserError(f"{report}: cannot be written ({error.strerror})") from None
+    console.print(f"\n{len(runs)} runs in {seconds:.0f} s. The curves are in", markup=False)
+    console.print(str(report.resolve()), style="bold", markup=False, soft_wrap=True)
+    return 1 if failures else 0

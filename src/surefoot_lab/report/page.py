@@ -1,0 +1,251 @@
+"""Put the page together: figures, curves, specifications and scripts into one file."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import vl_convert
+
+from surefoot_lab.compare import (
+    AXES,
+    MethodSummary,
+    State,
+    environments,
+    evaluation_curve,
+    level_with_best,
+    mean_band,
+    method_columns,
+    run_columns,
+    settings,
+    step_curve,
+    summarize,
+)
+from surefoot_lab.compare.text import failures
+from surefoot_lab.report.charts import COLOURS, CURVE_CHARTS, DASHES, curve_spec, dots_spec
+
+if TYPE_CHECKING:
+    from surefoot_lab.records import RunRecord
+
+POINTS_PER_PAGE = 12_000  # of one chart's curves together: keeps 50 runs far below 5 MB
+POINTS_PER_CURVE = 300
+BROKEN = (State.NON_FINITE, State.INTERRUPTED)
+
+
+def write_report(runs: Sequence[RunRecord], path: str | Path, *, title: str | None = None) -> Path:
+    """Write one HTML file that holds the whole comparison and needs no network.
+
+    Args:
+        runs: the records to compare; runs with the same label are seeds of one method.
+        path: the file to write; it appears whole or not at all.
+        title: heading of the page; by default the names of the experiments.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: there is no run.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    html = render_report(runs, title=title)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(html)
+        os.chmod(part, 0o644)  # mkstemp's files are private, a report is made to be shared
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+    return path
+
+
+def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str:
+    """The page as a string."""
+    if not runs:
+        raise ValueError("a report needs at least one run")
+    methods = summarize(runs)
+    every = [run for method in methods for run in method.runs]
+    data = page_data(runs, methods)
+    scripts = {"vega": _vega(), "page": "\n".join(map(_asset, ("table.js", "charts.js")))}
+    common = settings(runs)
+    return _template().render(
+        title=title or _title(runs),
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        csp=_content_security_policy(scripts.values()),
+        style=_asset("style.css"),
+        scripts=scripts,
+        data=_json(data),
+        methods=methods,
+        swatches={m.label: _swatch(i) for i, m in enumerate(methods)},
+        failures=failures,
+        broken=any(method.failures for method in methods),
+        columns=method_columns(methods),
+        finding=_finding(methods),
+        runs=every,
+        run_columns=run_columns(every),
+        charts=[chart for chart in CURVE_CHARTS if chart.key in data["charts"]],
+        dots=data["dots"]["title"] if data["dots"] else None,
+        settings=common,
+        short=_short,
+        environments=[(_environment(env), count) for env, count in environments(runs)],
+        problems=[(run.path.name, str(run.path), text) for run in runs for text in run.problems],
+    )
+
+
+def page_data(runs: Sequence[RunRecord], methods: list[MethodSummary]) -> dict[str, Any]:
+    """Everything the page's charts draw, as plain JSON types."""
+    charts = {}
+    for chart in CURVE_CHARTS:
+        curves = _curves(runs, chart.key)
+        if any(len(curve) for curve in curves):
+            charts[chart.key] = {
+                "format": chart.format,
+                "log": chart.log,
+                "spec": curve_spec(chart, methods),
+                **_columnar(curves, methods),
+            }
+    return {"methods": [m.label for m in methods], "charts": charts, "dots": _dots(methods)}
+
+
+def _curves(runs: Sequence[RunRecord], key: str) -> list[Any]:
+    limit = max(60, min(POINTS_PER_CURVE, POINTS_PER_PAGE // len(runs)))
+    if key.startswith("validation_"):
+        figure = key.removeprefix("validation_")
+        return [evaluation_curve(run, "validation", figure, limit=limit) for run in runs]
+    return [step_curve(run, key, limit=limit) for run in runs]
+
+
+def _columnar(curves: list[Any], methods: list[MethodSummary]) -> dict[str, Any]:
+    """Curves as columns of rounded numbers: a third of the size of a list of objects."""
+    seeds, means = [], []
+    broken = {r.path: r.state.value for m in methods for r in m.runs if r.state in BROKEN}
+    for index, method in enumerate(methods):
+        own = [curve for curve in curves if curve.label == method.label and len(curve)]
+        for curve in own:
+            columns = {**curve.x, "value": curve.value}
+            rounded = {name: _rounded(array) for name, array in columns.items()}
+            seeds.append({"method": index, "run": curve.path, "seed": curve.seed, **rounded})
+            seeds[-1]["broken"] = broken.get(curve.path)
+        if (band := mean_band(own)) is not None:
+            columns = {**band.x, "value": band.mean, "low": band.low, "high": band.high}
+            columns["n"] = band.n
+            rounded = {name: _rounded(array) for name, array in columns.items()}
+            means.append({"method": index, **rounded})
+    return {"axes": AXES, "seeds": seeds, "means": means}
+
+
+def _dots(methods: list[MethodSummary]) -> dict[str, Any] | None:
+    for figure in ("test_accuracy", "validation_accuracy", "test_loss", "validation_loss"):
+        spreads = [(index, method.spread(figure)) for index, method in enumerate(methods)]
+        if all(spread is None for _, spread in spreads):
+            continue
+        seeds = [
+            {"method": index, "seed": run.seed, "value": getattr(run, figure)}
+            for index, method in enumerate(methods)
+            for run in method.counted(figure)
+        ]
+        means = [
+            {
+                "method": i,
+                "value": s.mean,
+                "low": s.mean - (s.sd or 0),
+                "high": s.mean + (s.sd or 0),
+            }
+            for i, s in spreads
+            if s is not None
+        ]
+        title = f"{figure.replace('_', ' ').capitalize()} of each seed"
+        return {"title": title, "seeds": seeds, "means": means, "spec": dots_spec(figure, methods)}
+    return None
+
+
+def _finding(methods: list[MethodSummary]) -> dict[str, Any] | None:
+    best = methods[0].spread("test_accuracy")
+    if best is None:
+        return None
+    return {"best": methods[0], "spread": best, "level": level_with_best(methods, "test_accuracy")}
+
+
+def _title(runs: Sequence[RunRecord]) -> str:
+    return " · ".join(list(dict.fromkeys(run.name for run in runs if run.name))[:3])
+
+
+def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:
+    """Hardware first, then versions; an entry that is empty says nothing and is left out."""
+    rows = [
+        (key, str(value))
+        for key, value in environment.items()
+        if value not in (None, "", {}) and not isinstance(value, dict)
+    ]
+    packages = environment.get("packages")
+    if isinstance(packages, dict):
+        rows.extend((name, str(version)) for name, version in packages.items() if version)
+    return rows
+
+
+def _short(key: str) -> str:
+    """`optimizer.init_args.lr` says no more than `optimizer.lr`."""
+    return key.replace(".init_args", "").removesuffix(".class_path")
+
+
+def _swatch(index: int) -> dict[str, str]:
+    dash = DASHES[(index // COLOURS) % len(DASHES)]
+    return {"colour": f"c{index % COLOURS}", "dash": " ".join(map(str, dash))}
+
+
+def _rounded(array: np.ndarray) -> list[float | int | None]:
+    """Five significant digits, more than a screen has pixels; no place for NaN in JSON."""
+    rounded = (float(f"{value:.5g}") if math.isfinite(value) else None for value in array)
+    return [int(v) if v is not None and v.is_integer() else v for v in rounded]
+
+
+def _json(data: object) -> str:
+    """Strict JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _content_security_policy(scripts: Any) -> str:
+    """Only these scripts run and nothing is fetched, whatever a name in a record holds."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@functools.cache
+def _vega() -> str:
+    """Vega, Vega-Lite and vega-embed in one script, made without a network."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace(
+        "</script", "<\\/script"
+    )
+
+
+def _asset(name: str) -> str:
+    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return text.replace("\r\n", "\n")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset("template.html"))

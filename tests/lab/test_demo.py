@@ -1,0 +1,157 @@
+"""The demo, short: every method runs, the page appears, nobody's files are touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from surefoot_lab import demo
+from surefoot_lab.cli import main
+from surefoot_lab.records import read_run, read_runs
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_demo_ends_with_a_table_and_a_page(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["demo", "--seeds", "1", "--epochs", "1"]) == 0
+    assert sorted(path.name for path in here.iterdir()) == ["report.html", "surefoot-demo"]
+    printed = capsys.readouterr().out
+    assert str(here / "report.html") in printed
+    runs = read_runs([here / "surefoot-demo"])
+    assert sorted(run.label for run in runs) == sorted(demo.METHODS)
+    assert [run.end["reason"] for run in runs] == ["finished"] * 7
+    rows = {label: line for label in demo.METHODS for line in printed.splitlines()
+            if line.split("  ")[0].strip() == label}  # fmt: skip
+    assert set(rows) == set(demo.METHODS)
+    for label, row in rows.items():
+        assert ("measured" in row) == ("PAL" in label)
+        assert ("1.33 ×" in row) == (label == "PAL")
+    assert printed.splitlines()[-1].strip() == str(here / "report.html")
+
+
+def _figures(path: Path) -> list[dict]:
+    """The record without what a clock or the place decides."""
+    lines = [json.loads(line) for line in (path / "record.jsonl").read_text().splitlines()]
+    clock = ("seconds", "time", "environment")
+    return [{key: value for key, value in line.items() if key not in clock} for line in lines]
+
+
+@pytest.mark.parametrize("label", ["LABPAL-NSGD", "PAL", "SGD 0.1"])
+def test_a_seed_gives_the_same_run_again(tmp_path: Path, label: str) -> None:
+    trials = [demo.Trial(label, 7, 1, str(tmp_path / name)) for name in ("first", "second")]
+    for trial in trials:
+        demo._run(trial)
+    first, second = (_figures(Path(trial.run_dir)) for trial in trials)
+    assert first == second
+    other = dataclasses.replace(trials[0], seed=8, run_dir=str(tmp_path / "third"))
+    demo._run(other)
+    assert _figures(tmp_path / "third")[1:] != first[1:]
+
+
+def _trials(folder: Path, seeds: int) -> list[str]:
+    return [Path(trial.run_dir).name for trial in demo._trials(folder, seeds, 1)]
+
+
+def test_a_former_demo_is_replaced_and_nothing_else(here: Path) -> None:
+    folder, report = here / "surefoot-demo", here / "report.html"
+    demo._make_room(folder, report, _trials(folder, 2))
+    for name in (*_trials(folder, 2), "my-own"):
+        (folder / name).mkdir()
+        (folder / name / "record.jsonl").write_text("", encoding="utf-8")
+    report.write_text(demo.REPORT_MARK, encoding="utf-8")
+    demo._make_room(folder, report, _trials(folder, 1))
+    assert sorted(p.name for p in folder.iterdir()) == sorted(["my-own", demo.MARK_NAME])
+    assert report.exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "report", "run", "mark", "escape"])
+def test_what_the_demo_did_not_write_stops_it_untouched(
+    here: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    folder = here / "surefoot-demo"
+    folder.mkdir()
+    mark, victim = folder / demo.MARK_NAME, here / "victim"
+    if place == "folder":
+        victim = folder / "thesis.tex"
+    elif place == "report":
+        victim = here / "report.html"
+    elif place == "run":
+        mark.write_text('{"runs": []}', encoding="utf-8")
+        victim = folder / _trials(folder, 1)[0] / "notes.txt"
+        victim.parent.mkdir()
+    elif place == "mark":
+        victim = mark
+    else:
+        mark.write_text('{"runs": ["../victim"]}', encoding="utf-8")
+    victim.write_text("mine", encoding="utf-8")
+    before = sorted(here.rglob("*"))
+    assert main(["demo", "--seeds", "1", "--epochs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "choose --out DIR" in error
+    assert victim.read_text(encoding="utf-8") == "mine"
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--epochs"])
+def test_a_demo_of_nothing_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert main(["demo", option, "0"]) == 2
+    assert f"{option}: must be at least 1" in capsys.readouterr().err
+    assert list(here.iterdir()) == []
+
+
+def test_a_trial_that_raises_is_told_and_the_others_go_on(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {"SGD 0.1": demo.METHODS["SGD 0.1"], "None": ("torch.optim.NoSuch", {})}
+    monkeypatch.setattr(demo, "METHODS", broken)
+    # The workers are new processes that know nothing of the patch, so the trials run here.
+    monkeypatch.setattr(demo, "ProcessPoolExecutor", _InThisProcess)
+    assert main(["demo", "--seeds", "1", "--epochs", "1", "--out", "elsewhere"]) == 1
+    printed = capsys.readouterr().out
+    assert "failed: None, seed 0: UserError: optimizer" in printed
+    (run,) = read_runs([here / "elsewhere"])
+    assert run.label == "SGD 0.1"
+    assert (here / "elsewhere" / "report.html").is_file()
+    assert not (here / "report.html").exists()
+
+
+class _InThisProcess:
+    """As much of an executor as the demo uses, without processes."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def submit(self, function, argument):  # type: ignore[no-untyped-def]
+        from concurrent.futures import Future
+
+        future: Future[None] = Future()
+        try:
+            future.set_result(function(argument))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **_: object) -> None:
+        pass
+
+
+def test_the_experiment_of_a_trial_is_the_method_as_listed(tmp_path: Path) -> None:
+    trial = demo.Trial("LABPAL-SGD", 0, 1, str(tmp_path / "run"))
+    demo._run(trial)
+    optimizer = read_run(trial.run_dir).experiment["optimizer"]
+    assert optimizer["class_path"] == "surefoot.LABPAL"
+    assert optimizer["init_args"]["mode"] == "sgd"
