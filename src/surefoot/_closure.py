@@ -71,7 +71,8 @@ class Closure:
                 "the closure's loss does not depend on any parameter of this optimizer, or was "
                 "computed under no_grad: compute it from the model inside the closure"
             )
-        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        with torch.enable_grad():  # the scaling is part of the graph
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         return checked
 
     def value(self, *, probe: bool = True) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from surefoot import _reduce
@@ -105,6 +106,8 @@ class Line:
         value0: loss at the start.
         copies: memory to keep the start in; its own where None.
         process_group: processes to average losses over; None for torch's default group.
+        untried: whether the closure has not yet been seen at other weights; then the first probe
+            makes sure that it looks at them.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Line:
         *,
         copies: Copies | None = None,
         process_group: Any = None,
+        untried: bool = False,
     ) -> None:
         self._params = params
         self._direction = direction
@@ -126,6 +130,7 @@ class Line:
         self._copies = Copies() if copies is None else copies
         self._group = process_group
         self._moved = False
+        self._untried = untried
 
     @property
     def direction_norm(self) -> float:
@@ -161,7 +166,20 @@ class Line:
         self._move(t)
         self._room.hush()
         loss = self._closure.value()
-        return _reduce.mean(float(loss), self._group, loss.device)
+        value = _reduce.mean(float(loss), self._group, loss.device)
+        self._check_moves(t, value, torch.finfo(loss.dtype).eps)
+        return value
+
+    def _check_moves(self, t: float, value: float, eps: float) -> None:
+        """Notice a loss that does not look at the weights: the same bits where it must differ."""
+        if not self._untried or t == 0.0 or self.slope0 is None:
+            return
+        self._untried = False
+        if value == self._value0 and abs(self.slope0 * t) > 1000.0 * eps * abs(value):
+            raise RuntimeError(
+                "the loss is the same to the bit after the weights have moved: compute the "
+                "model's output inside the closure, not before it"
+            )
 
     def slope(self, t: float) -> float:
         """Derivative of the loss along the line at ``t``. One forward and one backward pass."""

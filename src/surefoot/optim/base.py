@@ -17,7 +17,9 @@ from torch.optim import Optimizer
 from surefoot import _params, _reduce
 from surefoot._closure import CLOSURE_HELP, Closure
 from surefoot._params import Copies
-from surefoot.line import QuietRoom
+from surefoot._quiet import Buffers, RngState, devices_of
+from surefoot.directions import Direction
+from surefoot.line import Line, QuietRoom
 from surefoot.outcome import Cost, Status, StepOutcome
 
 __all__ = [
@@ -230,6 +232,24 @@ class LineSearchOptimizer(Optimizer):
             self._on_measure(outcome)
         return loss
 
+    @torch.no_grad()
+    def check_closure(self, closure: Callable[[], Any]) -> None:
+        """Evaluate the closure twice in the quiet room and compare. Leaves no trace; not counted.
+
+        Raises:
+            NotRepeatableError: if the losses differ.
+        """
+        params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        call = Closure(closure, params, calls_backward=self._memory["closure_calls_backward"])
+        nowhere = Direction([], [], norm=1.0)
+        before = RngState.capture(devices_of(params)), Buffers(self._model).snapshot()
+        try:
+            with self._quiet_room() as room:
+                Line([], nowhere, call, room, self._mean(call.value())).check_repeatable()
+        finally:
+            for kept in before:
+                kept.restore()
+
     def _book(self, call: Closure, outcome: StepOutcome) -> None:
         memory = self._memory
         memory["steps"] += 1
@@ -249,6 +269,25 @@ class LineSearchOptimizer(Optimizer):
 
     def _quiet_room(self) -> QuietRoom:
         return QuietRoom([p for group in self.param_groups for p in group["params"]], self._model)
+
+    def _line(
+        self,
+        params: list[Tensor],
+        direction: Direction,
+        call: Closure,
+        room: QuietRoom,
+        value0: float,
+    ) -> Line:
+        return Line(
+            params,
+            direction,
+            call,
+            room,
+            value0,
+            copies=self._copies,
+            process_group=self._process_group,
+            untried=self._memory["steps"] == 0,
+        )
 
     def _gradient(self, call: Closure) -> tuple[Tensor, Active]:
         """Forward and backward at the present weights."""

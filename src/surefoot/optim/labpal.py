@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from surefoot import _params
 from surefoot._closure import Closure
 from surefoot.directions import Direction, steepest
-from surefoot.line import Line, QuietRoom
+from surefoot.line import QuietRoom
 from surefoot.optim.base import (
     Active,
     LineSearchOptimizer,
@@ -295,17 +295,8 @@ class LABPAL(LineSearchOptimizer):
         if not direction.is_usable:
             self._reset(kept.params)
             return StepOutcome(0.0, 0.0, Status.FLAT, value0)
-        line = Line(
-            kept.params,
-            direction.unit(),
-            call,
-            room,
-            value0,
-            copies=self._copies,
-            process_group=self._process_group,
-        )
         search = self._search(loss)
-        with line:
+        with self._line(kept.params, direction.unit(), call, room, value0) as line:
             if not memory["checked"]:
                 line.check_repeatable()
             values = [value0, *(line.value(length) for length in search.lengths)]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from surefoot import _params
 from surefoot._closure import Closure
 from surefoot.directions import Direction, conjugate_like, steepest
-from surefoot.line import Line
 from surefoot.optim.base import (
     Active,
     LineSearchOptimizer,
@@ -137,16 +136,7 @@ class PAL(LineSearchOptimizer):
             if not direction.is_usable:
                 return loss, StepOutcome(0.0, 0.0, Status.FLAT, value0)
             try:
-                line = Line(
-                    active.params,
-                    direction.unit(),
-                    call,
-                    room,
-                    value0,
-                    copies=self._copies,
-                    process_group=self._process_group,
-                )
-                with line:
+                with self._line(active.params, direction.unit(), call, room, value0) as line:
                     found = self._search(loss)(line)
                     outcome = self._settle(found, direction)
                     line.commit(outcome.t)

@@ -1,0 +1,216 @@
+"""Both conventions of the closure, and every way of getting it wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from _problems import assert_same, batches, closure_for, noisy, snapshot
+from torch import Tensor, nn
+
+from surefoot import LABPAL, PAL, LineSearchOptimizer
+
+MAKERS: list[Callable[..., LineSearchOptimizer]] = [
+    PAL,
+    lambda params, **kw: LABPAL(params, measuring_batches=2, reuse=3, **kw),
+]
+both = pytest.mark.parametrize("make", MAKERS, ids=["pal", "labpal"])
+
+
+@both
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_the_lbfgs_convention_takes_the_same_steps(make: Any, set_to_none: bool) -> None:
+    data, ends = batches(8), []
+    for calls_backward in (False, True):
+        model = noisy()
+        optimizer = make(model)
+        torch.manual_seed(3)
+        for batch in data:
+            plain = closure_for(model, batch)
+
+            def closure() -> Tensor:
+                optimizer.zero_grad(set_to_none=set_to_none)  # noqa: B023
+                loss = plain()  # noqa: B023
+                loss.backward()
+                return loss
+
+            optimizer.step(closure if calls_backward else plain)
+        ends.append(snapshot(model))
+    assert_same(*ends)
+
+
+@both
+def test_zero_grad_in_a_closure_without_backward_does_no_harm(make: Any) -> None:
+    ends = []
+    for zeroing in (False, True):
+        model = noisy()
+        optimizer = make(model)
+        torch.manual_seed(3)
+        for batch in batches(8):
+            plain = closure_for(model, batch)
+
+            def closure() -> Tensor:
+                if zeroing:  # noqa: B023
+                    optimizer.zero_grad(set_to_none=False)  # noqa: B023
+                return plain()  # noqa: B023
+
+            optimizer.step(closure)
+        ends.append(snapshot(model))
+    assert_same(*ends)
+
+
+@both
+def test_accelerate_prepared_optimizer(make: Any) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True)
+    model = noisy()
+    inner = make(model)
+    prepared, optimizer = accelerator.prepare(model, inner)
+    twin = noisy()
+    alone = make(twin)
+    data = batches(8)
+    torch.manual_seed(3)
+    for batch in data:
+        plain = closure_for(prepared, batch)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = plain()  # noqa: B023
+            accelerator.backward(loss)
+            return loss
+
+        optimizer.step(closure)
+    torch.manual_seed(3)
+    for batch in data:
+        alone.step(closure_for(twin, batch))
+    assert_same(snapshot(model), snapshot(twin))
+    assert inner.cost.backwards > alone.cost.backwards
+
+
+@both
+def test_step_returns_the_loss_at_the_start_detached(make: Any) -> None:
+    model, (batch,) = noisy(), batches(1)
+    torch.manual_seed(1)
+    expected = closure_for(model, batch)().detach()
+    torch.manual_seed(1)
+    loss = make(model).step(closure_for(model, batch))
+    assert torch.equal(loss, expected)
+    assert loss.shape == ()
+    assert not loss.requires_grad
+
+
+@both
+def test_step_under_no_grad_works(make: Any) -> None:
+    model, (batch,) = noisy(), batches(1)
+    with torch.no_grad():
+        make(model).step(closure_for(model, batch))
+    assert model.head.weight.grad is not None
+
+
+@both
+def test_no_closure_shows_the_lines_to_write(make: Any) -> None:
+    optimizer = make(noisy())
+    with pytest.raises(TypeError, match=r"def closure\(\):"):
+        optimizer.step()
+
+
+@both
+@pytest.mark.parametrize(
+    ("returned", "came"),
+    [(None, "None"), ((1.0, 2.0), "1.0, 2.0"), (torch.ones(3), r"shape \(3,\)")],
+)
+def test_a_loss_that_is_no_number_is_named(make: Any, returned: Any, came: str) -> None:
+    with pytest.raises(TypeError, match=f"one number, but returned .*{came}"):
+        make(noisy()).step(lambda: returned)
+
+
+@both
+def test_a_loss_that_ignores_the_parameters_is_named(make: Any) -> None:
+    with pytest.raises(RuntimeError, match="does not depend on any parameter"):
+        make(noisy()).step(lambda: torch.tensor(1.0))
+
+
+@both
+def test_a_prediction_made_outside_the_closure_is_noticed(make: Any) -> None:
+    """The classical mistake: the graph is stale, and every probe returns the same loss."""
+    model, (batch,) = noisy(), batches(1)
+    stale = closure_for(model, batch)()
+    with pytest.raises(RuntimeError, match="inside the closure"):
+        make(model).step(lambda: stale)
+
+
+@both
+def test_sparse_gradients_are_refused_before_anything_moves(make: Any) -> None:
+    model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 1))
+    before = snapshot(model)
+    with pytest.raises(RuntimeError, match="sparse=False"):
+        make(model).step(lambda: model(torch.tensor([1, 2])).sum())
+    assert_same(snapshot(model), before)
+
+
+@both
+def test_step_hooks_and_schedulers_wrap_step(make: Any) -> None:
+    model, (batch,) = noisy(), batches(1)
+    optimizer = make(model)
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    optimizer.step(closure_for(model, batch))
+    assert seen == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda m: PAL(m, lr=-1.0), ValueError, "lr must be finite and 0 or more, got -1.0"),
+        (lambda m: PAL(m, lr="fast"), TypeError, "lr must be a number, got 'fast'"),
+        (lambda m: PAL(m, lr=float("nan")), ValueError, "lr must be finite"),
+        (lambda m: PAL(m, weight_decay=-0.1), ValueError, "weight_decay must be"),
+        (lambda m: PAL(m, measuring_length=0.0), ValueError, "measuring_length must be .* greater"),
+        (
+            lambda m: PAL(m, direction_adaptation=1.0),
+            ValueError,
+            "direction_adaptation must be below 1",
+        ),
+        (lambda m: PAL(m, measure_every=0), ValueError, "measure_every must be 1 or more"),
+        (lambda m: PAL(m, total_steps=0), ValueError, "total_steps must be 1 or more"),
+        (lambda m: PAL(m, total_steps=1.5), TypeError, "total_steps must be a whole number"),
+        (lambda m: PAL([]), ValueError, "empty parameter list"),
+        (
+            lambda m: LABPAL(m, mode="adam"),
+            ValueError,
+            'mode must be "sgd" or "nsgd", got \'adam\'',
+        ),
+        (lambda m: LABPAL(m, fit="cubic"), ValueError, 'fit must be "parabola" or "released"'),
+        (
+            lambda m: LABPAL(m, measuring_batches=0),
+            ValueError,
+            "measuring_batches must be 1 or more",
+        ),
+        (lambda m: LABPAL(m, reuse=2.5), TypeError, "reuse must be a whole number"),
+        (lambda m: LABPAL(m, momentum=1.0), ValueError, "momentum must be below 1"),
+        (lambda m: LABPAL(m, batch_growth=((0.5, 2),)), ValueError, "pass total_steps"),
+        (lambda m: LABPAL(m, batch_growth=((0, 2, 3),)), ValueError, "pairs"),
+        (lambda m: LABPAL(m, dataset_size=0, batch_size=5), ValueError, "dataset_size must be"),
+        (
+            lambda m: PAL([{"params": m.conv.parameters(), "lr": -2.0}]),
+            ValueError,
+            "lr must be finite",
+        ),
+        (
+            lambda m: PAL(
+                [
+                    {"params": m.conv.parameters()},
+                    {"params": m.head.parameters(), "max_length": 9.0},
+                ]
+            ),
+            ValueError,
+            "max_length belongs to the whole line",
+        ),
+    ],
+)
+def test_bad_settings_are_named(make: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        make(noisy())
