@@ -138,6 +138,18 @@ def test_a_resume_with_other_settings_is_refused(capsys: pytest.CaptureFixture[s
     assert Path("run/record.jsonl").read_bytes() == before
 
 
+def test_a_resume_may_find_the_data_elsewhere(image_root: Path) -> None:
+    words = ["train", "--steps=4", "--batch_size=8", "--data.name=imagefolder", "--out=run"]
+    assert main([*words, f"--data.root={image_root}"]) == 0
+    moved = image_root.rename(image_root.parent / "moved")
+    record = Path("run/record.jsonl")
+    record.write_text("".join(record.read_text().splitlines(keepends=True)[:-1]))  # no end
+    assert main([*words, "--resume", f"--data.root={moved}"]) == 0
+    run = read_run("run")
+    assert run.end is not None
+    assert run.end["reason"] == "finished"
+
+
 def test_a_damaged_checkpoint_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "--out=run"]) == 0
     record = Path("run/record.jsonl")

@@ -249,6 +249,24 @@ def test_fashion_mnist_from_gzipped_and_from_torchvisions_files(
     assert splits.test.labels.tolist() == [place % 10 for place in range(20)]
 
 
+def test_an_empty_data_set_is_named(fashion_root: Path, write_idx: Callable[..., None]) -> None:
+    write_idx(fashion_root / "train-images-idx3-ubyte.gz", np.zeros((0, 28, 28), np.uint8))
+    write_idx(fashion_root / "train-labels-idx1-ubyte.gz", np.zeros(0, np.uint8))
+    with pytest.raises(UserError, match=r"data\.root: the data set there is empty"):
+        load_data(DataConfig("fashion-mnist", root=str(fashion_root)))
+
+
+def test_a_download_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import CIFAR10, FashionMNIST
+
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    for name, words in (("fashion-mnist", "could not be fetched"), ("cifar10", "cannot be read")):
+        with pytest.raises(UserError, match=words) as caught:
+            load_data(DataConfig(name, root=str(tmp_path), download=True))
+        assert "\n" not in str(caught.value)
+
+
 def test_missing_fashion_mnist_names_the_folder_and_the_ways_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root.*data\.download.*dataset-fashion-mnist"):
         load_data(DataConfig("fashion-mnist", root=str(tmp_path)))

@@ -75,6 +75,8 @@ def hold_out(images: ImageSet, amount: float, seed: int, what: str) -> tuple[Ima
     Raises:
         UserError: nothing would remain.
     """
+    if len(images) == 0:
+        raise UserError("data.root: the data set there is empty; choose another folder")
     count = round(amount * len(images)) if amount < 1 else int(amount)
     if count >= len(images):
         raise UserError(

@@ -39,9 +39,7 @@ def digits(config: DataConfig) -> Splits:
 def fashion_mnist(config: DataConfig) -> Splits:
     """Fashion-MNIST from its four IDX files, gzipped or not."""
     if config.download:
-        from torchvision.datasets import FashionMNIST
-
-        FashionMNIST(_download_root(config), train=True, download=True)
+        _download_fashion_mnist(config.root or FASHION_PLACES[0])
     folder = _fashion_folder(config)
     parts = {}
     for part, (image_file, label_file) in FASHION_FILES.items():
@@ -86,8 +84,17 @@ def _with_validation(
     return Splits(rest, validation, test, classes)
 
 
-def _download_root(config: DataConfig) -> str:
-    return config.root or FASHION_PLACES[0]
+def _download_fashion_mnist(root: str) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    try:
+        FashionMNIST(root, train=True, download=True)
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"data.download: Fashion-MNIST could not be fetched into {root} ({reason}); "
+            "check the network, or set data.root to files that are there"
+        ) from None
 
 
 def _fashion_folder(config: DataConfig) -> Path:

@@ -14,6 +14,9 @@ from surefoot_lab.train.progress import ProgressDisplay
 
 EXPERIMENT_NAME = "experiment.yaml"
 TENSORBOARD_NAME = "tensorboard"
+# What a resumed run may be given anew: where the data lies and what else is written, not what is
+# computed (another device computes the same up to rounding).
+FREE_ON_RESUME = ("data.root", "data.download", "train.device", "train.tensorboard")
 
 
 class RunLog:
@@ -115,7 +118,7 @@ def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any]
         for name in [*old, *(name for name in new if name not in old)]:
             inner = f"{key}.{name}" if key else str(name)
             found = _first_difference(old.get(name), new.get(name), inner)
-            if found:
+            if found and inner not in FREE_ON_RESUME:
                 return found
         return None
     if isinstance(old, list | tuple) and isinstance(new, list | tuple):
