@@ -1,0 +1,167 @@
+"""PLS's search (1502.02846): a belief about the line, and the probability that a place will do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from surefoot.line import Walkable
+from surefoot.outcome import Status, StepOutcome
+from surefoot.searches._gaussian import (
+    LineModel,
+    expected_improvement,
+    probability_both_positive,
+    tensor,
+)
+from surefoot.searches._search import Search, all_finite, drowns, outcome
+
+__all__ = ["ProbabilisticSearch"]
+
+
+@dataclass(frozen=True)
+class ProbabilisticSearch(Search):
+    r"""The first place that probably meets the strong Wolfe conditions on the noise-free line.
+
+    Values and slopes with known noise update a Gaussian process whose mean is a cubic spline. A
+    place is accepted once
+
+    .. math:: P\bigl(L(t) \le L(0) + c_1 t L'(0) \;\wedge\; |L'(t)| \le c_2 |L'(0)|\bigr) > c_W
+
+    and the next place is where expected improvement times that probability is largest, among the
+    minima of the spline and one place beyond the last.
+
+    Args:
+        start: α₀, first place tried, in multiples of the direction.
+        value_noise: standard deviation of a measured loss around the noise-free one.
+        slope_noise: the same of a measured slope, per unit of ``t``.
+        sufficient_decrease: c₁.
+        curvature: c₂.
+        threshold: c_W, probability that is enough.
+        max_evaluations: budget.
+        rounding: relative rounding error of a loss; differences below it count as zero.
+
+    Example:
+        >>> from surefoot.testing import FunctionLine, function
+        >>> found = ProbabilisticSearch(start=0.2)(FunctionLine(function("quadratic")))
+        >>> found.status.value, 0.75 < found.t < 2.25
+        ('accepted', True)
+
+    References: Mahsereci and Hennig, "Probabilistic line searches for stochastic optimization",
+    1502.02846, algorithm 1 and section 3.
+
+    Departures: a place that is not finite is a rejected trial that no later one goes beyond; the
+    paper has none. Where the budget ends, the lowest mean is taken, as in the paper, but the status
+    says so.
+
+    *When it fails*: the noise at two places of one batch is nearly the same, and the model takes
+    it for independent; then it underestimates what it knows.
+    """
+
+    start: float = 0.01
+    value_noise: float = 0.0
+    slope_noise: float = 0.0
+    sufficient_decrease: float = 0.05
+    curvature: float = 0.5
+    threshold: float = 0.3
+    max_evaluations: int = 10
+    rounding: float = 0.0
+
+    def __call__(self, line: Walkable) -> StepOutcome:
+        """Search ``line``, which must know its slope at 0. Forward and backward at each place."""
+        value0, slope0 = line.value0, line.slope0
+        if slope0 is None:
+            raise ValueError("the probabilistic search needs the slope at t = 0")
+        if not all_finite(value0, slope0, self.value_noise, self.slope_noise):
+            return outcome(line, 0.0, Status.NON_FINITE)
+        if slope0 >= 0.0:
+            return outcome(line, 0.0, Status.NOT_DESCENT if slope0 > 0.0 else Status.FLAT)
+        return _Belief(self, line, value0, slope0).run()
+
+
+class _Belief:
+    """One search under way. Inside, t counts in units of α₀ and losses in units of α₀ |L'(0)|."""
+
+    def __init__(
+        self, rule: ProbabilisticSearch, line: Walkable, value0: float, slope0: float
+    ) -> None:
+        self._rule, self._line = rule, line
+        self._value0, self._slope_unit = value0, abs(slope0)
+        self._value_unit = rule.start * abs(slope0)
+        # PLS section 3.4.1: after this scaling no scale parameter is left
+        self._model = LineModel(
+            value_variance=(rule.value_noise / self._value_unit) ** 2,
+            slope_variance=(rule.slope_noise / self._slope_unit) ** 2,
+        )
+        self._model.add(0.0, 0.0, -1.0)
+        self._reach = 1.0  # how far beyond the last place the next exploration goes
+        self._edge = math.inf  # nearest place that was not finite
+
+    def run(self) -> StepOutcome:
+        t = 1.0
+        for _ in range(self._rule.max_evaluations):
+            value, slope = self._line.value_and_slope(t * self._rule.start)
+            if not all_finite(value, slope):
+                self._edge = t
+                t = 0.5 * (max(self._model.places) + t)
+                continue
+            if self._is_flat(t, value):
+                return outcome(self._line, 0.0, Status.FLAT)
+            self._model.add(t, (value - self._value0) / self._value_unit, slope / self._slope_unit)
+            places = self._model.places[1:]
+            probabilities = self._appraise(places)[0].tolist()
+            best = max(zip(probabilities, places, strict=True))
+            if best[0] > self._rule.threshold:
+                return self._end(best[1], Status.ACCEPTED)
+            if self._model.mean([0.0])[1][0] >= 0.0:
+                return self._end(0.0, Status.NOT_DESCENT)
+            t = self._next()
+        return self._give_up()
+
+    def _is_flat(self, t: float, value: float) -> bool:
+        values, rounding = (value, self._value0), self._rule.rounding
+        return drowns(value - self._value0, values, rounding) and drowns(
+            t * self._value_unit, values, rounding
+        )
+
+    def _end(self, t: float, status: Status) -> StepOutcome:
+        return outcome(self._line, t * self._rule.start, status)
+
+    def _give_up(self) -> StepOutcome:
+        if len(self._model.places) == 1:
+            return self._end(0.0, Status.NON_FINITE)
+        means = self._model.mean(self._model.places)[0]
+        lowest = min(zip(means, self._model.places, strict=True))
+        return self._end(lowest[1], Status.EXHAUSTED)
+
+    def _appraise(self, ts: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+        """P that the Wolfe conditions hold at each place; mean and variance of the value there."""
+        c1, c2 = self._rule.sufficient_decrease, self._rule.curvature
+        mean, cov = self._model.believe([0.0, *ts])
+        n = len(ts) + 1
+        # f(0), f'(0), f(t) and f'(t) of each place
+        pick = torch.tensor([[0, n, i, n + i] for i in range(1, n)], device="cpu")
+        mean4, cov4 = mean[pick], cov[pick[:, :, None], pick[:, None, :]]
+        # a = f(0) + c1 t f'(0) − f(t) and b = f'(t) − c2 f'(0), both to be positive: PLS eq. (11)
+        combine = tensor([[[1.0, c1 * t, -1.0, 0.0], [0.0, -c2, 0.0, 1.0]] for t in ts])
+        mean_ab = (combine @ mean4[:, :, None])[:, :, 0]
+        cov_ab = combine @ cov4 @ combine.transpose(1, 2)
+        # the strong condition bounds b from above, with the noise of f'(0) allowed for: eq. (16)
+        deviation = cov4[:, 1, 1].clamp(min=0.0).sqrt()
+        upper = 2.0 * c2 * (mean4[:, 1].abs() + 2.0 * deviation)
+        return probability_both_positive(mean_ab, cov_ab, upper), mean4[:, 2], cov4[:, 2, 2]
+
+    def _next(self) -> float:
+        """The candidate of highest promise: improvement times probability. PLS section 3.1."""
+        last = max(self._model.places)
+        explored = min(last + self._reach, 0.5 * (last + self._edge))
+        candidates = [*self._model.minima(), explored]
+        probability, mean, variance = self._appraise(candidates)
+        lowest = min(self._model.mean(self._model.places)[0])
+        promise = expected_improvement(mean, variance, lowest) * probability
+        chosen = candidates[int(promise.argmax())]
+        if chosen == explored:
+            self._reach *= 2.0
+        return chosen
