@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,11 @@ def main(args: argparse.Namespace) -> int:
         "a small ResNet on 1,797 handwritten digits"
     )
     started = time.monotonic()
-    failures = _run_all(trials, console)
+    try:
+        failures = _run_all(trials, console)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; surefoot report {folder} shows what was reached", markup=False)
+        raise
     return _conclude(trials, failures, report, time.monotonic() - started, console)
 
 
@@ -187,25 +193,41 @@ def _run_all(trials: list[Trial], console: Any) -> list[str]:
 
 def _finished(trials: list[Trial]) -> Iterator[tuple[Trial, str | None]]:
     """Yield each trial as it ends, with its error or None."""
+    others = set(active_children())
     workers = min(WORKERS, os.cpu_count() or 1, len(trials))
     # Spawned, not forked: torch's threads do not survive a fork.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare)
-    futures: dict[Future[None], Trial] = {pool.submit(_run, trial): trial for trial in trials}
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
     try:
+        with _ctrl_c_ignored():  # inherited by the workers: Ctrl-C is answered here, in one place
+            futures: dict[Future[None], Trial] = {pool.submit(_run, t): t for t in trials}
         for future in as_completed(futures):
             error = future.exception()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             yield futures[future], None if error is None else reason
-    finally:  # after Ctrl-C: the runs under way stop after their step, the others never start
+    except (KeyboardInterrupt, GeneratorExit):
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
+    finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare() -> None:
-    """Set up a worker: one thread, and quiet between two runs when Ctrl-C is pressed."""
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(trial: Trial) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -155,3 +160,24 @@ def test_the_experiment_of_a_trial_is_the_method_as_listed(tmp_path: Path) -> No
     optimizer = read_run(trial.run_dir).experiment["optimizer"]
     assert optimizer["class_path"] == "surefoot.LABPAL"
     assert optimizer["init_args"]["mode"] == "sgd"
+
+
+def test_ctrl_c_ends_the_demo_at_once_and_quietly(here: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "surefoot_lab", "demo"],
+        start_new_session=True,  # Ctrl-C reaches the whole group, workers too
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(here.glob("surefoot-demo/*/record.jsonl")):  # until a run is under way
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in printed
+    assert "Traceback" not in printed
+    assert not (here / "report.html").exists()

@@ -251,9 +251,9 @@
     chart.readout.replaceChildren(where, table);
     chart.readout.hidden = false;
     const x = left(chart) + pixelX(chart, nearest.x);
-    const onLeft = x > chart.plot.clientWidth / 2;
-    chart.readout.style.left = onLeft ? "" : `${x + 14}px`;
-    chart.readout.style.right = onLeft ? `${chart.plot.clientWidth - x + 14}px` : "";
+    const [room, width] = [chart.plot.clientWidth, chart.readout.offsetWidth];
+    const beside = x > room / 2 ? x - 14 - width : x + 14;
+    chart.readout.style.left = `${Math.max(0, Math.min(beside, room - width))}px`;
     chart.readout.style.top = "4px";
   }
 
