@@ -86,6 +86,12 @@ def _train(words: Sequence[str]) -> int:
     return EXIT_CODES[end["reason"]]
 
 
+def _range_test(words: Sequence[str]) -> int:
+    from surefoot_lab import range_test
+
+    return range_test.run(words)
+
+
 def _module_command(name: str, module_path: str) -> Callable[[Sequence[str]], int]:
     """A command whose module has `add_arguments(parser)` and `main(args) -> int`."""
 
@@ -108,6 +114,7 @@ def _version() -> str:
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train one network as an experiment file says", _train),
+    "range-test": ("measure a learning rate, and train with it if asked", _range_test),
     "demo": (
         "train and compare on bundled data, and write a report",
         _module_command("demo", "surefoot_lab.demo"),
