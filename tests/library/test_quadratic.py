@@ -112,6 +112,7 @@ def test_released_fit_goes_twice_as_far(quadratic: Quadratic) -> None:
         measuring_length=0.01,
         max_length=FAR,
         measuring_batches=2,
+        untrusted=400,
     )
     multiples = walk(quadratic, optimizer)
     # from the description of the released differences: twice the minimum, less the near place

@@ -63,14 +63,18 @@ class LABPAL(LineSearchOptimizer):
 
     Args:
         params: the model (recommended), or parameters, or dicts of groups, as for ``torch.optim``.
-        lr: α, multiple of the measured minimum. Torch's schedulers act on it.
+        lr: α, multiple of the measured minimum. Torch's schedulers act on it. More than 2 walks
+            uphill on the measured loss and diverges where there is no noise; with noisy batches and
+            BatchNorm 3.6, which the released code amounts to, trains better.
         mode: ``"nsgd"`` reuses the step length, ``"sgd"`` the learning rate.
         measuring_batches: k, mini-batches in a measurement.
-        reuse: n, updates until the next measurement.
+        reuse: n, updates until the next measurement. None for the papers' 1000, or a thirtieth of
+            ``total_steps`` where that is less.
         fit: ``"parabola"``, or ``"released"`` for the authors' code, whose step is twice the
             minimum; see :class:`surefoot.searches.LargeBatchSearch`.
         measuring_length: μ, distance of the farthest probe, in units of the weights.
-        max_length: largest measured step, before α.
+        max_length: largest measured step, before α. In ``"sgd"`` mode also the largest update,
+            in multiples of α, so that a sudden gradient cannot throw the weights away.
         momentum: β of a heavy-ball buffer that takes the gradient's place as direction.
         weight_decay: decoupled, per unit of the effective learning rate.
         batch_growth: pairs (start, factor): from ``start`` on, an update averages ``factor`` times
@@ -79,7 +83,8 @@ class LABPAL(LineSearchOptimizer):
         dataset_size, batch_size: given both, the factors are multiplied by :func:`noise_factor`.
         average_over: former trusted measurements that are averaged.
         untrusted: first updates whose measurements are used but enter no average; after them the
-            rate is measured anew.
+            rate is measured anew. None for the papers' 400, or a 75th of ``total_steps``
+            where that is less.
         total_steps: length of the run in steps; the step then falls linearly to 0 over it. Strongly
             recommended: see the comparison in the documentation.
         model, loss_precision, process_group, grad_scaler, on_measure: see
@@ -104,17 +109,17 @@ class LABPAL(LineSearchOptimizer):
         *,
         mode: Literal["sgd", "nsgd"] = "nsgd",
         measuring_batches: int = 10,
-        reuse: int = 1000,
+        reuse: int | None = None,
         fit: Literal["parabola", "released"] = "parabola",
-        measuring_length: float = 0.01,
-        max_length: float = 1.0,
+        measuring_length: float = 0.1,
+        max_length: float = 3.16,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         batch_growth: Sequence[tuple[float, int]] = (),
         dataset_size: int | None = None,
         batch_size: int | None = None,
         average_over: int = 25,
-        untrusted: int = 400,
+        untrusted: int | None = None,
         total_steps: int | None = None,
         model: nn.Module | None = None,
         loss_precision: float | None = None,
@@ -127,7 +132,13 @@ class LABPAL(LineSearchOptimizer):
         if fit not in ("parabola", "released"):
             raise ValueError(f'fit must be "parabola" or "released", got {fit!r}')
         check_count("measuring_batches", measuring_batches)
+        if total_steps is not None:
+            check_count("total_steps", total_steps)
+        if reuse is None:
+            reuse = 1000 if total_steps is None else max(1, min(1000, total_steps // 30))
         check_count("reuse", reuse)
+        if untrusted is None:
+            untrusted = 400 if total_steps is None else min(400, total_steps // 75)
         check_count("average_over", average_over)
         check_count("untrusted", untrusted, at_least=0)
         check_number("measuring_length", measuring_length, at_least=0.0, above=True)
@@ -362,8 +373,9 @@ class LABPAL(LineSearchOptimizer):
         if not direction.is_usable:
             self._reset(params)
             return StepOutcome(0.0, 0.0, Status.FLAT, value0)
-        step: float = self._top_lr() * self._horizon() * memory["rate"]
-        rate = step / direction.norm if memory["mode"] == "nsgd" else step
+        per_length = 1.0 if memory["mode"] == "nsgd" else direction.norm
+        minimum = min(memory["rate"] * per_length, memory["max_length"])
+        rate = self._top_lr() * self._horizon() * minimum / direction.norm
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
         self._decay(params, rate)
         memory["updates"] += 1

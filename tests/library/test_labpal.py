@@ -1,0 +1,156 @@
+"""LABPAL's clock: when it measures, how batches grow, what it reuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from surefoot import LABPAL, Status, StepOutcome, noise_factor
+
+
+def statuses(optimizer: LABPAL, loss: Any, steps: int) -> list[str]:
+    seen = []
+    for _ in range(steps):
+        optimizer.step(loss)
+        assert optimizer.last is not None
+        status = optimizer.last.status
+        seen.append("M" if status.measured else {"reused": "r", "collecting": "c"}.get(status, "a"))
+    return seen
+
+
+def bowl() -> tuple[nn.Parameter, Any]:
+    p = nn.Parameter(torch.tensor([30.0, -4.0], dtype=torch.float64))
+    scale = torch.tensor([1.0, 3.0], dtype=torch.float64)
+
+    def loss() -> Tensor:
+        return (scale * p.square()).sum()
+
+    return p, loss
+
+
+def test_measures_at_the_start_after_the_untrusted_and_every_reuse_updates() -> None:
+    p, loss = bowl()
+    optimizer = LABPAL([p], lr=0.1, measuring_batches=2, reuse=6, untrusted=3)
+    #    updates:  1     2    3    4    5 (first beyond the untrusted: measured anew)
+    expected = "cMrrrcMrrrrrcMrrrrrcM"
+    assert "".join(statuses(optimizer, loss, len(expected))) == expected
+
+
+def test_a_measurement_of_one_batch_has_no_collecting() -> None:
+    p, loss = bowl()
+    optimizer = LABPAL([p], lr=0.1, measuring_batches=1, reuse=3, untrusted=0)
+    assert "".join(statuses(optimizer, loss, 7)) == "MrrMrrM"
+
+
+def test_batches_grow_and_the_rate_is_measured_anew() -> None:
+    p, loss = bowl()
+    optimizer = LABPAL(
+        [p], lr=0.1, measuring_batches=2, reuse=100, untrusted=0, total_steps=40,
+        batch_growth=((0, 1), (0.25, 2), (30, 3)),
+    )  # fmt: skip
+    seen = "".join(statuses(optimizer, loss, 40))
+    assert seen[:10] == "cM" + "r" * 8
+    # from step 10: two batches an update; a measurement of 2·2 batches, the first only gathered
+    assert seen[10:20] == "accM" + "ar" * 3
+    assert seen[30:39] == "aacccM" + "aar"
+
+
+def test_grown_updates_use_the_mean_gradient() -> None:
+    p = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
+    optimizer = LABPAL(
+        [p],
+        lr=1.0,
+        mode="sgd",
+        measuring_batches=1,
+        reuse=100,
+        batch_growth=((0, 2),),
+        max_length=99.0,
+    )
+
+    def loss(slope: float) -> Tensor:
+        return slope * p.sum() + 0.5 * p.square().sum()
+
+    for _ in range(2):
+        optimizer.step(lambda: loss(1.0))
+    rate = optimizer.param_groups[0]["rate"]
+    assert rate == pytest.approx(1.0, rel=1e-8)
+    before = float(p.detach())
+    optimizer.step(lambda: loss(2.0))
+    optimizer.step(lambda: loss(5.0))
+    assert float(p.detach()) == pytest.approx(before - rate * (3.5 + before), rel=1e-8)
+
+
+def test_the_noise_factor_multiplies_the_schedule() -> None:
+    assert noise_factor(40_000, 128) == 1.0
+    assert noise_factor(40_000, 8) == 16.0
+    p, loss = bowl()
+    optimizer = LABPAL(
+        [p], lr=0.1, measuring_batches=1, untrusted=0, batch_growth=((0, 1),), dataset_size=40_000,
+        batch_size=32,
+    )  # fmt: skip
+    assert "".join(statuses(optimizer, loss, 8)) == "aaaMaaar"
+
+
+def test_trusted_measurements_are_averaged() -> None:
+    """Curvature 1, 2, 4: minima along the line at distance ‖g‖/curvature; means of the last two."""
+    p = nn.Parameter(torch.tensor([0.0], dtype=torch.float64))
+    optimizer = LABPAL(
+        [p],
+        lr=0.0,
+        mode="sgd",
+        measuring_batches=1,
+        reuse=1,
+        untrusted=0,
+        average_over=2,
+        max_length=9.0,
+    )
+    rates = []
+    for curvature in (1.0, 2.0, 4.0):
+        optimizer.step(lambda: 3.0 * p.sum() + 0.5 * curvature * p.square().sum())  # noqa: B023
+        rates.append(optimizer.param_groups[0]["rate"])
+    assert rates == pytest.approx([1.0, 0.75, 0.375], rel=1e-8)
+
+
+def test_the_measured_loss_is_the_mean_over_all_batches() -> None:
+    p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    seen: list[StepOutcome] = []
+    optimizer = LABPAL([p], measuring_batches=3, on_measure=seen.append)
+    for offset in (1.0, 2.0, 6.0):
+        optimizer.step(lambda: offset + p.square().sum())  # noqa: B023
+    assert [o.status for o in seen] == [Status.MINIMUM]
+    assert seen[0].value0 == pytest.approx(4.0)
+    assert seen[0].parabola is not None
+    assert seen[0].parabola.curvature == pytest.approx(2.0, rel=1e-9)
+
+
+def test_sgd_mode_never_moves_further_than_the_cap() -> None:
+    p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = LABPAL([p], lr=2.0, mode="sgd", measuring_batches=1, max_length=0.5)
+    optimizer.step(lambda: p.square().sum())
+    optimizer.step(lambda: 1e6 * p.sum())  # a sudden gradient
+    assert optimizer.last is not None
+    assert optimizer.last.length == pytest.approx(1.0)
+
+
+def test_no_memory_is_kept_between_updates() -> None:
+    """Plain SGD between measurements: no momentum, no kept batch, no kept direction."""
+    p, loss = bowl()
+    optimizer = LABPAL([p], measuring_batches=3, reuse=50)
+    for _ in range(5):
+        optimizer.step(loss)
+    assert not any(optimizer.state[p])
+
+
+def test_intervals_follow_the_length_of_the_run() -> None:
+    p, _ = bowl()
+    for total, reuse, untrusted in [
+        (None, 1000, 400),
+        (3120, 104, 41),
+        (10**6, 1000, 400),
+        (9, 1, 0),
+    ]:
+        group = LABPAL([p], total_steps=total).param_groups[0]
+        assert (group["reuse"], group["untrusted"]) == (reuse, untrusted)
