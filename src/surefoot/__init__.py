@@ -1,16 +1,31 @@
 """surefoot: learning rates you measure instead of guess, for PyTorch."""
 
 from surefoot.line import NotRepeatableError
-from surefoot.optim import LABPAL, PAL, LineSearchOptimizer, noise_factor
+from surefoot.optim import (
+    GOLS,
+    LABPAL,
+    PAL,
+    PLS,
+    SLS,
+    ExactLineSearch,
+    FullBatchPAL,
+    LineSearchOptimizer,
+    noise_factor,
+)
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.parabola import Parabola
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GOLS",
     "LABPAL",
     "PAL",
+    "PLS",
+    "SLS",
     "Cost",
+    "ExactLineSearch",
+    "FullBatchPAL",
     "LineSearchOptimizer",
     "NotRepeatableError",
     "Parabola",

@@ -1,7 +1,22 @@
 """Optimizers that measure their step, one a file. All are ``torch.optim.Optimizer``s."""
 
 from surefoot.optim.base import LineSearchOptimizer
+from surefoot.optim.exact import ExactLineSearch
+from surefoot.optim.fbpal import FullBatchPAL
+from surefoot.optim.gols import GOLS
 from surefoot.optim.labpal import LABPAL, noise_factor
 from surefoot.optim.pal import PAL
+from surefoot.optim.pls import PLS
+from surefoot.optim.sls import SLS
 
-__all__ = ["LABPAL", "PAL", "LineSearchOptimizer", "noise_factor"]
+__all__ = [
+    "GOLS",
+    "LABPAL",
+    "PAL",
+    "PLS",
+    "SLS",
+    "ExactLineSearch",
+    "FullBatchPAL",
+    "LineSearchOptimizer",
+    "noise_factor",
+]
