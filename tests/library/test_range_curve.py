@@ -127,7 +127,7 @@ def test_no_suggestion_says_why_and_what_to_do() -> None:
     with pytest.raises(NoSuggestion, match=r"does not fall.*widen the range"):
         flat.suggestion()
     assert "suggestion none" in repr(flat)
-    with pytest.raises(ValueError, match="no rule 'best'; there are steepest, valley"):
+    with pytest.raises(ValueError, match="no rule 'best'; there are consensus, steepest"):
         flat.suggest("best")
 
 

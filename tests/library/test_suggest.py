@@ -130,7 +130,7 @@ def test_validation_losses_are_preferred_where_there_are_enough() -> None:
     ]
     both = RangeCurve(lr=curve.lr, loss=curve.loss, ramp=curve.ramp, validation=points)
     assert decades(both.suggestion("steepest"), 1e-3) < 0.25
-    few = RangeCurve(lr=curve.lr, loss=curve.loss, ramp=curve.ramp, validation=points[:3])
+    few = RangeCurve(lr=curve.lr, loss=curve.loss, ramp=curve.ramp, validation=points[:9])
     assert few.suggestion("steepest") == curve.suggestion("steepest")
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["MINIMUM_POINTS", "Course", "accuracy_course", "course_or_reason", "training_course"]
 
 MINIMUM_POINTS = 5
+VALIDATION_POINTS = 10  # fewer are too coarse a curve to be preferred to that of training
 _ROUNDING = 1e-9  # differences below this share of the loss itself are rounding
 
 
@@ -81,7 +82,7 @@ def course_or_reason(curve: RangeCurve) -> Course | str:
     training.
     """
     points = curve.validation
-    if len(points) >= MINIMUM_POINTS:
+    if len(points) >= VALIDATION_POINTS:
         return _falling([p.lr for p in points], [p.loss for p in points], "validation loss")
     return _falling(curve.lr, curve.loss, "training loss")
 
@@ -97,10 +98,10 @@ def accuracy_course(curve: RangeCurve) -> Course | str:
     Upside down, so that the landmarks of a falling curve serve for both.
     """
     validated = [p for p in curve.validation if p.accuracy is not None]
-    if len(validated) >= MINIMUM_POINTS:
+    if len(validated) >= VALIDATION_POINTS:
         rates = [p.lr for p in validated]
         return _falling(rates, [1.0 - (p.accuracy or 0.0) for p in validated], "validation error")
-    if curve.accuracy and not curve.validation:
+    if curve.accuracy and len(curve.validation) < VALIDATION_POINTS:
         return _falling(curve.lr, [1.0 - a for a in curve.accuracy], "training error")
     return course_or_reason(curve)
 

@@ -17,7 +17,7 @@ __all__ = ["ONE_CYCLE_RULE", "cyclic", "extend_schedule", "one_cycle", "resume_s
 
 Bound = float | Sequence[float] | Suggestion
 
-ONE_CYCLE_RULE = "steepest"
+ONE_CYCLE_RULE = "consensus"
 """Rule that gives :func:`one_cycle` its maximum."""
 
 

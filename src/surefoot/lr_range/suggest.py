@@ -21,6 +21,7 @@ __all__ = [
     "NoSuggestion",
     "Suggestion",
     "ask",
+    "consensus",
     "divergence",
     "minimum_tenth",
     "slide",
@@ -169,13 +170,14 @@ def divergence(curve: RangeCurve) -> Suggestion:
     .. math:: \lambda = \frac1{\eta_i} \left(1 + \rho_i
               + \beta \frac{\eta_i}{\eta_{i-1}} \left(1 + \frac1{\rho_{i-1}}\right)\right)
 
-    so that each step of the rising tail yields λ and with it the bound; the median over the
-    tail's later half is the answer. For other optimizers than SGD there is no
-    such law: then it is the rate at which the smoothed loss is lowest, after which it only rises.
+    so that each step of the rising tail yields λ and with it the bound; the median over those
+    that agree is the answer. For other optimizers than SGD there is no such law, and where no two
+    steps of the tail agree the loss is no quadratic: then it is the rate at which the smoothed
+    loss is lowest, after which it only rises.
 
-    *When it fails*: the tail must rise over several iterations; a loss that is NaN at once leaves
-    the place of the minimum only. Growth that the network's own shape limits looks slow, and the
-    bound comes out too high.
+    *When it fails*: two large curvatures close to each other, read on a ramp of few iterations,
+    give a bound that is too high by up to their ratio. A loss that is NaN at once leaves the
+    place of the minimum only.
     """
     course = training_course(curve)
     if isinstance(course, str):
@@ -192,13 +194,41 @@ def divergence(curve: RangeCurve) -> Suggestion:
     return Suggestion(onset, "divergence", "", {"read_from": "onset", "onset": onset})
 
 
+def consensus(curve: RangeCurve) -> Suggestion:
+    """The median of three rules: the steepest place, three valleys, three tenths of the minimum.
+
+    The three look at different parts of the curve, so one that is misled is outvoted. The factors
+    bring them to the same scale, that of the best maximum for a 1cycle schedule (measured: the
+    comparison of all rules is in the documentation). Where a rule has no answer, the geometric
+    mean of the other two is taken. A constant rate should be lower: :func:`valley` is.
+    """
+    answers = [
+        (rule(curve), factor)
+        for rule, factor in ((steepest, 1.0), (valley, 3.0), (minimum_tenth, 3.0))
+    ]
+    rates = {a.rule: a.rate * factor for a, factor in answers if a.rate is not None}
+    if not rates:
+        return Suggestion(None, "consensus", answers[0][0].reason)
+    middle = math.exp(statistics.median(math.log(rate) for rate in rates.values()))
+    return Suggestion(middle, "consensus", "", dict(rates))
+
+
 RULES: dict[str, Callable[[Any], Suggestion]] = {
     rule.__name__: rule
-    for rule in (steepest, valley, minimum_tenth, slide, smith_base, smith_max, divergence)
+    for rule in (
+        consensus,
+        steepest,
+        valley,
+        minimum_tenth,
+        slide,
+        smith_base,
+        smith_max,
+        divergence,
+    )
 }
 """Every rule by its name."""
 
-DEFAULT = "steepest"
+DEFAULT = "consensus"
 
 
 def ask(curve: RangeCurve, rule: str) -> Suggestion:
@@ -256,5 +286,21 @@ def _bounds_from_growth(course: Course, momentum: float) -> list[float]:
             memory = momentum * rate / course.rates[i - 1]
             curvature += memory * (1.0 + above[i - 1] / above[i])
         bounds.append(2.0 * (1.0 + momentum) * rate / curvature)
-    # the later half: by then the fastest growing direction has outgrown the others
-    return bounds[len(bounds) // 2 :]
+    return _agreeing(bounds)
+
+
+def _agreeing(bounds: list[float]) -> list[float]:
+    """The later half of the longest stretch whose neighbours agree within a quarter.
+
+    Early steps still mix several directions, and far from the minimum a network is no quadratic:
+    there the growth itself grows and no two steps agree. A stretch of one says nothing.
+    """
+    best: list[float] = []
+    stretch: list[float] = []
+    for bound in bounds:
+        if stretch and abs(bound - stretch[-1]) > 0.25 * stretch[-1]:
+            stretch = []
+        stretch.append(bound)
+        if len(stretch) > len(best):
+            best = list(stretch)
+    return best[len(best) // 2 :] if len(best) > 1 else []
