@@ -51,6 +51,8 @@ def _stack(scalars: Sequence[Tensor]) -> Tensor:
     device = scalars[0].device
     # MPS has no float64; the few hundred numbers are summed on the host in double precision anyway
     dtype = torch.float32 if device.type == "mps" else torch.float64
+    if all(s.dtype == scalars[0].dtype and s.device == device for s in scalars):
+        return torch.stack(list(scalars)).to(dtype)
     return torch.stack([s.to(device=device, dtype=dtype) for s in scalars])
 
 
@@ -73,6 +75,18 @@ def dot_and_norm_sq(
     n = len(tensors)
     dot = _fsum(w * d for w, d in zip(weights, both[:n], strict=True))
     return dot, _fsum((w * v) ** 2 for w, v in zip(weights, both[n:], strict=True))
+
+
+def dots_and_norms_sq(
+    grads: Sequence[Tensor], tensors: Sequence[Tensor]
+) -> tuple[list[float], list[float]]:
+    """⟨gᵢ, tᵢ⟩ and ‖gᵢ‖² of each pair, with one device sync for all."""
+    if not grads:
+        return [], []
+    # side by side, so that the second product finds the gradient in the cache
+    pairs = [s for g, t in zip(grads, tensors, strict=True) for s in (_dot(g, t), _dot(g, g))]
+    both: list[float] = _stack(pairs).tolist()
+    return both[::2], both[1::2]
 
 
 def _fsum(values: object) -> float:
@@ -139,11 +153,14 @@ class Copies:
     @torch.no_grad()
     def take(self, params: Sequence[Tensor]) -> None:
         """Remember the parameters as they are now."""
+        self._claim(params)
+        if params:
+            torch._foreach_copy_(self._copies, self._params)
+
+    def _claim(self, params: Sequence[Tensor]) -> None:
         if not self._fits(params):
             self._copies = [torch.empty_like(p, requires_grad=False) for p in params]
         self._params = list(params)
-        if params:
-            torch._foreach_copy_(self._copies, self._params)
 
     def _fits(self, params: Sequence[Tensor]) -> bool:
         return len(params) == len(self._copies) and all(
@@ -153,6 +170,38 @@ class Copies:
             and p.stride() == c.stride()
             for p, c in zip(params, self._copies, strict=True)
         )
+
+    @torch.no_grad()
+    def leave(
+        self,
+        params: Sequence[Tensor],
+        tensors: Sequence[Tensor],
+        weights: Sequence[float],
+        t: float,
+    ) -> None:
+        """Remember the parameters, and move them: pᵢ ← pᵢ + t · wᵢ · tensorᵢ."""
+        if any(p.device.type != "cpu" for p in params):
+            self.take(params)
+            add_scaled(params, tensors, weights, t)
+            return
+        self._claim(params)
+        # parameter by parameter: what was just copied is still in the cache when it moves
+        for p, copy, d, w in zip(params, self._copies, tensors, weights, strict=True):
+            copy.copy_(p)
+            p.add_(d, alpha=t * w)
+
+    def go_on(
+        self, tensors: Sequence[Tensor], weights: Sequence[float], at: float, t: float
+    ) -> None:
+        """From pᵢ = copyᵢ + at · wᵢ · tensorᵢ to the place ``t``.
+
+        In float32 and better by the difference, one pass over memory less than from the copies;
+        in half precision, whose rounding would add up, from the copies.
+        """
+        if any(p.dtype in _LOW_PRECISION for p in self._params):
+            self.put_moved(tensors, weights, t)
+        else:
+            add_scaled(self._params, tensors, weights, t - at)
 
     @torch.no_grad()
     def put_back(self) -> None:

@@ -80,16 +80,42 @@ def momentum(
 
 
 def conjugate_like(
-    grads: Sequence[Tensor], memory: Sequence[Tensor], beta: float, ratios: Sequence[float]
-) -> Direction:
-    """PAL's conjugate-like direction dₜ = −gₜ + β dₜ₋₁ (1903.11991). Changes ``memory``.
+    grads: Sequence[Tensor],
+    memory: Sequence[Tensor],
+    beta: float,
+    ratios: Sequence[float],
+    norms_sq: list[float],
+) -> Direction | None:
+    """PAL's conjugate-like direction dₜ = −gₜ + β dₜ₋₁ (1903.11991).
 
-    ``memory`` holds (1−β) times the negated direction: with that scale the recursion is one
-    interpolation, a single pass over memory. It starts from zeros; the norm does not matter
-    where the direction is then normalized, as PAL does.
+    Changes ``memory`` and ``norms_sq``, unless the gradient is not finite: then returns None.
+
+    Args:
+        grads: gradient of each parameter.
+        memory: (1−β) times the negated previous direction, zeros at first. With that scale the
+            recursion is one interpolation, and PAL normalizes the direction anyway.
+        beta: share of the previous direction.
+        ratios: factor of each parameter, between 0 and 1.
+        norms_sq: squared norm of each tensor in ``memory``. Carried along by the same recursion,
+            which saves a pass over memory; rounding errors shrink by β² a step.
     """
+    dots, grads_sq = _params.dots_and_norms_sq(grads, memory)
+    if not all(map(math.isfinite, (*dots, *grads_sq))):
+        return None
     _params.lerp(memory, grads, 1.0 - beta)
-    return _along(grads, memory, ratios)
+    new = 1.0 - beta
+    norms_sq[:] = [
+        max(0.0, beta * beta * past + 2.0 * beta * new * dot + new * new * grad_sq)
+        for past, dot, grad_sq in zip(norms_sq, dots, grads_sq, strict=True)
+    ]
+    # ⟨g, β m + (1−β) g⟩ per tensor, from the products with the memory as it was before
+    falls = [beta * dot + new * grad_sq for dot, grad_sq in zip(dots, grads_sq, strict=True)]
+    return Direction(
+        tensors=list(memory),
+        weights=[-r for r in ratios],
+        norm=math.sqrt(math.fsum(r * r * n for r, n in zip(ratios, norms_sq, strict=True))),
+        slope0=-math.fsum(r * f for r, f in zip(ratios, falls, strict=True)),
+    )
 
 
 def _along(

@@ -129,7 +129,8 @@ class Line:
         self._value0 = value0
         self._copies = Copies() if copies is None else copies
         self._group = process_group
-        self._moved = False
+        self._place = 0.0
+        self._left = False
         self._untried = untried
 
     @property
@@ -148,8 +149,7 @@ class Line:
         return self._direction.slope0
 
     def __enter__(self) -> Line:
-        self._copies.take(self._params)
-        self._moved = False
+        self._place, self._left = 0.0, False  # nothing is copied before the first move
         return self
 
     def __exit__(
@@ -158,7 +158,7 @@ class Line:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if self._moved:
+        if self._left:
             self._copies.put_back()
 
     def value(self, t: float) -> float:
@@ -230,20 +230,21 @@ class Line:
 
     def commit(self, t: float) -> None:
         """End the visit at ``t`` instead of the start."""
-        if t == 0.0:
-            self._back()
+        if t != 0.0 and self._left:
+            tensors, weights = self._direction.tensors, self._direction.weights
+            self._copies.go_on(tensors, weights, self._place, t)
         else:
-            self._copies.put_moved(self._direction.tensors, self._direction.weights, t)
-        self._moved = False
+            self._move(t)
+        self._left = False
 
     def _move(self, t: float) -> None:
+        tensors, weights = self._direction.tensors, self._direction.weights
         if t == 0.0:
-            self._back()
+            if self._left:
+                self._copies.put_back()
+        elif self._left:
+            self._copies.put_moved(tensors, weights, t)
         else:
-            self._moved = True
-            self._copies.put_moved(self._direction.tensors, self._direction.weights, t)
-
-    def _back(self) -> None:
-        if self._moved:
-            self._copies.put_back()
-        self._moved = False
+            self._left = True  # first, so that an interrupted move is undone as well
+            self._copies.leave(self._params, tensors, weights, t)
+        self._place = t

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from surefoot import _reduce
+from surefoot import _params, _reduce
 from surefoot._closure import Closure
 from surefoot.directions import Direction, conjugate_like, steepest
 from surefoot.line import Line, QuietRoom
@@ -76,7 +76,10 @@ class EveryStepOptimizer(LineSearchOptimizer):
         beta: float = self._memory["direction_adaptation"]
         if beta > 0.0:
             buffers = [m.clone() for m in active.memory(self.state, "direction")]
-            return conjugate_like(active.grads, buffers, beta, active.ratios), buffers
+            norms_sq = [_params.norm_sq([b], [1.0]) for b in buffers]
+            found = conjugate_like(active.grads, buffers, beta, active.ratios, norms_sq)
+            assert found is not None  # the caller has seen that the gradient is finite
+            return found, buffers
         grads = active.grads
         backward_again = self._probes_run_backward or call.calls_backward
         if backward_again and _reduce.is_distributed(self._process_group):

@@ -47,12 +47,15 @@ class Active:
     grads: list[Tensor]
     ratios: list[float]
     """Each parameter's group ``lr`` over the largest one: how fast it moves on the line."""
+    places: list[tuple[dict[str, Any], int]]
+    """Each parameter's group, and its place there."""
 
-    def add(self, p: Tensor, grad: Tensor, lr: float, top: float) -> None:
-        """Append a parameter of a group with this ``lr``; ``top`` is the largest of them."""
-        self.params.append(p)
+    def add(self, group: dict[str, Any], place: int, grad: Tensor, top: float) -> None:
+        """Append a parameter of ``group``; ``top`` is the largest ``lr`` of all groups."""
+        self.params.append(group["params"][place])
         self.grads.append(grad)
-        self.ratios.append(_ratio(lr, top))
+        self.ratios.append(_ratio(group["lr"], top))
+        self.places.append((group, place))
 
     @property
     def ones(self) -> list[float]:
@@ -300,9 +303,9 @@ class LineSearchOptimizer(Optimizer):
 
     def _active(self) -> Active:
         top = self._top_lr()
-        active = Active([], [], [])
+        active = Active([], [], [], [])
         for group in self.param_groups:
-            for p in group["params"]:
+            for place, p in enumerate(group["params"]):
                 if p.grad is None:
                     continue
                 if p.grad.is_sparse:
@@ -312,7 +315,7 @@ class LineSearchOptimizer(Optimizer):
                     )
                 if p.is_complex():
                     raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
-                active.add(p, p.grad, group["lr"], top)
+                active.add(group, place, p.grad, top)
         return active
 
     def _top_lr(self) -> float:

@@ -289,11 +289,11 @@ class LABPAL(LineSearchOptimizer):
     def _keepers(self) -> Active:
         """The parameters that a direction is kept for, that direction in place of gradients."""
         top = self._top_lr()
-        active = Active([], [], [])
+        active = Active([], [], [], [])
         for group in self.param_groups:
-            for p in group["params"]:
+            for place, p in enumerate(group["params"]):
                 if "direction" in self.state.get(p, {}):
-                    active.add(p, self.state[p]["direction"], group["lr"], top)
+                    active.add(group, place, self.state[p]["direction"], top)
         return active
 
     def _measure(

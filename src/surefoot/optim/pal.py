@@ -130,6 +130,7 @@ class PAL(LineSearchOptimizer):
         with self._quiet_room() as room:
             loss, active = self._gradient(call)
             value0 = self._mean(loss)
+            before = self._norms_sq(active)
             direction = self._direction(active)
             if direction is None or not math.isfinite(value0):
                 return loss, rejected(value0)
@@ -141,7 +142,7 @@ class PAL(LineSearchOptimizer):
                     outcome = self._settle(found, direction)
                     line.commit(outcome.t)
             except BaseException:
-                self._forget(active)
+                self._forget(active, before)
                 raise
         self._decay(active.params, outcome.effective_lr)
         return loss, outcome
@@ -175,17 +176,35 @@ class PAL(LineSearchOptimizer):
         if beta == 0.0:
             direction = steepest(active.grads, active.ratios)
             return direction if math.isfinite(direction.norm) else None
-        if not active.is_finite:
-            return None  # before it could poison the memory
+        norms_sq = self._norms_sq(active)
         memory = active.memory(self.state, "direction")
-        return conjugate_like(active.grads, memory, beta, active.ratios)
+        found = conjugate_like(active.grads, memory, beta, active.ratios, norms_sq)
+        self._keep_norms_sq(active, norms_sq)
+        return found
 
-    def _forget(self, active: Active) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; see the base class for what cannot differ between groups."""
+        super().add_param_group(param_group)
+        added = self.param_groups[-1]
+        added["direction_norms_sq"] = [0.0] * len(added["params"])
+
+    def _norms_sq(self, active: Active) -> list[float]:
+        """Squared norms of the direction's tensors; they lie in the groups, one a parameter."""
+        return [group["direction_norms_sq"][place] for group, place in active.places]
+
+    def _keep_norms_sq(self, active: Active, norms_sq: list[float]) -> None:
+        for group in self.param_groups:  # new lists: a state_dict may still hold the old ones
+            group["direction_norms_sq"] = list(group["direction_norms_sq"])
+        for (group, place), norm_sq in zip(active.places, norms_sq, strict=True):
+            group["direction_norms_sq"][place] = norm_sq
+
+    def _forget(self, active: Active, norms_sq: list[float]) -> None:
         """Take the last gradient out of the memory again, after a step that did not happen."""
         beta: float = self._memory["direction_adaptation"]
         if beta > 0.0:
             # the inverse of the interpolation, exact up to rounding
             _params.lerp(active.memory(self.state, "direction"), active.grads, 1.0 - 1.0 / beta)
+            self._keep_norms_sq(active, norms_sq)
 
     def _search(self, loss: Tensor) -> ParabolicSearch:
         memory = self._memory
