@@ -70,8 +70,8 @@ def test_pal_step_by_step(beta: float, mu: float) -> None:
 
 @pytest.mark.parametrize("mode", ["sgd", "nsgd"])
 @pytest.mark.parametrize("beta", [0.0, 0.6])
-@pytest.mark.parametrize("m", [1, 2])
-def test_labpal_step_by_step(mode: str, beta: float, m: int) -> None:
+@pytest.mark.parametrize(("m", "stretch"), [(1, 1.0), (1, 1.2), (2, 1.0), (2, 1.1)])
+def test_labpal_step_by_step(mode: str, beta: float, m: int, stretch: float) -> None:
     """k = 3, n = 4, two untrusted updates, averages over two; μ = 0.1; decay over 60 calls."""
     model = net()
     optimizer = LABPAL(
@@ -87,6 +87,7 @@ def test_labpal_step_by_step(mode: str, beta: float, m: int) -> None:
         untrusted=2,
         total_steps=60,
         batch_growth=((0, m),),
+        stretch=stretch,
     )
     theta, v = flat(model), torch.zeros_like(flat(model))
     data = iter(batches(60))
@@ -101,6 +102,7 @@ def test_labpal_step_by_step(mode: str, beta: float, m: int) -> None:
         return batch
 
     rate, trusted, since = None, [], 0
+    stretched: list[float] = []
     for update in range(9):
         measure = rate is None or since >= 4 or (not trusted and update > 2)
         own = [feed() for _ in range(m)]
@@ -110,14 +112,20 @@ def test_labpal_step_by_step(mode: str, beta: float, m: int) -> None:
             # of the direction's own batches the last stands for all of them
             weighted = [(m, own[-1]), *((1, batch) for batch in fresh)]
             unit = -v / v.norm()
-            f0, f1, f2 = (
-                sum(w * float(loss_at(model, theta + s * unit, b)) for w, b in weighted) / (3 * m)
-                for s in (0.0, 0.05, 0.1)
-            )
-            curvature = (f0 - 2 * f1 + f2) / 0.05**2
-            slope = (4 * f1 - 3 * f0 - f2) / 0.1
-            measured = -slope / curvature / (1.0 if mode == "nsgd" else float(v.norm()))
-            assert curvature > 0 > slope
+            places = (0.0, 0.05, 0.1)
+            minima = []
+            for sample in (weighted, [(3 * m, own[-1])]):
+                f0, f1, f2 = (
+                    sum(w * loss_at(model, theta + s * unit, b).item() for w, b in sample) / (3 * m)
+                    for s in places
+                )
+                curvature = (f0 - 2 * f1 + f2) / 0.05**2
+                slope = (4 * f1 - 3 * f0 - f2) / 0.1
+                assert curvature > 0 > slope
+                minima.append(-slope / curvature)
+            length = min(max(minima), stretch * minima[0])
+            stretched.append(length / minima[0])
+            measured = length / (1.0 if mode == "nsgd" else float(v.norm()))
             since = 0
             if update > 2:
                 trusted = [*trusted, measured][-2:]
@@ -129,3 +137,4 @@ def test_labpal_step_by_step(mode: str, beta: float, m: int) -> None:
         since += 1
         assert torch.allclose(flat(model), theta, rtol=1e-7, atol=1e-9), update
         assert optimizer.param_groups[0]["effective_lr"] == pytest.approx(step, rel=1e-6)
+    assert (max(stretched) > 1.0) == (stretch > 1.0)

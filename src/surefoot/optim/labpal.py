@@ -58,14 +58,14 @@ class LABPAL(LineSearchOptimizer):
 
     with η or *s* measured, α = ``lr`` and *h* the horizon (1 without ``total_steps``).
 
-    The batches of a measurement are those of successive ``step`` calls, each seen once and none
-    kept: the weights wait until the last has been measured, then move along the direction.
+    Beyond the papers, the measured minimum is stretched by up to a factor of 2 where the batches
+    are noisy (``stretch``). The batches of a measurement are those of successive ``step`` calls,
+    each seen once and none kept: the weights wait until the last has been measured, then move.
 
     Args:
         params: the model (recommended), or parameters, or dicts of groups, as for ``torch.optim``.
         lr: α, multiple of the measured minimum. Torch's schedulers act on it. More than 2 walks
-            uphill on the measured loss and diverges where there is no noise; with noisy batches and
-            BatchNorm 3.6, which the released code amounts to, trains better.
+            uphill on the measured loss and diverges where there is no noise.
         mode: ``"nsgd"`` reuses the step length, ``"sgd"`` the learning rate.
         measuring_batches: k, mini-batches in a measurement.
         reuse: n, updates until the next measurement. None for the papers' 1000, or a thirtieth of
@@ -75,6 +75,11 @@ class LABPAL(LineSearchOptimizer):
         measuring_length: μ, distance of the farthest probe, in units of the weights.
         max_length: largest measured step, before α. In ``"sgd"`` mode also the largest update,
             in multiples of α, so that a sudden gradient cannot throw the weights away.
+        stretch: how many times the minimum of the large batch a measurement may be, where the
+            minimum of the direction's own batch lies farther; 1 for the papers' rule. Along a
+            gradient that is mostly noise the large batch's minimum is short, because it rises
+            where the one batch still falls; but the noise of many steps averages out, and the
+            longer step trains better. Without noise the two agree and nothing is stretched.
         momentum: β of a heavy-ball buffer that takes the gradient's place as direction.
         weight_decay: decoupled, per unit of the effective learning rate.
         batch_growth: pairs (start, factor): from ``start`` on, an update averages ``factor`` times
@@ -113,6 +118,7 @@ class LABPAL(LineSearchOptimizer):
         fit: Literal["parabola", "released"] = "parabola",
         measuring_length: float = 0.1,
         max_length: float = 3.16,
+        stretch: float = 2.0,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         batch_growth: Sequence[tuple[float, int]] = (),
@@ -143,6 +149,7 @@ class LABPAL(LineSearchOptimizer):
         check_count("untrusted", untrusted, at_least=0)
         check_number("measuring_length", measuring_length, at_least=0.0, above=True)
         check_number("max_length", max_length, at_least=0.0, above=True)
+        check_number("stretch", stretch, at_least=1.0)
         check_share("momentum", momentum)
         noise = 1.0
         if dataset_size is not None and batch_size is not None:
@@ -156,6 +163,7 @@ class LABPAL(LineSearchOptimizer):
             "fit": fit,
             "measuring_length": measuring_length,
             "max_length": max_length,
+            "stretch": stretch,
             # not "momentum": torch's OneCycleLR and CyclicLR would switch it on unasked
             "heavy_ball": momentum,
             "batch_growth": _check_growth(batch_growth, total_steps),
@@ -185,6 +193,7 @@ class LABPAL(LineSearchOptimizer):
             "measuring": False,
             "measured": 0,  # batches in the sums below
             "value_sums": [0.0, 0.0, 0.0],  # losses at 0 and at the two probes
+            "own_values": [0.0, 0.0, 0.0],  # the same of the direction's own batch
             "rate": None,  # what is reused: a learning rate ("sgd") or a length ("nsgd")
             "recent": [],  # trusted measurements, the latest last
         }
@@ -313,6 +322,8 @@ class LABPAL(LineSearchOptimizer):
             values = [value0, *(line.value(length) for length in search.lengths)]
         memory["checked"] = True
         sums = memory["value_sums"]
+        if memory["measured"] == 0:
+            memory["own_values"] = values
         memory["value_sums"] = [s + weight * v for s, v in zip(sums, values, strict=True)]
         memory["measured"] += weight
         memory["gathered"] = memory["batches_per_update"]
@@ -335,9 +346,11 @@ class LABPAL(LineSearchOptimizer):
         """Fit the parabola to the mean losses, keep what it says, move."""
         memory = self._memory
         means = [s / memory["measured"] for s in memory["value_sums"]]
-        places = (0.0, *search.lengths)
-        found = search(_MeanLine(dict(zip(places, means, strict=True))))
-        self._learn(found, direction)
+        found, own = (
+            search(_MeanLine(dict(zip((0.0, *search.lengths), values, strict=True))))
+            for values in (means, memory["own_values"])
+        )
+        self._learn(found, own, direction)
         if memory["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
@@ -347,13 +360,23 @@ class LABPAL(LineSearchOptimizer):
         moved = self._move(params, direction, found.status, found.value0)
         return dataclasses.replace(moved, slope0=found.slope0, parabola=found.parabola)
 
-    def _learn(self, found: StepOutcome, direction: Direction) -> None:
+    def _stretched(self, found: StepOutcome, own: StepOutcome) -> float:
+        """The length that counts: the minimum, or up to ``stretch`` times it where there is noise.
+
+        Not in the papers; ``stretch=1`` leaves it off.
+        """
+        limit: float = self._memory["stretch"]
+        if own.status is Status.NOT_CONVEX:
+            return limit * found.length  # the own batch falls as far as was seen
+        return min(max(found.length, own.length), limit * found.length)
+
+    def _learn(self, found: StepOutcome, own: StepOutcome, direction: Direction) -> None:
         """Take a measurement into what is reused."""
         memory = self._memory
         memory["since_measurement"] = 0
         per_length = 1.0 if memory["mode"] == "nsgd" else 1.0 / direction.norm
         if found.status in (Status.MINIMUM, Status.CAPPED):
-            rate = found.length * per_length
+            rate = self._stretched(found, own) * per_length
             if memory["updates"] > memory["untrusted"] or memory["untrusted"] == 0:
                 memory["recent"] = [*memory["recent"], rate][-memory["average_over"] :]
                 rate = math.fsum(memory["recent"]) / len(memory["recent"])
