@@ -158,10 +158,15 @@ def test_intervals_follow_the_length_of_the_run() -> None:
 
 def test_noise_stretches_the_minimum_and_its_absence_does_not() -> None:
     """Own batch: curvature 1. Mean of both: curvature 2.5, so its minimum lies 2.5 times nearer."""
-    for stretch, curvatures, rate in [
-        (2.0, (1.0, 4.0), 0.8), (9.0, (1.0, 4.0), 1.0), (1.0, (1.0, 4.0), 0.4), (2.0, (4.0, 4.0), 0.25),
-        (2.0, (4.0, 1.0), 0.4), (2.0, (-1.0, 6.0), 0.8),
-    ]:  # fmt: skip
+    cases = [
+        (2.0, (1.0, 4.0), 0.8),
+        (9.0, (1.0, 4.0), 1.0),
+        (1.0, (1.0, 4.0), 0.4),
+        (2.0, (4.0, 4.0), 0.25),
+        (2.0, (4.0, 1.0), 0.4),
+        (2.0, (-1.0, 6.0), 0.8),
+    ]
+    for stretch, curvatures, rate in cases:
         p = nn.Parameter(torch.tensor([0.0], dtype=torch.float64))
         optimizer = LABPAL([p], mode="sgd", measuring_batches=2, stretch=stretch, max_length=99.0)
         for curvature in curvatures:
