@@ -295,6 +295,11 @@ class LineSearchOptimizer(Optimizer):
     def _gradient(self, call: Closure) -> tuple[Tensor, Active]:
         """Forward and backward at the present weights."""
         loss = call.gradient()
+        if call.calls_backward and _reduce.is_distributed(self._process_group):
+            # with gradient_as_bucket_view a backward pass in a probe writes into these very tensors
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad = None if p.grad is None else p.grad.clone()
         active = self._active()
         if self._grad_scaler is not None:
             self._grad_scaler.unscale_(self)
