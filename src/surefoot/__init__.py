@@ -1,6 +1,7 @@
 """surefoot: learning rates you measure instead of guess, for PyTorch."""
 
 from surefoot.line import NotRepeatableError
+from surefoot.lr_range import RangeCurve, Suggestion, cyclic, one_cycle, range_test
 from surefoot.optim import (
     GOLS,
     LABPAL,
@@ -29,7 +30,12 @@ __all__ = [
     "LineSearchOptimizer",
     "NotRepeatableError",
     "Parabola",
+    "RangeCurve",
     "Status",
     "StepOutcome",
+    "Suggestion",
+    "cyclic",
     "noise_factor",
+    "one_cycle",
+    "range_test",
 ]
