@@ -15,6 +15,7 @@ from surefoot.optim import (
 )
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.parabola import Parabola
+from surefoot.shape import LineSample, sample_line
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "Cost",
     "ExactLineSearch",
     "FullBatchPAL",
+    "LineSample",
     "LineSearchOptimizer",
     "NotRepeatableError",
     "Parabola",
@@ -38,4 +40,5 @@ __all__ = [
     "noise_factor",
     "one_cycle",
     "range_test",
+    "sample_line",
 ]

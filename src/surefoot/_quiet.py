@@ -41,6 +41,16 @@ class RngState:
         for device, state in self._accelerators.items():
             torch.get_device_module(device).set_rng_state(state, *_index(device))
 
+    def to_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors by device name, which any checkpoint keeps."""
+        return {"cpu": self._cpu, **{str(d): state for d, state in self._accelerators.items()}}
+
+    @classmethod
+    def from_dict(cls, states: dict[str, torch.Tensor]) -> RngState:
+        """Back from :meth:`to_dict`."""
+        others = {torch.device(name): s for name, s in states.items() if name != "cpu"}
+        return cls(states["cpu"], others)
+
 
 def _index(device: torch.device) -> tuple[torch.device, ...]:
     """MPS has one generator and no device argument."""

@@ -1,1 +1,52 @@
-"""shape"""
+"""Line analysis: what the loss looks like along a line, and what the methods would do there."""
+
+from surefoot.shape._walk import SampleProgress
+from surefoot.shape.headings import between, gradient_direction, next_update, random_direction
+from surefoot.shape.line_sample import LineMinimum, LineSample
+from surefoot.shape.measure import (
+    BatchSizeEffect,
+    Proportionality,
+    SampledLine,
+    StepOnLine,
+    batch_size_effect,
+    convex_share,
+    fit_errors,
+    is_convex,
+    own_minimum,
+    proportionality,
+    shape_distance,
+    steps_on_line,
+    successive_distances,
+    tuned_rate,
+)
+from surefoot.shape.record import LineRecords
+from surefoot.shape.run import sample_run
+from surefoot.shape.sample import default_lengths, sample_line
+
+__all__ = [
+    "BatchSizeEffect",
+    "LineMinimum",
+    "LineRecords",
+    "LineSample",
+    "Proportionality",
+    "SampleProgress",
+    "SampledLine",
+    "StepOnLine",
+    "batch_size_effect",
+    "between",
+    "convex_share",
+    "default_lengths",
+    "fit_errors",
+    "gradient_direction",
+    "is_convex",
+    "next_update",
+    "own_minimum",
+    "proportionality",
+    "random_direction",
+    "sample_line",
+    "sample_run",
+    "shape_distance",
+    "steps_on_line",
+    "successive_distances",
+    "tuned_rate",
+]

@@ -1,0 +1,81 @@
+"""One batch's losses at one place, and what makes sure that it is the same batch each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["BatchLoss", "LossFn", "fingerprint"]
+
+LossFn = Callable[[Any, Any], Tensor]
+
+
+class BatchLoss:
+    """``loss_fn(model(inputs), targets)`` of a batch: the samples' losses, or their mean."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
+        self.model = model
+        self._loss_fn = loss_fn
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        if not self.params:
+            raise ValueError("the model has no parameter that requires a gradient")
+        self._device = self.params[0].device
+
+    def prepare(self, batch: Any) -> Any:
+        """The batch on the model's device."""
+        if not (isinstance(batch, (list, tuple)) and len(batch) == 2):
+            raise TypeError(
+                "batches must be pairs (inputs, targets), got "
+                + (
+                    f"{len(batch)} entries"
+                    if isinstance(batch, (list, tuple))
+                    else repr(type(batch))
+                )
+            )
+        return _to(batch[0], self._device), _to(batch[1], self._device)
+
+    def __call__(self, batch: Any) -> Tensor:
+        """The loss of a prepared batch: one number, or one per sample."""
+        inputs, targets = batch
+        loss = self._loss_fn(self.model(inputs), targets)
+        if not isinstance(loss, Tensor) or loss.ndim > 1 or loss.numel() == 0:
+            came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise TypeError(f"loss_fn must return the mean loss or one loss per sample, got {came}")
+        return loss
+
+
+def size_of(batch: Any) -> int:
+    """Samples in a prepared batch."""
+    for part in (batch[1], batch[0]):
+        if isinstance(part, Tensor) and part.ndim > 0:
+            return len(part)
+    return 1
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: _to(v, device) for key, v in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(_to(v, device) for v in value)
+    return value
+
+
+def fingerprint(batch: Any) -> tuple[Any, ...]:
+    """Something that differs, as a rule, where two batches differ."""
+    if isinstance(batch, Tensor):
+        numbers = batch.detach().double()
+        weights = torch.linspace(
+            1.0, 2.0, numbers.numel(), dtype=torch.float64, device=numbers.device
+        )
+        # weighted by position, so that a batch in another order is another batch
+        return (tuple(batch.shape), float(torch.dot(numbers.flatten(), weights)))
+    if isinstance(batch, Mapping):
+        return tuple(fingerprint(v) for v in batch.values())
+    if isinstance(batch, (list, tuple)):
+        return tuple(fingerprint(v) for v in batch)
+    return (repr(batch),)

@@ -1,0 +1,167 @@
+"""Lines to and from disk: one strict JSON object a line, appended as they are sampled."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surefoot.shape.line_sample import LineSample
+
+__all__ = ["LineRecords"]
+
+_SCHEMA = 1
+_FIELDS = (
+    *("lengths", "batch_losses", "batch_sizes", "direction_norm", "kind", "slope0"),
+    *("own_losses", "batch_slopes", "step", "info"),
+)
+
+
+class LineRecords:
+    """A file of lines: append while sampling, read later, cut off where a resumed run begins.
+
+    Every sample's losses, where they were kept, go into a folder beside the file, one tensor a
+    line. Nothing is pickled; a last line that a crash cut short is ignored by the reader and
+    removed by the next append.
+
+    Args:
+        path: of the file, usually ``lines.jsonl``; made on the first append, folders as well.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> records = LineRecords(Path(folder.name) / "lines.jsonl")
+        >>> records.append(LineSample((0.0, 1.0), ((2.0, 1.0),), (8,), step=3))
+        >>> [line.losses for line in records.read()], records.last_step
+        ([(2.0, 1.0)], 3)
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def append(self, sample: LineSample) -> None:
+        """Write a line; it is on disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._drop_broken_end()
+        content = {name: _encode(getattr(sample, name)) for name in _FIELDS}
+        if sample.sample_losses is not None:
+            content["samples"] = self._write_samples(sample)
+        text = json.dumps({"record": "line", "schema": _SCHEMA, **content}, allow_nan=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def __iter__(self) -> Iterator[LineSample]:
+        """The lines, one at a time.
+
+        Raises:
+            ValueError: if an entry other than a broken last one is no line of a known schema.
+        """
+        for number, text in self._complete():
+            yield self._decode(number, text)
+
+    def read(self) -> list[LineSample]:
+        """All lines."""
+        return list(self)
+
+    @property
+    def last_step(self) -> int | None:
+        """The ``step`` of the last line; None where there is none."""
+        step: int | None = None
+        for number, text in self._complete():
+            step = self._entry(number, text)["step"]
+        return step
+
+    def cut(self, step: int) -> int:
+        """Remove all lines from ``step`` on, as a run that resumes there will write them again.
+
+        Returns:
+            How many lines were removed.
+        """
+        keep, removed = [], 0
+        for number, text in self._complete():
+            of_line = self._entry(number, text)["step"]
+            if of_line is not None and of_line >= step:
+                removed += 1
+            else:
+                keep.append(text)
+        if self.path.exists():
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(text + "\n" for text in keep), encoding="utf-8")
+            os.replace(temporary, self.path)
+        return removed
+
+    def _complete(self) -> Iterator[tuple[int, str]]:
+        """Numbered entries that end with a newline: only what was written to the end."""
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8") as file:
+            for number, text in enumerate(file, start=1):
+                if text.endswith("\n"):
+                    yield number, text.rstrip("\n")
+
+    def _drop_broken_end(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole != len(content):
+                file.truncate(whole)
+
+    def _entry(self, number: int, text: str) -> dict[str, Any]:
+        """An entry as it was written."""
+        try:
+            content: dict[str, Any] = json.loads(text)
+            if content.pop("record") != "line" or content.pop("schema") != _SCHEMA:
+                raise ValueError("another kind of record")
+            if missing := set(_FIELDS) - set(content):
+                raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{self.path}, line {number} is no sampled line: {error}") from error
+        return content
+
+    def _decode(self, number: int, text: str) -> LineSample:
+        content = self._entry(number, text)
+        fields = {name: _decode(content[name]) for name in _FIELDS if name != "info"}
+        if "samples" in content:
+            path = self.path.parent / content["samples"]
+            fields["sample_losses"] = torch.load(path, weights_only=True)
+        return LineSample(**fields, info=content["info"])
+
+    def _write_samples(self, sample: LineSample) -> str:
+        folder = self.path.parent / f"{self.path.stem}-samples"
+        folder.mkdir(exist_ok=True)
+        number = sample.step if sample.step is not None else sum(1 for _ in self._complete())
+        target = folder / f"{number:08d}.pt"
+        temporary = target.with_suffix(".tmp")
+        torch.save(sample.sample_losses, temporary)
+        os.replace(temporary, target)
+        return f"{folder.name}/{target.name}"
+
+
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def _encode(value: Any) -> Any:
+    """Strict JSON knows no NaN: it travels as a word."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_encode(v) for v in value]
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, list):
+        return tuple(_decode(v) for v in value)
+    return value

@@ -1,0 +1,150 @@
+"""Lines along a whole training: sample every n-th step, write as it goes, resume after a crash."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from surefoot._quiet import RngState, devices_of
+from surefoot.shape._evaluate import BatchLoss, LossFn
+from surefoot.shape.headings import gradient_direction, next_update
+from surefoot.shape.line_sample import LineSample
+from surefoot.shape.record import LineRecords
+from surefoot.shape.sample import sample_line
+
+__all__ = ["sample_run"]
+
+
+def sample_run(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss_fn: LossFn,
+    batch_at: Callable[[int], Any],
+    batches: Iterable[Any],
+    *,
+    steps: int,
+    folder: str | Path,
+    every: int = 1,
+    along: Literal["gradient", "update"] = "gradient",
+    lengths: Iterable[float] | None = None,
+    checkpoint_every: int | None = None,
+    scheduler: LRScheduler | None = None,
+    on_line: Callable[[LineSample], None] | None = None,
+    **options: Any,
+) -> LineRecords:
+    """Train, and sample the line of every n-th step before that step is made.
+
+    Called again with the same arguments after it was killed, it goes on from its last checkpoint
+    and ends with the same records, to the bit, as if it had never stopped.
+
+    Args:
+        model: in training mode.
+        optimizer: of ``model``; its ``step`` is called with a closure.
+        loss_fn: ``loss_fn(model(inputs), targets)``, the mean or one loss per sample.
+        batch_at: the batch of a step, counted from 0; always the same for the same step.
+        batches: all the data, see :func:`~surefoot.sample_line`.
+        steps: of the run.
+        folder: for ``lines.jsonl`` and ``checkpoint.pt``.
+        every: a line before every ``every``-th step, the first one included.
+        along: the batch's negated gradient, or the optimizer's next update.
+        lengths: as in :func:`~surefoot.sample_line`.
+        checkpoint_every: steps between two checkpoints; None for one after each line.
+        scheduler: a step of it follows each of the optimizer's.
+        on_line: called with each line.
+        options: further arguments of :func:`~surefoot.sample_line`.
+
+    Returns:
+        The records of all lines of the run.
+    """
+    if every < 1 or steps < 1:
+        raise ValueError("every and steps must be 1 or more")
+    records = LineRecords(Path(folder) / "lines.jsonl")
+    run = _Run(model, optimizer, scheduler, Path(folder) / "checkpoint.pt")
+    start = run.load()
+    records.cut(start)
+    evaluate = BatchLoss(model, loss_fn)
+    grid = None if lengths is None else list(lengths)
+    for step in range(start, steps):
+        batch = batch_at(step)
+        due = step % every == 0
+        if due:
+            if along == "gradient":
+                direction = gradient_direction(model, loss_fn, batch)
+            else:
+                direction = next_update(model, loss_fn, batch, optimizer)
+            sample = sample_line(
+                model,
+                loss_fn,
+                batches,
+                direction=direction,
+                lengths=grid,
+                own_batch=batch,
+                kind=along,
+                step=step,
+                info={"rates": [float(group["lr"]) for group in optimizer.param_groups]},
+                **options,
+            )
+            records.append(sample)
+            if on_line is not None:
+                on_line(sample)
+        _train(evaluate, optimizer, batch)
+        if scheduler is not None:
+            scheduler.step()
+        if due if checkpoint_every is None else (step + 1) % checkpoint_every == 0:
+            run.save(step + 1)
+    run.save(steps)
+    return records
+
+
+def _train(evaluate: BatchLoss, optimizer: Optimizer, batch: Any) -> None:
+    prepared = evaluate.prepare(batch)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = evaluate(prepared).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+
+
+class _Run:
+    """Everything that a training run is made of, to and from one file."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler | None, path: Path
+    ) -> None:
+        self._parts: dict[str, Any] = {
+            "model": model,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+        }
+        self._devices = devices_of(model.parameters())
+        self._path = path
+
+    def save(self, step: int) -> None:
+        """Write the state after ``step`` steps; the file is always a whole one."""
+        state = {name: part.state_dict() for name, part in self._parts.items() if part is not None}
+        random = RngState.capture(self._devices).to_dict()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".tmp")
+        torch.save({"step": step, "random": random, **state}, temporary)
+        os.replace(temporary, self._path)
+
+    def load(self) -> int:
+        """Read the state, if there is one; the number of steps made."""
+        if not self._path.exists():
+            return 0
+        state = torch.load(self._path, weights_only=True, map_location="cpu")
+        for name, part in self._parts.items():
+            if part is not None:
+                part.load_state_dict(state[name])
+        RngState.from_dict(state["random"]).restore()
+        return int(state["step"])

@@ -1,0 +1,171 @@
+"""Sample the loss along a line: one batch, many, or all the data, and leave no trace."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.directions import Direction
+from surefoot.shape._evaluate import BatchLoss, LossFn
+from surefoot.shape._gather import agree_on_direction, gather_rows
+from surefoot.shape._walk import SampleProgress, Walk
+from surefoot.shape.headings import gradient_direction, untouched
+from surefoot.shape.line_sample import LineSample
+
+__all__ = ["SampleProgress", "default_lengths", "sample_line"]
+
+Order = Literal["auto", "batches", "places"]
+
+
+def default_lengths(count: int = 41, reach: float = 0.5) -> tuple[float, ...]:
+    """Equally spaced distances from ``-reach`` to ``reach``, 0 among them; 0.5 as in 2103.17132."""
+    half = count // 2
+    return tuple(reach * i / half for i in range(-half, half + 1))
+
+
+def sample_line(
+    model: nn.Module,
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    *,
+    direction: Direction | None = None,
+    lengths: Iterable[float] | None = None,
+    own_batch: Any = None,
+    slopes: bool = False,
+    keep_samples: bool = False,
+    order: Order = "auto",
+    on_progress: Callable[[SampleProgress], None] | None = None,
+    process_group: Any = None,
+    kind: str | None = None,
+    step: int | None = None,
+    info: dict[str, Any] | None = None,
+) -> LineSample:
+    r"""Measure :math:`s \mapsto L(\theta + s\, d / \lVert d \rVert)` on a grid, batch by batch.
+
+    Every batch sees the same random numbers and the same buffers at every place, so that dropout
+    and BatchNorm do not turn a line into noise. Weights, buffers, gradients and the random state
+    are as before afterwards, to the bit, on an exception as well.
+
+    Args:
+        model: in the mode that its loss is wanted in; nothing is switched.
+        loss_fn: ``loss_fn(model(inputs), targets)``: the mean over the batch, or one loss per
+            sample (``reduction="none"``).
+        batches: pairs of inputs and targets; a list, a DataLoader, any iterable. All of them are
+            the full batch. No more than one is held at a time, beyond what ``batches`` holds.
+        direction: over the model's trainable parameters, in their order; see
+            :func:`~surefoot.shape.gradient_direction`, :func:`~surefoot.shape.next_update`,
+            :func:`~surefoot.shape.random_direction`, :func:`~surefoot.shape.between`. None for the
+            negated gradient of the first batch.
+        lengths: distances from the start at which to measure, in any order; 0 is added. None for
+            41 places from −0.5 to 0.5.
+        own_batch: the batch that defined ``direction``, to be measured along its own line as well.
+            Where ``direction`` is None it is the first one.
+        slopes: measure derivatives along the line, too; three times the cost.
+        keep_samples: keep every sample's loss; ``loss_fn`` must return them.
+        order: ``"batches"`` reads the data once and moves the weights for every batch and place;
+            ``"places"`` moves the weights once a place and reads the data for each. ``"auto"``
+            takes the latter for lists and tuples, whose reading costs nothing. Both measure the
+            same numbers.
+        on_progress: called with a :class:`SampleProgress` after each batch at each place.
+        process_group: processes that share the data, each with batches of its own; all get the
+            whole sample. None for torch's default group, if there is one.
+        kind, step, info: kept in the sample.
+
+    Returns:
+        The sample: ask it with ``.parabola()``, ``.exact_minimum()``, ``.plot()``.
+
+    Raises:
+        ValueError: for a grid without places, a direction of length zero or of other shapes, no
+            batches, or data that change between passes.
+        NotRepeatableError: if the loss of a batch is not the same when it is evaluated again.
+
+    Example:
+        >>> import torch, surefoot
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(60, 3)
+        >>> y = x @ torch.tensor([[1.0], [-2.0], [0.5]])
+        >>> model = torch.nn.Linear(3, 1)
+        >>> batches = list(zip(x.split(20), y.split(20)))
+        >>> sample = surefoot.sample_line(model, torch.nn.functional.mse_loss, batches)
+        >>> len(sample.lengths), len(sample.batch_losses), sample.kind
+        (41, 3, 'gradient')
+        >>> sample.parabola().curvature > 0
+        True
+
+    References: Mutschler and Zell, "Empirically explaining SGD from a line search perspective",
+    2103.17132.
+
+    *When it fails*: data that are augmented anew at every reading make another line at every
+    place with ``order="places"`` (noticed, and refused); read them once, or fix them.
+    """
+    places = _check_lengths(default_lengths() if lengths is None else lengths)
+    by_place = order == "places" or (order == "auto" and isinstance(batches, (list, tuple)))
+    if by_place and isinstance(batches, Iterator):
+        raise ValueError("an iterator can be read only once: order='batches', or pass a list")
+    evaluate = BatchLoss(model, loss_fn)
+    with untouched(model), torch.no_grad():
+        if direction is None:
+            first, batches = _peek(batches, by_place)
+            direction, kind = gradient_direction(model, loss_fn, first), kind or "gradient"
+            first_is_own = True
+        else:
+            first_is_own = False
+        direction = agree_on_direction(direction, process_group)
+        _check_direction(direction, evaluate.params)
+        unit = direction.unit()
+        with Walk(evaluate, unit, places, slopes, keep_samples, on_progress) as walk:
+            rows = walk.by_places(batches) if by_place else walk.by_batches(batches)
+            own = None if own_batch is None else walk.row(own_batch)
+    rows, own = gather_rows(rows, own, process_group)
+    own = rows[0] if first_is_own else own
+    return LineSample(
+        lengths=places,
+        batch_losses=tuple(tuple(row.losses) for row in rows),
+        batch_sizes=tuple(row.size for row in rows),
+        direction_norm=direction.norm,
+        kind=kind or "given",
+        slope0=unit.slope0,
+        own_losses=None if own is None else tuple(own.losses),
+        batch_slopes=tuple(tuple(row.slopes) for row in rows) if slopes else None,
+        sample_losses=torch.cat([row.samples for row in rows]) if keep_samples else None,
+        step=step,
+        info=dict(info or {}),
+    )
+
+
+def _peek(batches: Iterable[Any], again: bool) -> tuple[Any, Iterable[Any]]:
+    """The first batch, and batches that still begin with it."""
+    reader = iter(batches)
+    try:
+        first = next(reader)
+    except StopIteration:
+        raise ValueError("there are no batches to measure on") from None
+    return first, batches if again else itertools.chain([first], reader)
+
+
+def _check_lengths(lengths: Iterable[float]) -> tuple[float, ...]:
+    """The grid in order, with 0 in it."""
+    given = [float(s) for s in lengths]
+    if not given:
+        raise ValueError("the grid has no places: pass at least one length")
+    if not all(map(math.isfinite, given)):
+        raise ValueError(
+            f"lengths must be finite, got {[s for s in given if not math.isfinite(s)]}"
+        )
+    return tuple(sorted({*given, 0.0}))
+
+
+def _check_direction(direction: Direction, params: Sequence[Tensor]) -> None:
+    shapes = [tuple(t.shape) for t in direction.tensors]
+    if shapes != [tuple(p.shape) for p in params]:
+        raise ValueError(
+            "the direction does not fit the model: one tensor for each trainable parameter, of its "
+            f"shape and in their order; got {len(shapes)} for {len(params)} parameters"
+        )
+    if not direction.is_usable:
+        raise ValueError(f"the direction has length {direction.norm}: there is no line along it")
