@@ -3,8 +3,8 @@
     python benchmarks/range_test.py --images data/cifar10 [--rounds 9] [--validation]
 
 Each round runs every finder once, in rotating order, from the same weights on the same batches;
-the table gives the median time relative to torch-lr-finder's in the same round, and the rate each
-suggests. Finders that are not installed are left out (`pip install torch-lr-finder fastai
+the table gives the median processor time relative to torch-lr-finder's in the same round, and the
+rate each suggests. Finders that are not installed are left out (`pip install torch-lr-finder fastai
 lightning`, best in an environment of their own). With --validation every finder that can, also
 evaluates the 10,000 test images: torch-lr-finder at every iteration, surefoot with its defaults
 (every 5th iteration, a fifth of the images) and, as the reference for its suggestion, in full.
@@ -34,7 +34,7 @@ from surefoot_lab.models import cifar_resnet
 
 START, END, ITERATIONS = 1e-5, 10.0, 100
 LOSS = nn.CrossEntropyLoss()
-Answer = tuple[float, str]  # seconds, and what it suggests
+Answer = tuple[float, str]  # processor seconds, and what it suggests
 
 
 class Images(Dataset):
@@ -55,11 +55,13 @@ class Images(Dataset):
 
 
 def timed(run: Callable[[], str]) -> Answer:
-    """Seconds and answer of a run that may print, draw a bar or warn: none of it is shown."""
-    began = time.perf_counter()
+    """Processor seconds and answer of a run; what it prints, draws or warns is not shown."""
+    # of this process alone: on a machine that does other things as well, the clock on the wall
+    # scatters by far more than the finders differ
+    began = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         answer = run()
-    return time.perf_counter() - began, answer
+    return time.process_time() - began, answer
 
 
 class Bench:
@@ -75,6 +77,7 @@ class Bench:
         self.net(next(iter(self.train))[0])
 
     def fresh(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """A copy of the net and its optimizer, the same each time."""
         torch.manual_seed(1)
         net = copy.deepcopy(self.net).train()
         return net, torch.optim.SGD(net.parameters(), lr=START, momentum=0.9, weight_decay=5e-4)
@@ -93,12 +96,15 @@ class Bench:
         return ""
 
     def surefoot(self) -> str:
+        """Without a validation set."""
         return answer_of(self._surefoot())
 
     def surefoot_validated(self) -> str:
+        """With its defaults: every 5th iteration, a fifth of the images."""
         return answer_of(self._surefoot(val_loader=self.test))
 
     def surefoot_fully_validated(self) -> str:
+        """Every iteration, all images: the reference."""
         return answer_of(self._surefoot(val_loader=self.test, val_every=1, val_share=1.0))
 
     def _surefoot(self, **options: object) -> RangeCurve:
@@ -117,6 +123,7 @@ class Bench:
         )
 
     def torch_lr_finder(self, val_loader: DataLoader | None = None) -> str:
+        """Its range test, reset and suggestion."""
         from torch_lr_finder import LRFinder
 
         net, optimizer = self.fresh()
@@ -135,12 +142,14 @@ class Bench:
         return f"{rate:.2g}"
 
     def torch_lr_finder_validated(self) -> str:
+        """With all images at every iteration; it knows no other way."""
         return self.torch_lr_finder(self.test)
 
     def fastai(self) -> str:
-        from fastai.learner import Learner
+        """Its Learner.lr_find."""
         from fastai.callback import schedule
         from fastai.data.core import DataLoaders
+        from fastai.learner import Learner
         from fastai.optimizer import OptimWrapper
 
         net, _ = self.fresh()
@@ -163,6 +172,7 @@ class Bench:
         return f"{found.valley:.2g} (valley), {found.steep:.2g} (steep)"
 
     def lightning(self) -> str:
+        """Its Tuner.lr_find, which saves and loads a checkpoint on disk."""
         import logging
 
         import lightning
@@ -262,7 +272,9 @@ def report(times: dict[str, list[Answer]]) -> None:
         f"{ITERATIONS} iterations from {START:g} to {END:g}, {len(base)} rounds in turns, one "
         f"thread, torch {torch.__version__}, {platform.processor() or platform.machine()}\n"
     )
-    print("| finder | relative time: median (least to most) | seconds, median | suggests |")
+    print(
+        "| finder | relative time: median (least to most) | processor seconds, median | suggests |"
+    )
     print("|---|---|---|---|")
     for name, answers in times.items():
         ratios = sorted(s / b for (s, _), b in zip(answers, base, strict=True))

@@ -200,7 +200,7 @@ def consensus(curve: RangeCurve) -> Suggestion:
     The three look at different parts of the curve, so one that is misled is outvoted. The factors
     bring them to the same scale, that of the best maximum for a 1cycle schedule (measured: the
     comparison of all rules is in the documentation). Where a rule has no answer, the geometric
-    mean of the other two is taken. A constant rate should be lower: :func:`valley` is.
+    mean of the other two is taken. A constant rate should be lower, a third of it or less.
     """
     answers = [
         (rule(curve), factor)
