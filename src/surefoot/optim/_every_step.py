@@ -50,7 +50,7 @@ class EveryStepOptimizer(LineSearchOptimizer):
             value0 = self._mean(loss)
             if not (math.isfinite(value0) and active.is_finite):
                 return loss, rejected(value0)
-            direction, buffers = self._direction(active, call)
+            direction, buffers = self._direction(active)
             if not direction.is_usable:
                 return loss, StepOutcome(0.0, 0.0, Status.FLAT, value0)
             visit = Visit(call, room, loss, active, direction)
@@ -71,7 +71,7 @@ class EveryStepOptimizer(LineSearchOptimizer):
     def _before_leaving(self, line: Line, outcome: StepOutcome, visit: Visit) -> None:
         """Look around once more, before the move is final."""
 
-    def _direction(self, active: Active, call: Closure) -> tuple[Direction, list[Tensor]]:
+    def _direction(self, active: Active) -> tuple[Direction, list[Tensor]]:
         """The direction, and what its memory will be once the step has happened."""
         beta: float = self._memory["direction_adaptation"]
         if beta > 0.0:
@@ -81,8 +81,7 @@ class EveryStepOptimizer(LineSearchOptimizer):
             assert found is not None  # the caller has seen that the gradient is finite
             return found, buffers
         grads = active.grads
-        backward_again = self._probes_run_backward or call.calls_backward
-        if backward_again and _reduce.is_distributed(self._process_group):
+        if self._probes_run_backward and _reduce.is_distributed(self._process_group):
             # with gradient_as_bucket_view the next backward pass writes into these very tensors
             grads = [g.clone() for g in grads]
         return steepest(grads, active.ratios), []
