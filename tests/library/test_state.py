@@ -79,7 +79,7 @@ def plain(optimizer: LineSearchOptimizer) -> list[dict[str, Any]]:
 SCRIPT = """
 import sys, torch
 sys.path.insert(0, sys.argv[1])
-from test_resume import MAKERS, noisy, run
+from test_state import MAKERS, noisy, run
 name, checkpoint, result, threads = sys.argv[2:]
 torch.set_num_threads(int(threads))  # as many as its parent: reductions depend on it
 saved = torch.load(checkpoint, weights_only=True)
