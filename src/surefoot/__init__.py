@@ -1,7 +1,17 @@
 """surefoot: learning rates you measure instead of guess, for PyTorch."""
 
 from surefoot.line import NotRepeatableError
-from surefoot.lr_range import RangeCurve, Suggestion, cyclic, one_cycle, range_test
+from surefoot.lr_range import (
+    HessianFreeRate,
+    NoSuggestion,
+    RangeCurve,
+    Suggestion,
+    cyclic,
+    extend_schedule,
+    one_cycle,
+    range_test,
+    resume_schedule,
+)
 from surefoot.optim import (
     GOLS,
     LABPAL,
@@ -28,8 +38,10 @@ __all__ = [
     "Cost",
     "ExactLineSearch",
     "FullBatchPAL",
+    "HessianFreeRate",
     "LineSample",
     "LineSearchOptimizer",
+    "NoSuggestion",
     "NotRepeatableError",
     "Parabola",
     "RangeCurve",
@@ -37,8 +49,10 @@ __all__ = [
     "StepOutcome",
     "Suggestion",
     "cyclic",
+    "extend_schedule",
     "noise_factor",
     "one_cycle",
     "range_test",
+    "resume_schedule",
     "sample_line",
 ]

@@ -1,4 +1,4 @@
-"""The definition: a step is α times the exact minimum of its line, at every step and in every mode."""
+"""The definition: a step is α times the exact minimum of its line, at each step, in every mode."""
 
 from __future__ import annotations
 
