@@ -115,8 +115,8 @@ class Walk:
                 raise ValueError("there are no batches to measure on")
             columns.append(column)
         rows = [self._row(list(of_batch)) for of_batch in zip(*columns, strict=True)]
-        first = next(iter(batches))
         self._random.restore()
+        first = next(iter(batches))
         self._check_repeats(rows[0], self._evaluate.prepare(first))
         return rows
 
@@ -144,18 +144,21 @@ class Walk:
 
     def _visit(self, place: float, prepared: Any, first: bool = True) -> _Measured:
         if first:
-            if place == 0.0:
-                self._copies.put_back()
-            else:
-                self._copies.put_moved(self._direction.tensors, self._direction.weights, place)
-        self._buffers.restore()
+            self._go_to(place)
         measured = self._measure(prepared)
         self._done += 1
         if self._on_progress is not None:
             self._on_progress(SampleProgress(self._done, self._total))
         return measured
 
+    def _go_to(self, place: float) -> None:
+        if place == 0.0:
+            self._copies.put_back()
+        else:
+            self._copies.put_moved(self._direction.tensors, self._direction.weights, place)
+
     def _measure(self, prepared: Any) -> _Measured:
+        self._buffers.restore()
         slope = None
         with torch.set_grad_enabled(self._slopes):
             losses = self._evaluate(prepared)
@@ -193,8 +196,8 @@ class Walk:
     def _check_repeats(self, row: Row, prepared: Any) -> None:
         """The first batch at the start once more: the same loss as before?"""
         once = row.losses[list(self._places).index(0.0)]
-        again = float(self._visit(0.0, prepared).mean)
-        self._done -= 1
+        self._go_to(0.0)
+        again = float(self._measure(prepared).mean)
         # a few ulp are forgiven for accelerators' kernels that add in another order each time
         if math.isfinite(once) and not math.isclose(again, once, rel_tol=1e-5, abs_tol=1e-12):
             raise NotRepeatableError(
