@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 
@@ -13,3 +15,6 @@ def _seeded() -> None:
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+    # Where the suite is started in the background, SIGINT is ignored, also in every child; the
+    # tests of Ctrl-C need what a terminal gives.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
