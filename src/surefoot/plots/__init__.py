@@ -3,6 +3,15 @@
 matplotlib is imported when something is drawn, not before.
 """
 
+from surefoot.plots.line import line_sample
 from surefoot.plots.measurement import parabola
+from surefoot.plots.shape import batch_sizes, line_grid, over_training, steps_against_norms
 
-__all__ = ["parabola"]
+__all__ = [
+    "batch_sizes",
+    "line_grid",
+    "line_sample",
+    "over_training",
+    "parabola",
+    "steps_against_norms",
+]

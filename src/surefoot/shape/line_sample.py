@@ -238,11 +238,11 @@ class LineSample:
     def plot(self, ax: Any = None, **options: Any) -> Any:
         """Draw the line; returns the matplotlib Axes, shows nothing.
 
-        See :func:`surefoot.plots.line` for the options.
+        See :func:`surefoot.plots.line_sample` for the options.
         """
         # found by name at the time of use: drawing needs matplotlib, measuring does not
         drawing = importlib.import_module("surefoot.plots.line")
-        return drawing.line(self, ax=ax, **options)
+        return drawing.line_sample(self, ax=ax, **options)
 
 
 def _fsum(values: Any) -> float:

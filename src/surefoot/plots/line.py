@@ -1,0 +1,133 @@
+"""One line: the batches' losses, the full-batch loss, its parabola, everybody's step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["line_sample"]
+
+# Distinct without colour as well: every method has a marker of its own.
+_MARKS = {
+    "minimum": ("*", "black"),
+    "FBPAL": ("D", "tab:green"),
+    "LABPAL": ("s", "tab:blue"),
+    "PAL": ("o", "tab:orange"),
+    "own batch": ("v", "tab:red"),
+}
+_OTHERS = ("^", "P", "X", "<", ">", "p", "h")
+_FULL, _BATCH, _PARABOLA = "black", "0.55", "tab:purple"
+
+
+def line_sample(
+    sample: Any,
+    ax: Axes | None = None,
+    *,
+    steps: Mapping[str, Any] | None = None,
+    batches: int = 40,
+    own: bool = True,
+    parabola: bool = True,
+    error: bool = True,
+    legend: bool = True,
+) -> Axes:
+    """Draw a sampled line.
+
+    Args:
+        sample: a :class:`~surefoot.LineSample`.
+        ax: where to draw; new axes where None.
+        steps: method name to :class:`~surefoot.shape.StepOnLine`, as
+            :func:`~surefoot.shape.steps_on_line` gives them; marked on the full-batch loss. Steps
+            beyond the picture are named at its edge.
+        batches: so many batches' losses, thin; 0 for none.
+        own: the loss of the batch that defined the direction.
+        parabola: the least-squares parabola through the full-batch loss.
+        error: shade the full-batch loss by twice its standard error.
+        legend: name everything.
+
+    Returns:
+        The axes. Nothing is shown or saved.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> from surefoot import LineSample
+        >>> sample = LineSample((0.0, 0.1, 0.2), ((1.0, 0.6, 0.8),), (64,), kind="gradient")
+        >>> line_sample(sample).get_xlabel()
+        'distance along the negated gradient'
+    """
+    from matplotlib import pyplot
+
+    alone = ax is None
+    if ax is None:
+        _, ax = pyplot.subplots(figsize=(8.0, 4.4), layout="constrained")
+    lengths = list(sample.lengths)
+    _draw_batches(ax, sample, batches)
+    if error and sample.standard_errors is not None:
+        band = [2.0 * e for e in sample.standard_errors]
+        low = [f - e for f, e in zip(sample.losses, band, strict=True)]
+        high = [f + e for f, e in zip(sample.losses, band, strict=True)]
+        ax.fill_between(lengths, low, high, color=_FULL, alpha=0.15, lw=0, label="± 2 std. errors")
+    if own and sample.own_losses is not None:
+        ax.plot(
+            lengths, sample.own_losses, color="tab:red", lw=1.4, ls="-.", label="direction's batch"
+        )
+    ax.plot(lengths, sample.losses, color=_FULL, lw=2.4, label="full batch")
+    if parabola and sum(map(math.isfinite, sample.losses)) >= 3:
+        fit = sample.parabola()
+        ax.plot(
+            lengths,
+            [fit.value(s) for s in lengths],
+            color=_PARABOLA,
+            lw=1.4,
+            ls="--",
+            label="parabola",
+        )
+    ax.axvline(0.0, color="0.8", lw=0.8, zorder=0)
+    _fit_height(ax, sample, own)
+    for k, (name, step) in enumerate((steps or {}).items()):
+        _mark(ax, name, step, lengths, k)
+    names = {"gradient": "negated gradient", "update": "update", "random": "random direction"}
+    ax.set_xlabel(f"distance along the {names.get(sample.kind, 'line')}")
+    ax.set_ylabel("loss")
+    if legend:
+        # beside the picture where that is ours to make wide enough
+        place: dict[str, Any] = (
+            {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if alone else {}
+        )
+        ax.legend(fontsize="small", frameon=False, **place)
+    return ax
+
+
+def _draw_batches(ax: Axes, sample: Any, most: int) -> None:
+    shown = sample.batch_losses[:most]
+    if len(sample.batch_losses) < 2:
+        return
+    for b, row in enumerate(shown):
+        label = f"{len(shown)} batches" if b == 0 else None
+        ax.plot(sample.lengths, row, color=_BATCH, lw=0.6, alpha=0.5, label=label)
+
+
+def _fit_height(ax: Axes, sample: Any, own: bool) -> None:
+    """The full-batch loss fills the picture; batches far away from it do not flatten it."""
+    rows = [sample.losses] + ([sample.own_losses] if own and sample.own_losses else [])
+    finite = [f for row in rows for f in row if math.isfinite(f)]
+    if not finite:
+        return
+    height = max(finite) - min(finite) or abs(finite[0]) or 1.0
+    ax.set_ylim(min(finite) - 0.35 * height, max(finite) + 0.25 * height)
+
+
+def _mark(ax: Axes, name: str, step: Any, lengths: list[float], k: int) -> None:
+    marker, color = _MARKS.get(name, (_OTHERS[k % len(_OTHERS)], f"C{k % 10}"))
+    style: dict[str, Any] = {"ls": "", "marker": marker, "color": color, "ms": 8, "mec": "white"}
+    if name == "minimum":
+        style |= {"ms": 17}  # its points stick out behind a method that hits it
+    if lengths[0] <= step.length <= lengths[-1] and math.isfinite(step.loss):
+        ax.plot(
+            [step.length], [step.loss], label=f"{name} ({step.length:.3g})", zorder=5 + k, **style
+        )
+    else:
+        ax.plot([], [], label=f"{name} ({step.length:.3g}, outside)", **style)

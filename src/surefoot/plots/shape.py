@@ -1,0 +1,184 @@
+"""Many lines: small multiples, figures of shape over training, steps against gradient norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from surefoot.plots.line import line_sample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["batch_sizes", "line_grid", "over_training", "steps_against_norms"]
+
+
+def line_grid(
+    samples: Sequence[Any],
+    steps: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    columns: int = 4,
+    **options: Any,
+) -> Figure:
+    """Small multiples: one small picture a line, with one legend for all.
+
+    Args:
+        samples: :class:`~surefoot.LineSample`; each picture is titled with its ``step``.
+        steps: for each line what :func:`~surefoot.plots.line_sample` takes.
+        columns: pictures side by side.
+        options: further ones of :func:`~surefoot.plots.line_sample`.
+
+    Returns:
+        The figure. Nothing is shown or saved.
+
+    Raises:
+        ValueError: without lines, or with steps for another number of lines.
+    """
+    from matplotlib import pyplot
+
+    if not samples or (steps is not None and len(steps) != len(samples)):
+        raise ValueError(f"{len(samples)} lines, but steps for {len(steps or [])}")
+    columns = min(columns, len(samples))
+    rows = math.ceil(len(samples) / columns)
+    figure: Figure
+    figure, axes = pyplot.subplots(
+        rows,
+        columns,
+        figsize=(3.1 * columns, 2.5 * rows + 0.6),
+        squeeze=False,
+        layout="constrained",
+    )
+    flat = list(axes.flat)
+    for i, sample in enumerate(samples):
+        line_sample(
+            sample, flat[i], steps=None if steps is None else steps[i], legend=False, **options
+        )
+        flat[i].set_title(
+            f"step {sample.step}" if sample.step is not None else f"line {i}", fontsize=10
+        )
+        if i % columns:
+            flat[i].set_ylabel("")
+        if i + columns < len(samples):
+            flat[i].set_xlabel("")
+    for unused in flat[len(samples) :]:
+        unused.remove()
+    handles, labels = flat[0].get_legend_handles_labels()
+    plain = [label.split(" (")[0] for label in labels]  # the numbers are those of one line
+    figure.legend(handles, plain, loc="outside lower center", ncols=min(len(plain), 6), fontsize=9)
+    return figure
+
+
+def over_training(
+    steps: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    ax: Axes | None = None,
+    *,
+    ylabel: str = "",
+    log: bool = False,
+    smooth: int = 1,
+) -> Axes:
+    """Figures of shape against the training step.
+
+    Args:
+        steps: of the lines.
+        series: name to one number a line; NaN leaves a gap.
+        ax: where to draw; new axes where None.
+        ylabel: what the numbers are.
+        log: logarithmic numbers.
+        smooth: also draw the mean over so many neighbouring lines, and the numbers thin.
+
+    Returns:
+        The axes. Nothing is shown or saved.
+    """
+    from matplotlib import pyplot
+
+    if ax is None:
+        _, ax = pyplot.subplots()
+    for k, (name, values) in enumerate(series.items()):
+        color = f"C{k}"
+        if smooth > 1:
+            ax.plot(steps, values, color=color, lw=0.6, alpha=0.35)
+            ax.plot(steps, _smoothed(values, smooth), color=color, lw=1.8, label=name)
+        else:
+            ax.plot(steps, values, color=color, lw=1.3, label=name)
+    if log:
+        ax.set_yscale("log")
+    ax.set_xlabel("training step")
+    ax.set_ylabel(ylabel)
+    if len(series) > 1:
+        ax.legend(fontsize="small", frameon=False)
+    return ax
+
+
+def _smoothed(values: Sequence[float], width: int) -> list[float]:
+    half = width // 2
+    out = []
+    for i in range(len(values)):
+        near = [v for v in values[max(0, i - half) : i + half + 1] if math.isfinite(v)]
+        out.append(math.fsum(near) / len(near) if near else math.nan)
+    return out
+
+
+def steps_against_norms(
+    norms: Sequence[float],
+    lengths: Sequence[float],
+    ax: Axes | None = None,
+    *,
+    rate: float | None = None,
+    label: str = "lines",
+) -> Axes:
+    """Optimal step against gradient norm, with the line of one learning rate.
+
+    Args:
+        norms: of the directions.
+        lengths: distances of the minima.
+        ax: where to draw; new axes where None.
+        rate: draw ``length = rate · norm``.
+        label: name of the points.
+
+    Returns:
+        The axes. Nothing is shown or saved.
+    """
+    from matplotlib import pyplot
+
+    if ax is None:
+        _, ax = pyplot.subplots()
+    ax.plot(norms, lengths, ".", ms=5, alpha=0.6, label=label)
+    if rate is not None and len(norms):
+        far = 1.05 * max(norms)
+        ax.plot([0.0, far], [0.0, rate * far], color="black", lw=1.2, label=f"rate {rate:.3g}")
+    ax.set_xlim(left=0.0)
+    ax.set_ylim(bottom=min(0.0, *lengths) if len(lengths) else 0.0)
+    ax.set_xlabel("gradient norm")
+    ax.set_ylabel("distance of the full-batch minimum")
+    ax.legend(fontsize="small", frameon=False)
+    return ax
+
+
+def batch_sizes(rows: Sequence[Any], ax: Axes | None = None) -> Axes:
+    """What the size of the direction's batch does, relative to the smallest size.
+
+    Args:
+        rows: what :func:`~surefoot.shape.batch_size_effect` gave.
+        ax: where to draw; new axes where None.
+
+    Returns:
+        The axes. Nothing is shown or saved.
+    """
+    from matplotlib import pyplot
+
+    if ax is None:
+        _, ax = pyplot.subplots()
+    sizes = [row.batch_size for row in rows]
+    ax.plot(sizes, [row.rate_ratio for row in rows], "o-", label="optimal rate")
+    ax.plot(sizes, [row.norm_ratio for row in rows], "s-", label="gradient norm")
+    ax.plot(sizes, [n / sizes[0] for n in sizes], color="0.6", ls=":", label="batch size")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.set_xlabel("samples in the direction's batch")
+    ax.set_ylabel(f"relative to {sizes[0]} samples")
+    ax.legend(fontsize="small", frameon=False)
+    return ax
