@@ -6,6 +6,7 @@ never concatenates them, and accumulates norms and products in float32 or better
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -16,35 +17,93 @@ __all__ = [
     "Copies",
     "add_scaled",
     "dot_and_norm_sq",
+    "dots_and_norms_sq",
     "lerp",
     "momentum_update",
     "norm_sq",
+    "norms_sq",
     "shrink",
 ]
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of each tensor, as one float64 vector on the first tensor's device."""
-    low = [t.dtype in _LOW_PRECISION for t in tensors]
-    if any(low):
-        # norms of half-precision tensors are accumulated and returned in float32
-        norms = [
-            torch.linalg.vector_norm(t, dtype=torch.float32 if is_low else None)
-            for t, is_low in zip(tensors, low, strict=True)
-        ]
+def _any_low_precision(tensors: Sequence[Tensor]) -> bool:
+    return any(t.dtype in _LOW_PRECISION for t in tensors)
+
+
+def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
+    """‖tᵢ‖² of each tensor, with one device sync for all."""
+    if not tensors:
+        return []
+    if any(t.device.type != "cpu" for t in tensors) and not _any_low_precision(tensors):
+        norms: list[float] = _stack(torch._foreach_norm(list(tensors))).tolist()
+        return [norm**2 for norm in norms]
+    flat = [t.view(-1) if t.is_contiguous() else t for t in tensors]
+    squares: list[float] = _stack([_dot(t, t) for t in flat]).tolist()
+    return squares
+
+
+def norm_sq(tensors: Sequence[Tensor], weights: Sequence[float]) -> float:
+    """Σ wᵢ² ‖tᵢ‖²: the squared norm of the joint vector with parts wᵢ tᵢ. One device sync."""
+    return _fsum(w * w * n for w, n in zip(weights, norms_sq(tensors), strict=True))
+
+
+def dot_and_norm_sq(
+    grads: Sequence[Tensor], tensors: Sequence[Tensor], weights: Sequence[float]
+) -> tuple[float, float]:
+    """Σ wᵢ ⟨gᵢ, tᵢ⟩ and Σ wᵢ² ‖tᵢ‖², with one device sync for both."""
+    dots, squares = dots_and_norms_sq(tensors, grads)
+    dot = _fsum(w * d for w, d in zip(weights, dots, strict=True))
+    return dot, _fsum(w * w * n for w, n in zip(weights, squares, strict=True))
+
+
+def dots_and_norms_sq(
+    firsts: Sequence[Tensor], seconds: Sequence[Tensor]
+) -> tuple[list[float], list[float]]:
+    """⟨aᵢ, bᵢ⟩ and ‖aᵢ‖² of each pair, with one device sync for all."""
+    if not firsts:
+        return [], []
+    products: list[Tensor] = []
+    ends = [0]
+    for pair in zip(firsts, seconds, strict=True):
+        for a, b in _pieces(*pair):  # the second product finds the piece in the cache
+            products.append(_dot(a, b))
+            products.append(_dot(a, a))
+        ends.append(len(products))
+    values: list[float] = _stack(products).tolist()
+    spans = list(itertools.pairwise(ends))
+    return (
+        [_fsum(values[start:end:2]) for start, end in spans],
+        [_fsum(values[start + 1 : end : 2]) for start, end in spans],
+    )
+
+
+_PIECE = 1 << 18
+"""Elements of two tensors that a core's cache holds together."""
+
+
+def _pieces(a: Tensor, b: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+    """Flat views that two products share the cache with; accelerators get the tensors whole."""
+    if a.is_contiguous() and b.is_contiguous():
+        a, b = a.view(-1), b.view(-1)
+    elif _channels_last(a) and _channels_last(b):
+        a, b = a.permute(0, 2, 3, 1).view(-1), b.permute(0, 2, 3, 1).view(-1)
     else:
-        norms = list(torch._foreach_norm(list(tensors)))
-    return _stack(norms)
+        return [(a, b)]
+    if a.numel() <= _PIECE or a.device.type != "cpu":
+        return [(a, b)]
+    return list(zip(a.split(_PIECE), b.split(_PIECE), strict=True))
+
+
+def _channels_last(t: Tensor) -> bool:
+    return t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype in _LOW_PRECISION:
         a, b = a.float(), b.float()
-    if a.is_contiguous() and b.is_contiguous():
-        return torch.dot(a.view(-1), b.view(-1))
-    return (a * b).sum()  # channels_last and other layouts: no reshape that would copy or raise
+    return torch.dot(a, b) if a.dim() == 1 else (a * b).sum()  # layouts that have no flat view
 
 
 def _stack(scalars: Sequence[Tensor]) -> Tensor:
@@ -54,39 +113,6 @@ def _stack(scalars: Sequence[Tensor]) -> Tensor:
     if all(s.dtype == scalars[0].dtype and s.device == device for s in scalars):
         return torch.stack(list(scalars)).to(dtype)
     return torch.stack([s.to(device=device, dtype=dtype) for s in scalars])
-
-
-def norm_sq(tensors: Sequence[Tensor], weights: Sequence[float]) -> float:
-    """Σ wᵢ² ‖tᵢ‖²: the squared norm of the joint vector with parts wᵢ tᵢ. One device sync."""
-    if not tensors:
-        return 0.0
-    norms: list[float] = _norms(tensors).tolist()
-    return _fsum((w * n) ** 2 for w, n in zip(weights, norms, strict=True))
-
-
-def dot_and_norm_sq(
-    grads: Sequence[Tensor], tensors: Sequence[Tensor], weights: Sequence[float]
-) -> tuple[float, float]:
-    """Σ wᵢ ⟨gᵢ, tᵢ⟩ and Σ wᵢ² ‖tᵢ‖², with one device sync for both."""
-    if not tensors:
-        return 0.0, 0.0
-    dots = _stack([_dot(g, t) for g, t in zip(grads, tensors, strict=True)])
-    both: list[float] = torch.cat([dots, _norms(tensors)]).tolist()
-    n = len(tensors)
-    dot = _fsum(w * d for w, d in zip(weights, both[:n], strict=True))
-    return dot, _fsum((w * v) ** 2 for w, v in zip(weights, both[n:], strict=True))
-
-
-def dots_and_norms_sq(
-    grads: Sequence[Tensor], tensors: Sequence[Tensor]
-) -> tuple[list[float], list[float]]:
-    """⟨gᵢ, tᵢ⟩ and ‖gᵢ‖² of each pair, with one device sync for all."""
-    if not grads:
-        return [], []
-    # side by side, so that the second product finds the gradient in the cache
-    pairs = [s for g, t in zip(grads, tensors, strict=True) for s in (_dot(g, t), _dot(g, g))]
-    both: list[float] = _stack(pairs).tolist()
-    return both[::2], both[1::2]
 
 
 def _fsum(values: object) -> float:
@@ -180,15 +206,8 @@ class Copies:
         t: float,
     ) -> None:
         """Remember the parameters, and move them: pᵢ ← pᵢ + t · wᵢ · tensorᵢ."""
-        if any(p.device.type != "cpu" for p in params):
-            self.take(params)
-            add_scaled(params, tensors, weights, t)
-            return
-        self._claim(params)
-        # parameter by parameter: what was just copied is still in the cache when it moves
-        for p, copy, d, w in zip(params, self._copies, tensors, weights, strict=True):
-            copy.copy_(p)
-            p.add_(d, alpha=t * w)
+        self.take(params)
+        add_scaled(params, tensors, weights, t)
 
     def go_on(
         self, tensors: Sequence[Tensor], weights: Sequence[float], at: float, t: float
@@ -198,7 +217,7 @@ class Copies:
         In float32 and better by the difference, one pass over memory less than from the copies;
         in half precision, whose rounding would add up, from the copies.
         """
-        if any(p.dtype in _LOW_PRECISION for p in self._params):
+        if _any_low_precision(self._params):
             self.put_moved(tensors, weights, t)
         else:
             add_scaled(self._params, tensors, weights, t - at)

@@ -76,7 +76,7 @@ class EveryStepOptimizer(LineSearchOptimizer):
         beta: float = self._memory["direction_adaptation"]
         if beta > 0.0:
             buffers = [m.clone() for m in active.memory(self.state, "direction")]
-            norms_sq = [_params.norm_sq([b], [1.0]) for b in buffers]
+            norms_sq = _params.norms_sq(buffers)
             found = conjugate_like(active.grads, buffers, beta, active.ratios, norms_sq)
             assert found is not None  # the caller has seen that the gradient is finite
             return found, buffers
