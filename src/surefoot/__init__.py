@@ -12,6 +12,7 @@ from surefoot.lr_range import (
     range_test,
     resume_schedule,
 )
+from surefoot.measured import MeasuredLR, RateInterval
 from surefoot.optim import (
     GOLS,
     LABPAL,
@@ -41,10 +42,12 @@ __all__ = [
     "HessianFreeRate",
     "LineSample",
     "LineSearchOptimizer",
+    "MeasuredLR",
     "NoSuggestion",
     "NotRepeatableError",
     "Parabola",
     "RangeCurve",
+    "RateInterval",
     "Status",
     "StepOutcome",
     "Suggestion",

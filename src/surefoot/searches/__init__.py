@@ -6,6 +6,7 @@ from surefoot.searches.exact import ExactSearch
 from surefoot.searches.fixed import FixedSearch
 from surefoot.searches.gradient_only import GradientOnlySearch
 from surefoot.searches.large_batch import LargeBatchSearch
+from surefoot.searches.least_squares import LeastSquaresSearch
 from surefoot.searches.parabolic import ParabolicSearch
 from surefoot.searches.probabilistic import ProbabilisticSearch
 
@@ -15,6 +16,7 @@ __all__ = [
     "FixedSearch",
     "GradientOnlySearch",
     "LargeBatchSearch",
+    "LeastSquaresSearch",
     "ParabolicSearch",
     "ProbabilisticSearch",
     "Search",

@@ -1,0 +1,6 @@
+"""A measured learning rate for any torch optimizer, and how sure it is."""
+
+from surefoot.measured.estimate import Measurement, RateInterval, interval, pool
+from surefoot.measured.optimizer import MeasuredLR
+
+__all__ = ["MeasuredLR", "Measurement", "RateInterval", "interval", "pool"]

@@ -1,0 +1,58 @@
+"""When to measure: as often as the rate changes, and never beyond the budget. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from surefoot.measured.estimate import RateInterval
+
+__all__ = ["Budget", "next_measurement"]
+
+CREDIT = 8.0
+"""Forward-equivalents that may be spent before they were earned, where the run's length is
+unknown; at most a quarter of the whole budget where it is known."""
+
+_STEP = 3.0
+"""Forward-equivalents of a plain training step: one forward and one backward pass."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What measuring may cost.
+
+    Args:
+        overhead: share of the price of plain training.
+        total_steps: length of the run; None where unknown.
+    """
+
+    overhead: float
+    total_steps: int | None
+
+    def limit(self, step: int) -> float:
+        """Forward-equivalents that may have been spent by the end of step number ``step``."""
+        earned = self.overhead * _STEP * (step + 1)
+        if self.total_steps is None:
+            return earned + CREDIT
+        whole = self.overhead * _STEP * max(self.total_steps, step + 1)
+        return min(whole, earned + min(CREDIT, 0.25 * whole))
+
+    def allows(self, step: int, spent: float, price: float) -> bool:
+        """Whether a measurement of that price may be made now. The first one always may."""
+        return spent == 0.0 or spent + price <= self.limit(step)
+
+
+def next_measurement(
+    step: int, rate: RateInterval, precision: float, total_steps: int | None
+) -> int:
+    """The step at which to measure again, if the budget allows.
+
+    Three phases. At first the number of steps doubles from one measurement to the next, because an
+    optimizer's memory fills. While the rate is less sure than wanted: at once. Then after an
+    eighth of the time over which it has stood still, at most a fiftieth of the run.
+    """
+    if rate.n < 4:
+        return max(step + 1, 2 * step)
+    if rate.relative_error > precision:
+        return step + 1
+    longest = max(1, (total_steps or 50_000) // 50)
+    return step + max(1, min(rate.span // 8, longest))
