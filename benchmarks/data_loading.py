@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy
 
-from surefoot_lab.data import ImageSet, Normalizer, TrainLoader
+from surefoot_lab.data import Examples, Normalizer, TrainLoader
 from surefoot_lab.models import cifar_resnet
 from surefoot_lab.records import describe_environment
 
@@ -47,7 +47,7 @@ def make_parts() -> tuple[Callable, Callable]:
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, shape[:1], generator=generator)
     loader = TrainLoader(
-        ImageSet(images, labels),
+        Examples(images, labels),
         Normalizer(images, torch.device("cpu")),
         batch_size=128,
         seed=0,

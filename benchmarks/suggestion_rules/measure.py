@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from surefoot.lr_range import one_cycle, range_test
 from surefoot_lab.config import DataConfig
-from surefoot_lab.data import ImageSet, Splits, load_data
+from surefoot_lab.data import Examples, Splits, load_data
 from surefoot_lab.models import MLP, ConvNet, cifar_resnet
 
 LOSS = nn.functional.cross_entropy
@@ -89,7 +89,7 @@ SETTINGS = [
 ]
 
 
-def subset(images: ImageSet, count: int, halve: bool) -> TensorDataset:
+def subset(images: Examples, count: int, halve: bool) -> TensorDataset:
     """The first images of a fixed shuffle, as floats, averaged over 2 by 2 pixels if wished."""
     generator = torch.Generator().manual_seed(0)
     chosen = images[torch.randperm(len(images), generator=generator)[:count]]

@@ -27,23 +27,48 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 @dataclass
 class DataConfig:
-    """Which images, how they are split, how they are varied.
+    """Which examples, how they are split, how they are varied.
 
     Attributes:
-        name: data set: `digits` (comes with scikit-learn), `fashion-mnist` (IDX files), `cifar10`
-            (torchvision's binary files) or `imagefolder` (`root/{train,test}/CLASS/IMAGE`).
-        root: folder of the data; null looks in the usual places (`digits` needs none).
-        download: let torchvision fetch `fashion-mnist` or `cifar10` into `root` if it is not there.
-        validation: training images held out for validation; a count, or below 1 a share.
-        test: images held out for the test where the data has no test set of its own; a count, or
-            below 1 a share.
+        name: data set. Images: `digits` (comes with scikit-learn), `mnist` and `fashion-mnist` (IDX
+            files), `cifar10` and `cifar100` (Python batches), `svhn` (.mat files), `imagenet` and
+            `imagefolder` (`root/{train,test}/CLASS/IMAGE`). Characters: `text` (any text file).
+            Numbers to predict: `diabetes` (comes with scikit-learn), `friedman` (generated),
+            `table` (a CSV file whose last column is the target).
+        root: folder of the data, or the file of `text` and `table`; null looks in the usual places
+            (`digits`, `diabetes` and `friedman` need none).
+        download: let torchvision fetch `mnist`, `fashion-mnist`, `cifar10`, `cifar100` or `svhn`
+            into `root` if it is not there.
+        validation: training examples held out for validation; a count, or below 1 a share. Of a
+            text, characters.
+        test: examples held out for the test where the data has no test set of its own; a count, or
+            below 1 a share. Of a text, characters.
         split_seed: seed of these splits; not the run's seed, so that all seeds see the same split.
         crop: pixels of black padding around a training image before a random crop to its size.
         flip: mirror training images left to right at random.
-        image_size: for `imagefolder`: resize every image to this many pixels square.
+        image_size: for `imagefolder`: resize every image to this many pixels square; null keeps
+            their size. `imagenet`: null is 224.
+        in_memory: for `imagefolder`: decode all images once. If false, they stay on the disk, and
+            training takes random crops of random scale, evaluation the center (`imagenet` always).
+        normalize: by the mean and deviation `measured` on the training images, or by those
+            `published` for the data set's name.
+        sequence_length: for `text`: characters in a sequence; nothing is remembered across them.
     """
 
-    name: Literal["digits", "fashion-mnist", "cifar10", "imagefolder"] = "digits"
+    name: Literal[
+        "digits",
+        "mnist",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "imagenet",
+        "imagefolder",
+        "text",
+        "diabetes",
+        "friedman",
+        "table",
+    ] = "digits"
     root: str | None = None
     download: bool = False
     validation: float = 0.2
@@ -52,6 +77,9 @@ class DataConfig:
     crop: int = 0
     flip: bool = False
     image_size: int | None = None
+    in_memory: bool = True
+    normalize: Literal["measured", "published"] = "measured"
+    sequence_length: int = 50
 
 
 @dataclass
@@ -175,6 +203,7 @@ class Experiment:
             "train.log_every": self.train.log_every,
             "train.checkpoint_every": self.train.checkpoint_every,
             "data.image_size": self.data.image_size,
+            "data.sequence_length": self.data.sequence_length,
         }
         for key, value in at_least_one.items():
             if value is not None and value < 1:

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
-from torch import nn
 
 from surefoot.lr_range import NoSuggestion, Progress, RangeCurve, range_test
 from surefoot.lr_range.schedules import ONE_CYCLE_RULE
@@ -82,7 +81,7 @@ def measure(experiment: Experiment, options: argparse.Namespace) -> tuple[RangeC
                 parts.model,
                 parts.optimizer,
                 Stream(parts.loader),
-                nn.functional.cross_entropy,
+                parts.data.task.loss,
                 start_lr=options.start_lr,
                 end_lr=options.end_lr,
                 num_iter=options.num_iter,

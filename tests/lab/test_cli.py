@@ -191,6 +191,7 @@ def test_the_options_are_these() -> None:
         *["name", "label", "seed", "steps", "epochs", "batch_size"],
         *["data.name", "data.root", "data.download", "data.validation", "data.test"],
         *["data.split_seed", "data.crop", "data.flip", "data.image_size"],
+        *["data.in_memory", "data.normalize", "data.sequence_length"],
         *["model.class_path", "model.init_args"],
         *["optimizer.class_path", "optimizer.init_args"],
         *["scheduler.class_path", "scheduler.init_args"],

@@ -115,7 +115,7 @@ def test_a_run_directory_alone_is_enough_to_resume(tmp_path: Path) -> None:
         (["--epochs", "-2"], r"^epochs: must be a number above 0"),
         (["--epochs", ".inf"], r"^epochs: must be a number above 0"),
         (["--data.flip", "perhaps"], r"^data\.flip: must be true or false, not 'perhaps'$"),
-        (["--data.name", "mnist"], r"^data\.name: must be one of digits, .*not 'mnist'$"),
+        (["--data.name", "mnits"], r"^data\.name: must be one of digits, .*not 'mnits'$"),
         (["--data.validation", "x"], r"^data\.validation: must be a number, not 'x'$"),
         (["--data.crop", "-1"], r"^data\.crop: must not be negative"),
         (["--train.precision", "fp16"], r"^train\.precision: must be one of fp32, bf16, not"),

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from surefoot_lab.config import ModelConfig, UserError
-from surefoot_lab.data import ImageSet, Splits
+from surefoot_lab.data import Examples, Splits
 from surefoot_lab.models import MLP, ConvNet, build_model, cifar_resnet
 
 
 def _splits(channels: int, size: int, classes: int = 10) -> Splits:
     images = torch.zeros(2, channels, size, size, dtype=torch.uint8)
-    part = ImageSet(images, torch.zeros(2, dtype=torch.int64))
+    part = Examples(images, torch.zeros(2, dtype=torch.int64))
     return Splits(part, part, part, tuple(str(number) for number in range(classes)))
 
 

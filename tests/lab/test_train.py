@@ -19,7 +19,7 @@ from surefoot_lab.config import (
     TrainConfig,
     UserError,
 )
-from surefoot_lab.data import ImageSet, Normalizer, TrainLoader
+from surefoot_lab.data import Examples, Normalizer, TrainLoader
 from surefoot_lab.parse import parse_train
 from surefoot_lab.train import train
 from surefoot_lab.train.assemble import assemble
@@ -334,10 +334,10 @@ def test_a_plain_run_ends_when_the_loss_is_not_finite(tmp_path: Path) -> None:
 # Evaluation
 
 
-def _bits(count: int = 40) -> ImageSet:
+def _bits(count: int = 40) -> Examples:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8, generator=generator)
-    return ImageSet(images, torch.randint(0, 3, (count,), generator=generator))
+    return Examples(images, torch.randint(0, 3, (count,), generator=generator))
 
 
 def test_the_score_is_the_mean_over_images_whatever_the_batch_size() -> None:
@@ -439,7 +439,7 @@ def test_training_goes_on_after_an_evaluation_that_failed() -> None:
         ),
         (
             _experiment(model=ModelConfig("mlp", {"num_classes": 3})),
-            r"gives \(2, 3\) for two images; \(2, 10\) is needed",
+            r"gives \(2, 3\) for two examples; \(2, 10\) is needed",
         ),
     ],
 )

@@ -1,12 +1,41 @@
-"""Images for experiments: decoded once into memory, batched and augmented as tensors."""
+"""Data for experiments: read once into memory where it fits, batched and varied as tensors."""
 
 from __future__ import annotations
 
-from surefoot_lab.config import DataConfig
-from surefoot_lab.data.images import ImageSet, Splits
-from surefoot_lab.data.loader import Normalizer, TrainLoader, augment, in_order
+import torch
 
-__all__ = ["ImageSet", "Normalizer", "Splits", "TrainLoader", "augment", "in_order", "load_data"]
+from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.data.examples import Examples, Splits
+from surefoot_lab.data.file_loader import FileLoader
+from surefoot_lab.data.files import ImageFiles
+from surefoot_lab.data.images import PUBLISHED
+from surefoot_lab.data.loader import (
+    AsTheyAre,
+    Normalize,
+    Normalizer,
+    TrainLoader,
+    augment,
+    in_order,
+    normalizer_of,
+)
+from surefoot_lab.data.task import Classification, Regression, Task
+
+__all__ = [
+    "AsTheyAre",
+    "Classification",
+    "Examples",
+    "Normalize",
+    "Normalizer",
+    "Regression",
+    "Splits",
+    "Task",
+    "TrainLoader",
+    "augment",
+    "in_order",
+    "load_data",
+    "loader_of",
+    "normalizer_of",
+]
 
 
 def load_data(config: DataConfig) -> Splits:
@@ -16,17 +45,65 @@ def load_data(config: DataConfig) -> Splits:
         config: which data, from where, split how.
 
     Returns:
-        Training, validation and test images.
+        Training, validation and test examples.
 
     Raises:
-        UserError: files are missing or unreadable, or a part would be empty.
+        UserError: files are missing or unreadable, a part would be empty, or a setting is not for
+            this kind of data.
     """
-    from surefoot_lab.data import folder, sets
+    from surefoot_lab.data import cifar, folder, idx, svhn, table, text
+    from surefoot_lab.data.digits import digits
 
     load = {
-        "digits": sets.digits,
-        "fashion-mnist": sets.fashion_mnist,
-        "cifar10": sets.cifar10,
+        "digits": digits,
+        "mnist": idx.mnist,
+        "fashion-mnist": idx.fashion_mnist,
+        "cifar10": cifar.cifar10,
+        "cifar100": cifar.cifar100,
+        "svhn": svhn.svhn,
+        "imagenet": folder.imagenet,
         "imagefolder": folder.image_folder,
+        "text": text.text,
+        "diabetes": table.diabetes,
+        "friedman": table.friedman,
+        "table": table.table,
     }[config.name]
-    return load(config)
+    if config.normalize == "published" and config.name not in PUBLISHED:
+        raise UserError(
+            f"data.normalize: nothing is published for {config.name}; use measured, or one of "
+            f"{', '.join(PUBLISHED)}"
+        )
+    data = load(config)
+    if data.kind != "images" and (config.crop or config.flip):
+        raise UserError(f"data.crop, data.flip: are for images, and {config.name} has none")
+    return data
+
+
+def loader_of(
+    data: Splits,
+    config: DataConfig,
+    normalizer: Normalize,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> TrainLoader:
+    """The stream of training batches of an experiment.
+
+    Args:
+        data: what to train on.
+        config: how it is varied.
+        normalizer: applied to every batch.
+        batch_size: examples per batch.
+        seed: of order and augmentation.
+        device: where the batches are wanted.
+    """
+    kind = FileLoader if isinstance(data.train.inputs, ImageFiles) else TrainLoader
+    return kind(
+        data.train,
+        normalizer,
+        batch_size=batch_size,
+        seed=seed,
+        crop=config.crop,
+        flip=config.flip,
+        device=device,
+    )

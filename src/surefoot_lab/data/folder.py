@@ -1,19 +1,27 @@
-"""Images from a folder with one subfolder per class, decoded once into memory."""
+"""Images from a folder with one subfolder per class: decoded into memory, or left on the disk."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data.images import ImageSet, Splits, hold_out
+from surefoot_lab.data.examples import Examples, Splits, hold_out
+from surefoot_lab.data.files import ImageFiles, as_tensor, decode
+from surefoot_lab.data.images import PUBLISHED
 
 LAYOUT = "expected ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE, or ROOT/CLASS/IMAGE"
 PARTS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
+IMAGENET_PARTS = {"train": ("train",), "validation": (), "test": ("val",)}
+IMAGENET_SIZE = 224
+IMAGENET_REMEDY = (
+    "register at image-net.org, and unpack ILSVRC2012 (torchvision.datasets.ImageNet unpacks the "
+    "archives) to ROOT/train/WNID/IMAGE and ROOT/val/WNID/IMAGE"
+)
 
 
 def image_folder(config: DataConfig) -> Splits:
@@ -27,9 +35,29 @@ def image_folder(config: DataConfig) -> Splits:
     root = Path(config.root)
     if not root.is_dir():
         raise UserError(f"data.root: {root}: no such folder; {LAYOUT}")
+    if not config.in_memory and config.image_size is None:
+        raise UserError("data.image_size: images left on the disk are cropped to one size; give it")
+    return _read_parts(config, root, PARTS)
+
+
+def imagenet(config: DataConfig) -> Splits:
+    """ImageNet (ILSVRC 2012), left on the disk; its validation set, whose labels are known, tests.
+
+    The images to choose by are held out of the training images.
+    """
+    root = Path(config.root or "data/imagenet")
+    for part in ("train", "val"):
+        if not (root / part).is_dir():
+            raise UserError(f"data.root: {root} has no folder {part}; {IMAGENET_REMEDY}")
+    size = config.image_size or IMAGENET_SIZE
+    data = _read_parts(replace(config, in_memory=False, image_size=size), root, IMAGENET_PARTS)
+    return replace(data, statistics=PUBLISHED["imagenet"])
+
+
+def _read_parts(config: DataConfig, root: Path, names: dict[str, tuple[str, ...]]) -> Splits:
     folders = {
-        part: next((root / name for name in names if (root / name).is_dir()), None)
-        for part, names in PARTS.items()
+        part: next((root / name for name in names[part] if (root / name).is_dir()), None)
+        for part in names
     }
     train, classes = _read(folders["train"] or root, config)
     test, train = _part_or_held_out(folders["test"], train, classes, config, "test")
@@ -41,11 +69,11 @@ def image_folder(config: DataConfig) -> Splits:
 
 def _part_or_held_out(
     folder: Path | None,
-    train: ImageSet,
+    train: Examples,
     classes: tuple[str, ...],
     config: DataConfig,
     part: str,
-) -> tuple[ImageSet, ImageSet]:
+) -> tuple[Examples, Examples]:
     """A part from its folder if there is one, else from the training images; and what remains."""
     if folder is None:
         amount = {"test": config.test, "validation": config.validation}[part]
@@ -54,15 +82,15 @@ def _part_or_held_out(
     images, found = _read(folder, config)
     if found != classes:
         raise UserError(f"{folder}: its classes differ from those of the training images")
-    if images.images.shape[1:] != train.images.shape[1:]:
+    if images.inputs.shape[1:] != train.inputs.shape[1:]:
         raise UserError(
             f"{folder}: its images differ in size from the training images; set data.image_size"
         )
     return images, train
 
 
-def _read(folder: Path, config: DataConfig) -> tuple[ImageSet, tuple[str, ...]]:
-    """Decode all images of a folder."""
+def _read(folder: Path, config: DataConfig) -> tuple[Examples, tuple[str, ...]]:
+    """All images of a folder."""
     from torchvision.datasets import ImageFolder
 
     try:
@@ -70,12 +98,22 @@ def _read(folder: Path, config: DataConfig) -> tuple[ImageSet, tuple[str, ...]]:
     except (FileNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"data.root: {folder}: no images in it ({reason}); {LAYOUT}") from None
+    labels = torch.tensor(found.targets, dtype=torch.int64)
+    paths = [path for path, _ in found.samples]
+    if config.in_memory:
+        return Examples(_decode_all(paths, config.image_size), labels), tuple(found.classes)
+    assert config.image_size is not None  # checked before anything is read
+    return Examples(ImageFiles(paths, config.image_size), labels), tuple(found.classes)
+
+
+def _decode_all(paths: list[str], image_size: int | None) -> Tensor:
+    """The images of one common size, or resized to one."""
     images: Tensor | None = None
     # One thread: measured on images of this size, two threads only wait for each other.
-    for place, (path, _) in enumerate(found.samples):
-        image = _decode(path, config.image_size)
+    for place, path in enumerate(paths):
+        image = _decode(path, image_size)
         if images is None:
-            images = torch.empty((len(found.samples), *image.shape), dtype=torch.uint8)
+            images = torch.empty((len(paths), *image.shape), dtype=torch.uint8)
         if image.shape != images.shape[1:]:
             raise UserError(
                 f"{path}: {image.shape[2]} x {image.shape[1]} pixels, but images before it have "
@@ -83,24 +121,12 @@ def _read(folder: Path, config: DataConfig) -> tuple[ImageSet, tuple[str, ...]]:
             )
         images[place] = image
     assert images is not None  # ImageFolder refuses empty folders
-    labels = torch.tensor(found.targets, dtype=torch.int64)
-    return ImageSet(images, labels), tuple(found.classes)
+    return images
 
 
 def _decode(path: str, image_size: int | None) -> Tensor:
     """One image as uint8 RGB, resized if a size is given."""
-    try:
-        with Image.open(path) as file:
-            image = _sixteen_to_eight_bits(file) if file.mode.startswith("I") else file
-            image = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable image ({reason}); repair or remove it") from None
+    image = decode(path)
     if image_size is not None:
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow clips 16-bit gray values at 255 where it converts them; scale them instead."""
-    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    return as_tensor(image)

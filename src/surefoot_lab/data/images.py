@@ -1,89 +1,22 @@
-"""Images in memory: bytes, labels, and how they are split."""
+"""The statistics by which images are normalized: measured, or as they are published."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from surefoot_lab.config import UserError
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Decoded images with their labels.
-
-    Attributes:
-        images: uint8, shape (count, channels, height, width), 0 to 255.
-        labels: int64, shape (count,), class numbers from 0.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, places: Tensor) -> ImageSet:
-        return ImageSet(self.images[places], self.labels[places])
-
-    def to(self, device: torch.device) -> ImageSet:
-        """The same images on `device`."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The three parts of a data set.
-
-    Attributes:
-        train: images to train on.
-        validation: images to choose by; may be empty.
-        test: images to report on; may be empty.
-        classes: names of the classes, by number.
-    """
-
-    train: ImageSet
-    validation: ImageSet
-    test: ImageSet
-    classes: tuple[str, ...]
-
-    @property
-    def channels(self) -> int:
-        """Channels of an image."""
-        return self.train.images.shape[1]
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of an image."""
-        return self.train.images.shape[2], self.train.images.shape[3]
-
-
-def hold_out(images: ImageSet, amount: float, seed: int, what: str) -> tuple[ImageSet, ImageSet]:
-    """Split off a random part.
-
-    Args:
-        images: what to split.
-        amount: how many images to hold out; below 1, their share.
-        seed: of the random choice.
-        what: name of the setting, for the error message.
-
-    Returns:
-        The remaining images and those held out.
-
-    Raises:
-        UserError: nothing would remain.
-    """
-    if len(images) == 0:
-        raise UserError("data.root: the data set there is empty; choose another folder")
-    count = round(amount * len(images)) if amount < 1 else int(amount)
-    if count >= len(images):
-        raise UserError(
-            f"{what}: cannot hold out {count} of {len(images)} images; choose a smaller number"
-        )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images[order[count:]], images[order[:count]]
+# Mean and standard deviation of each channel over the whole official training set, pixels on the
+# scale 0 to 1. ImageNet's deviations are the ones in common use, of the set's center crops.
+PUBLISHED: dict[str, Statistics] = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

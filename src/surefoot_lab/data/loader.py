@@ -1,4 +1,4 @@
-"""Batches from images in memory: shuffled, augmented and normalized by a few tensor operations."""
+"""Batches from memory: shuffled, augmented and normalized by a few tensor operations."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from surefoot_lab.data.images import ImageSet, channel_statistics
+from surefoot_lab.data.examples import Examples, Splits
+from surefoot_lab.data.files import ImageFiles
+from surefoot_lab.data.images import Statistics, channel_statistics
 
 Batch = tuple[Tensor, Tensor]
+FILES_MEASURED = 1000  # of images on the disk, so many give mean and deviation
 
 
 class Normalizer:
@@ -20,29 +23,67 @@ class Normalizer:
     Args:
         images: uint8 images whose mean and deviation are used: the training images.
         device: where the batches are.
+        statistics: published mean and deviation, on the scale 0 to 1, to use instead.
     """
 
-    def __init__(self, images: Tensor, device: torch.device) -> None:
-        mean, deviation = channel_statistics(images)
+    def __init__(
+        self, images: Tensor, device: torch.device, statistics: Statistics | None = None
+    ) -> None:
+        if statistics is None:
+            mean, deviation = channel_statistics(images)
+        else:
+            mean, deviation = (255 * torch.tensor(values) for values in statistics)
+        self.device = device
         self.mean = mean.view(1, -1, 1, 1).to(device)
         self.deviation = deviation.clamp_min(1.0).view(1, -1, 1, 1).to(device)  # blank channels
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalize a batch of bytes."""
+    def __call__(self, images: Tensor | ImageFiles) -> Tensor:
+        """Normalize a batch of bytes; images that are on the disk are read first."""
+        if isinstance(images, ImageFiles):
+            images = images.read()
+        images = images.to(self.device)
         return images.float().sub_(self.mean).div_(self.deviation)
+
+
+class AsTheyAre:
+    """Characters and standardized tables need no normalization.
+
+    Args:
+        device: where the batches are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The batch itself."""
+        return inputs
+
+
+Normalize = Normalizer | AsTheyAre
+
+
+def normalizer_of(data: Splits, device: torch.device) -> Normalize:
+    """What the batches of a data set are normalized by, in training and in evaluation."""
+    if data.kind != "images":
+        return AsTheyAre(device)
+    images = data.train.inputs
+    if isinstance(images, ImageFiles) and data.statistics is None:
+        images = images[:: max(1, len(images) // FILES_MEASURED)].read()
+    return Normalizer(images, device, data.statistics)
 
 
 class TrainLoader:
     """An endless stream of training batches, whose position can be saved to the bit.
 
-    Every epoch is a new random order of all images; a last smaller batch is left out. The
+    Every epoch is a new random order of all examples; a last smaller batch is left out. The
     random numbers come from a generator of its own on the CPU, so that they depend on the seed
     alone: neither on the device nor on what else draws random numbers.
 
     Args:
-        images: the training images; moved to `device` as a whole.
+        examples: the training examples; moved to `device` as a whole.
         normalizer: applied to every batch.
-        batch_size: images per batch.
+        batch_size: examples per batch.
         seed: of order and augmentation.
         crop: pixels of black padding before a random crop to the original size.
         flip: mirror each image left to right with probability one half.
@@ -51,8 +92,8 @@ class TrainLoader:
 
     def __init__(
         self,
-        images: ImageSet,
-        normalizer: Normalizer,
+        examples: Examples,
+        normalizer: Normalize,
         *,
         batch_size: int,
         seed: int,
@@ -61,30 +102,34 @@ class TrainLoader:
         device: torch.device | None = None,
     ) -> None:
         self._device = device or torch.device("cpu")
-        self._images = images.to(self._device)
+        self._examples = examples.to(self._device)
         self._normalizer = normalizer
         self._crop = crop
         self._flip = flip
         self.batch_size = batch_size
-        self.batches_per_epoch = len(images) // batch_size
+        self.batches_per_epoch = len(examples) // batch_size
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64)
         self._next = self.batches_per_epoch  # the first batch begins an epoch
 
     def next_batch(self) -> Batch:
-        """The next batch: float images and labels."""
+        """The next batch: normalized inputs and labels."""
+        return self._batch(self._next_places(), self._generator)
+
+    def _next_places(self) -> Tensor:
+        """Which examples come next."""
         if self._next == self.batches_per_epoch:
-            self._order = torch.randperm(len(self._images), generator=self._generator)
+            self._order = torch.randperm(len(self._examples), generator=self._generator)
             self._next = 0
         start = self._next * self.batch_size
         self._next += 1
-        return self._batch(self._order[start : start + self.batch_size], self._generator)
+        return self._order[start : start + self.batch_size]
 
     def sample(self, batches: int, seed: int) -> Iterator[Batch]:
         """Batches as in training, from a generator of their own: the stream stays where it is."""
         generator = torch.Generator().manual_seed(seed)
         for _ in range(batches):
-            places = torch.randint(len(self._images), (self.batch_size,), generator=generator)
+            places = torch.randint(len(self._examples), (self.batch_size,), generator=generator)
             yield self._batch(places, generator)
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,9 +147,9 @@ class TrainLoader:
         self._generator.set_state(state["generator"])
 
     def _batch(self, places: Tensor, generator: torch.Generator) -> Batch:
-        batch = self._images[places.to(self._device)]
-        images = augment(batch.images, self._crop, self._flip, generator)
-        return self._normalizer(images), batch.labels
+        batch = self._examples[places.to(self._device)]
+        inputs = augment(batch.inputs, self._crop, self._flip, generator)
+        return self._normalizer(inputs), batch.labels
 
 
 def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -134,8 +179,8 @@ def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -
     return padded.gather(2, places).view_as(images)
 
 
-def in_order(images: ImageSet, normalizer: Normalizer, batch_size: int) -> Iterator[Batch]:
-    """All images once, in their order, normalized, the last batch perhaps smaller."""
-    for start in range(0, len(images), batch_size):
+def in_order(examples: Examples, normalizer: Normalize, batch_size: int) -> Iterator[Batch]:
+    """All examples once, in their order, normalized, the last batch perhaps smaller."""
+    for start in range(0, len(examples), batch_size):
         end = start + batch_size
-        yield normalizer(images.images[start:end]), images.labels[start:end]
+        yield normalizer(examples.inputs[start:end]), examples.labels[start:end]

@@ -32,11 +32,7 @@ def build_model(config: ModelConfig, data: Splits) -> nn.Module:
     Raises:
         UserError: no such network, or it refuses its arguments.
     """
-    facts: dict[str, Any] = {
-        "num_classes": len(data.classes),
-        "in_channels": data.channels,
-        "image_size": data.image_size,
-    }
+    facts = data.facts
     constructor, arguments = _constructor(config)
     takes = argument_names(constructor)
     given = {key: value for key, value in facts.items() if key in takes}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from surefoot_lab.config import Experiment, TrainConfig, UserError
-from surefoot_lab.data import Normalizer, Splits, TrainLoader, load_data
+from surefoot_lab.data import Normalize, Splits, TrainLoader, load_data, loader_of, normalizer_of
 from surefoot_lab.models import build_model
 from surefoot_lab.train.evaluate import averages_weights
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
@@ -40,7 +40,7 @@ class Parts:
     resolved: dict[str, Any]
     data: Splits
     loader: TrainLoader
-    normalizer: Normalizer
+    normalizer: Normalize
     model: nn.Module
     optimizer: Any
     scheduler: Any
@@ -60,17 +60,11 @@ def assemble(experiment: Experiment) -> Parts:
     device = accelerator.device
     data = load_data(experiment.data)
     extent = _extent(experiment, len(data.train))
-    normalizer = Normalizer(data.train.images, device)
-    loader = TrainLoader(
-        data.train,
-        normalizer,
-        batch_size=experiment.batch_size,
-        seed=experiment.seed,
-        crop=experiment.data.crop,
-        flip=experiment.data.flip,
-        device=device,
+    normalizer = normalizer_of(data, device)
+    loader = loader_of(
+        data, experiment.data, normalizer, experiment.batch_size, experiment.seed, device
     )
-    data = Splits(data.train, data.validation.to(device), data.test.to(device), data.classes)
+    data = data.held_on(device)
 
     _seed_everything(experiment.seed)
     model = build_model(experiment.model, data).to(device)
@@ -87,7 +81,7 @@ def assemble(experiment: Experiment) -> Parts:
         optimizer.train()
     prepared = accelerator.prepare_model(model)
     mode = closure_mode(optimizer, experiment.train.closure)
-    stepper = Stepper(prepared, nn.functional.cross_entropy, optimizer, mode, accelerator.backward)
+    stepper = Stepper(prepared, data.task.loss, optimizer, mode, accelerator.backward)
     _seed_everything(experiment.seed)  # dropout: the same, whatever building the parts drew
     return Parts(
         experiment=experiment,
@@ -142,22 +136,23 @@ def _seed_everything(seed: int) -> None:
 
 
 @torch.no_grad()
-def _try_out(model: nn.Module, data: Splits, normalizer: Normalizer, name: str) -> None:
-    """Refuse a network that does not take these images; leaves buffers and random state alone."""
-    images = normalizer(data.train.images[:2].to(normalizer.mean.device))
+def _try_out(model: nn.Module, data: Splits, normalizer: Normalize, name: str) -> None:
+    """Refuse a network that does not take these inputs; leaves buffers and random state alone."""
+    inputs = normalizer(data.train.inputs[:2].to(normalizer.device))
     model.eval()
     try:
-        outputs = model(images)
+        outputs = model(inputs)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"model.class_path: {name} does not take images of {tuple(images.shape[1:])} ({reason})"
+            f"model.class_path: {name} does not take {data.kind} of "
+            f"{tuple(inputs.shape[1:])} ({reason})"
         ) from error
     model.train()
-    wanted = (len(images), len(data.classes))
+    wanted = data.task.output_shape(data.train.labels[:2], len(data.classes))
     if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != wanted:
         got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise UserError(
-            f"model.class_path: {name} gives {got} for two images; {wanted} is needed "
-            f"({wanted[1]} classes)"
+            f"model.class_path: {name} gives {got} for two examples; {wanted} is needed "
+            f"({wanted[-1]} outputs)"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,30 +11,35 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from surefoot_lab.data import ImageSet, Normalizer, TrainLoader, in_order
+from surefoot_lab.data import Classification, Examples, Normalize, Task, TrainLoader, in_order
 
 RECALIBRATION_BATCHES = 50
+CLASSIFICATION = Classification()
 RECALIBRATION_SEED = 20  # any fixed number: the same batches at every evaluation
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss and share of right answers."""
+    """Mean loss, and the share of right answers; None where an answer is not right or wrong."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 @torch.no_grad()
-def score(model: nn.Module, images: ImageSet, normalizer: Normalizer, batch_size: int) -> Score:
-    """Mean cross-entropy and accuracy; the model must be in evaluation mode."""
-    loss = 0.0
-    right = 0
-    for inputs, labels in in_order(images, normalizer, batch_size):
-        outputs = model(inputs)
-        loss += nn.functional.cross_entropy(outputs, labels, reduction="sum").item()
-        right += int((outputs.argmax(dim=1) == labels).sum())
-    return Score(loss / len(images), right / len(images))
+def score(
+    model: nn.Module,
+    examples: Examples,
+    normalizer: Normalize,
+    batch_size: int,
+    task: Task = CLASSIFICATION,
+) -> Score:
+    """Mean loss and accuracy; the model must be in evaluation mode."""
+    totals = torch.zeros(3, dtype=torch.float64)
+    for inputs, labels in in_order(examples, normalizer, batch_size):
+        totals += task.totals(model(inputs), labels).cpu()
+    loss, right, answers = totals.tolist()
+    return Score(loss / answers, None if math.isnan(right) else right / answers)
 
 
 def averages_weights(optimizer: torch.optim.Optimizer) -> bool:

@@ -203,7 +203,7 @@ class _Run:
             return
         with evaluation_mode(parts.model, parts.optimizer, parts.loader):
             size = parts.experiment.train.eval_batch_size
-            result = score(parts.model, images, parts.normalizer, size)
+            result = score(parts.model, images, parts.normalizer, size, parts.data.task)
         self.log.evaluation(
             self.effective_lr,
             **self._place(),

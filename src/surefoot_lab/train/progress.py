@@ -54,13 +54,16 @@ class ProgressDisplay:
             figures += f"  validation {self._accuracy:.2%}"
         self._bar.update(self._task, completed=step, figures=figures)
 
-    def evaluation(self, step: int, split: str, loss: float, accuracy: float, rate: Any) -> None:
+    def evaluation(
+        self, step: int, split: str, loss: float, accuracy: float | None, rate: Any
+    ) -> None:
         """Show an evaluation."""
         if split == "validation":
             self._accuracy = accuracy
+        share = "" if accuracy is None else f"accuracy {accuracy:.2%}  "
         line = (
             f"{self._label}  step {step}/{self._total}  {split} loss {loss:.4f}  "
-            f"accuracy {accuracy:.2%}  lr {_rates(rate)}"
+            f"{share}lr {_rates(rate)}"
         )
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)

@@ -1,0 +1,155 @@
+"""Images that stay on the disk, because all of them do not fit into memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from surefoot_lab.config import UserError
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Crop = Callable[[Image.Image], Image.Image]
+
+# Random crops as in Inception's training: share of the area, sides to each other, attempts.
+AREAS, RATIOS, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+CENTER_SHARE = 224 / 256  # evaluation: of the shorter side
+
+
+class ImageFiles:
+    """Paths of images, decoded when they are asked for; indexed, it is a smaller set of paths.
+
+    Args:
+        paths: the files.
+        size: width and height of what is handed out.
+    """
+
+    def __init__(self, paths: Sequence[str] | np.ndarray, size: int) -> None:
+        self._paths = np.asarray(paths, dtype=object)
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, places: slice | Tensor) -> ImageFiles:
+        at = places if isinstance(places, slice) else places.cpu().numpy()
+        return ImageFiles(self._paths[at], self._size)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As of the tensor that all images would be."""
+        return len(self), 3, self._size, self._size
+
+    def to(self, device: torch.device) -> ImageFiles:
+        """Itself: the disk is where it is."""
+        return self
+
+    def read(self) -> Tensor:
+        """The centers of all images, uint8, shape (count, 3, size, size)."""
+        return torch.stack([future.result() for future in self._decode(self._center, len(self))])
+
+    def start_random_crops(self, numbers: Tensor, mirrored: Tensor) -> list[Future[Tensor]]:
+        """Begin to decode a random part of every image.
+
+        Args:
+            numbers: uniform in [0, 1), shape (count, 10, 4): area, ratio and place of ten attempts.
+            mirrored: bool, shape (count,): which images are mirrored left to right.
+        """
+
+        def crop(place: int) -> Crop:
+            def cut(image: Image.Image) -> Image.Image:
+                box = random_box(image.width, image.height, numbers[place])
+                part = self._cut(image, box)
+                return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored[place] else part
+
+            return cut
+
+        return self._decode(crop, len(self))
+
+    def _decode(self, crop: Callable[[int], Crop], count: int) -> list[Future[Tensor]]:
+        return [_pool().submit(_read, self._paths[place], crop(place)) for place in range(count)]
+
+    def _center(self, place: int) -> Crop:
+        def cut(image: Image.Image) -> Image.Image:
+            side = CENTER_SHARE * min(image.size)
+            left, top = (image.width - side) / 2, (image.height - side) / 2
+            return self._cut(image, (left, top, left + side, top + side))
+
+        return cut
+
+    def _cut(self, image: Image.Image, box: Box) -> Image.Image:
+        size = (self._size, self._size)
+        return image.resize(size, Image.Resampling.BILINEAR, box=box)
+
+
+def random_box(width: int, height: int, numbers: Tensor) -> Box:
+    """A random part of an image: an area, a ratio of the sides and a place, all uniform.
+
+    Args:
+        width: of the image.
+        height: of the image.
+        numbers: uniform in [0, 1), shape (attempts, 4).
+
+    Returns:
+        The first attempt that fits into the image; if none does, the largest part in the center
+        whose sides' ratio is allowed.
+    """
+    for area, ratio, across, down in numbers.tolist():
+        share = AREAS[0] + (AREAS[1] - AREAS[0]) * area
+        low, high = (math.log(value) for value in RATIOS)
+        sides = math.exp(low + (high - low) * ratio)
+        wide = round(math.sqrt(share * width * height * sides))
+        tall = round(math.sqrt(share * width * height / sides))
+        if 0 < wide <= width and 0 < tall <= height:
+            left, top = int(across * (width - wide + 1)), int(down * (height - tall + 1))
+            return left, top, left + wide, top + tall
+    broadest, tallest = min(width, height * RATIOS[1]), min(height, width / RATIOS[0])
+    aside, above = (width - broadest) / 2, (height - tallest) / 2
+    return aside, above, aside + broadest, above + tallest
+
+
+def decode(path: str) -> Image.Image:
+    """One image file as RGB.
+
+    Raises:
+        UserError: it is no image, or damaged.
+    """
+    try:
+        with Image.open(path) as file:
+            image = _sixteen_to_eight_bits(file) if file.mode.startswith("I") else file
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable image ({reason}); repair or remove it") from None
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """The pixels, uint8, shape (3, height, width)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _read(path: str, crop: Crop) -> Tensor:
+    return as_tensor(crop(decode(path)))
+
+
+def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit gray values at 255 where it converts them; scale them instead."""
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+
+
+_POOLS: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool() -> ThreadPoolExecutor:
+    """The threads that decode, one pool a process (a fork inherits none that works)."""
+    pool = _POOLS.get(os.getpid())
+    if pool is None:
+        pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="decode")
+        _POOLS[os.getpid()] = pool
+    return pool
