@@ -20,7 +20,7 @@ from surefoot.directions import Direction
 from surefoot.line import Line, QuietRoom
 from surefoot.measured._hessian import curvature_along
 from surefoot.measured._settings import Settings
-from surefoot.measured._trial import memory_factor, next_move
+from surefoot.measured._trial import growth_to_come, memory_factor, next_move
 from surefoot.measured.estimate import Measurement, RateInterval, pool
 from surefoot.measured.pace import Budget, next_measurement
 from surefoot.outcome import Status, StepOutcome
@@ -38,6 +38,12 @@ _MISFIT = 0.3
 _FIRST_REACH = 0.01
 """Where the first probe goes, as a share of the weights' norm; the next follow the minimum."""
 _MAX_TRIES = 6
+_FILLED = 32
+"""Steps after which an optimizer's memory counts as filled."""
+_CALM = 8
+"""Losses to have seen before one can be out of range."""
+_ALARM = 8.0
+"""Mean distances above the mean loss that are out of range."""
 _BEYOND = 4.0
 """How many times the farthest probe a minimum may be."""
 _FITS = (Status.MINIMUM, Status.CAPPED, Status.NOT_CONVEX, Status.NOT_DESCENT)
@@ -88,6 +94,8 @@ class Gauge:
             "price": 1.0,
             "reach": None,  # where the last probe was, as a multiple
             "misfits": [],
+            "losses": [0, 0.0, 0.0],  # how many, their mean, their mean distance from it
+            "filling": 1.0,  # how much longer updates will become as the base's memory fills
         }
         self.pending: list[Tensor] = []
         self.attach(None)
@@ -121,6 +129,7 @@ class Gauge:
         """Measure, if it is time to, and conclude; None where nothing was measured."""
         memory = self.memory
         before = visit.call.cost.forward_equivalents
+        self._watch(visit.value0)
         if self.pending:
             found = self._look_back(visit)
         elif self._is_due():
@@ -128,6 +137,12 @@ class Gauge:
             if not heading.is_usable:
                 memory["next"] = memory["step"] + 1
                 return None
+            if self.settings.line == "update" and memory["step"] < 2 * _FILLED:
+                full = memory["step"] >= _FILLED
+                reference = memory["reference"]
+                memory["filling"] = (
+                    1.0 if full else growth_to_come(self.base, visit.params, reference)
+                )
             if self.settings.batch == "fresh" and memory["scale"] is not None:
                 self._keep(heading)
                 return None
@@ -140,6 +155,22 @@ class Gauge:
         self._learn(found)
         memory["attempts"] += 1
         return found
+
+    def _watch(self, value0: float) -> None:
+        """Halve the rate and measure anew when the loss leaves the range it was in."""
+        memory = self.memory
+        seen, mean, spread = memory["losses"]
+        if seen >= _CALM and value0 > mean + _ALARM * spread:
+            if memory["scale"] is not None:
+                memory["scale"] *= 0.5
+            memory["next"] = memory["step"]
+            memory["measurements"] = memory["measurements"][-2:]
+            memory["losses"] = [0, value0, 0.0]
+            return
+        share = max(1.0 / (seen + 1), 0.05)
+        mean += share * (value0 - mean)
+        spread += share * (abs(value0 - mean) - spread)
+        memory["losses"] = [seen + 1, mean, spread]
 
     def _is_due(self) -> bool:
         memory, settings = self.memory, self.settings
@@ -329,13 +360,14 @@ class Gauge:
             return 1.0 if scale is None else scale  # nothing known: the base's own rate
         if rate.value is None:
             if scale is None:
-                return 0.5 * reach
+                return 0.5 * reach / float(memory["filling"])
             falls = math.fsum(m.slope for m in memory["measurements"][-rate.n :]) < 0.0
             return self.settings.growth * scale if falls else scale / self.settings.growth
         if self.is_misfit:
             return max(rate.low, 0.1 * rate.value)
         # warm-up: as long as the rate is unsure, less of it, at worst half
-        return min(rate.value, _BEYOND * reach) / (1.0 + min(1.0, rate.relative_error))
+        sure = 1.0 + min(1.0, rate.relative_error)
+        return min(rate.value, _BEYOND * reach) / sure / float(memory["filling"])
 
 
 def _follow(found: StepOutcome, reach: float) -> float | None:

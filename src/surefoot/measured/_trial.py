@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from surefoot import _params
 from surefoot._params import Copies
 from surefoot._quiet import RngState, devices_of
 
-__all__ = ["memory_factor", "multiplied", "next_move"]
+__all__ = ["growth_to_come", "memory_factor", "multiplied", "next_move"]
 
 _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _PLAIN = (bool, int, float, str, list, tuple, dict, Tensor, type(None))
@@ -122,6 +124,34 @@ def next_move(
             return start.difference()
         finally:
             start.put_back()
+
+
+def growth_to_come(
+    optimizer: Optimizer, params: Sequence[Tensor], rates: Sequence[float], ahead: int = 24
+) -> float:
+    """How many times its present length an update can reach as the optimizer's memory fills.
+
+    The optimizer is asked for the next updates as if this gradient stayed: those of a heavy-ball
+    buffer grow up to 1/(1 − β) times, those of an average do not. Costs ``ahead`` steps of the
+    optimizer, but no pass through the network. Leaves no trace, as :func:`next_move`.
+    """
+    start, ones = Copies(), [1.0] * len(params)
+    lengths = []
+    with _on_copies(optimizer, params), _at_rates(optimizer, rates, 1.0):
+        kept = [p.grad for p in params]
+        start.take(params)
+        try:
+            for _ in range(ahead):
+                for p, grad in zip(params, kept, strict=True):
+                    p.grad = None if grad is None else grad.clone()
+                optimizer.step()
+                lengths.append(_params.norm_sq(start.difference(), ones))
+                start.put_back()
+        finally:
+            start.put_back()
+    if not lengths[0] > 0.0:
+        return 1.0
+    return max(1.0, math.sqrt(max(lengths) / lengths[0]))
 
 
 def memory_factor(optimizer: Optimizer) -> float:

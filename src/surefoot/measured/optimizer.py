@@ -49,7 +49,7 @@ class MeasuredLR(Optimizer):
         model: the model (recommended); its buffers are kept still while measuring.
         total_steps: length of the run in steps.
         overhead: what measuring may cost, as a share of plain training in forward-equivalents.
-            Without ``total_steps``, eight forward-equivalents more.
+            Without ``total_steps``, 24 forward-equivalents more, for the start.
         precision: relative half-width of the rate's interval that is wanted. As long as the rate
             is less sure, it is measured as often as the budget allows.
         confidence: of that interval.
@@ -113,7 +113,7 @@ class MeasuredLR(Optimizer):
         confidence: float = 0.95,
         horizon: Literal["linear", "none"] = "linear",
         step_adaptation: float = 1.0,
-        line: Literal["share", "update"] = "share",
+        line: Literal["update", "share"] = "update",
         batch: Literal["own", "fresh"] = "own",
         curvature: Literal["probe", "hessian"] = "probe",
         measuring_length: float | None = None,
@@ -205,7 +205,7 @@ class MeasuredLR(Optimizer):
         """The wrapped optimizer's, and under ``"measured"`` what this one remembers."""
         memory = dict(self._gauge.memory)
         memory["measurements"] = [list(m) for m in memory["measurements"]]
-        for name in ("reference", "misfits"):
+        for name in ("reference", "misfits", "losses"):
             memory[name] = list(memory[name])
         own = {"counts": dict(self._counts), "gauge": memory, "pending": list(self._gauge.pending)}
         return {**self._base.state_dict(), "measured": own}
@@ -219,7 +219,7 @@ class MeasuredLR(Optimizer):
         if own is not None:
             self._counts.update(own["counts"])
             fresh.memory.update(own["gauge"])
-            for name in ("reference", "misfits"):
+            for name in ("reference", "misfits", "losses"):
                 fresh.memory[name] = list(fresh.memory[name])
             fresh.memory["measurements"] = [Measurement(*m) for m in own["gauge"]["measurements"]]
             device = self._params()[0].device

@@ -8,9 +8,9 @@ from surefoot.measured.estimate import RateInterval
 
 __all__ = ["Budget", "next_measurement"]
 
-CREDIT = 8.0
-"""Forward-equivalents that may be spent before they were earned, where the run's length is
-unknown; at most a quarter of the whole budget where it is known."""
+CREDIT = 24.0
+"""Forward-equivalents that may be spent before they were earned: the rate changes most at first. At
+most a quarter of the whole budget where the run's length is known."""
 
 _STEP = 3.0
 """Forward-equivalents of a plain training step: one forward and one backward pass."""
@@ -46,13 +46,11 @@ def next_measurement(
 ) -> int:
     """The step at which to measure again, if the budget allows.
 
-    Three phases. At first the number of steps doubles from one measurement to the next, because an
-    optimizer's memory fills. While the rate is less sure than wanted: at once. Then after an
+    While the rate is less sure than wanted: at once, though never after less than a fifth of the
+    run so far in its first steps, in which the rate moves with the number of steps. Then after an
     eighth of the time over which it has stood still, at most a fiftieth of the run.
     """
-    if rate.n < 4:
-        return max(step + 1, 2 * step)
-    if rate.relative_error > precision:
-        return step + 1
+    if rate.n < 4 or rate.relative_error > precision:
+        return step + max(1, min(step // 5, 8))
     longest = max(1, (total_steps or 50_000) // 50)
     return step + max(1, min(rate.span // 8, longest))
