@@ -84,10 +84,15 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """The network. `num_classes`, `in_channels` and `image_size` are passed if it takes them.
+    """The network. `num_classes`, `in_channels`, `image_size` (of a text, `sequence_length`) are
+    passed if it takes them.
 
     Attributes:
-        class_path: `convnet`, `mlp`, `resnet8`, `resnet20` (any 6n + 2), or an import path.
+        class_path: a short name, or an import path such as `torchvision.models.resnet50`. For small
+            images: `convnet`, `mlp`, `lenet`, `resnet8` (any 6n + 2), `resnet18`, `resnet34`,
+            `sdresnet110` (stochastic depth), `wrn16-10`, `wrn28-10`, `densenet40`, `densenet121`,
+            `mobilenetv2`, `efficientnet`, `vgg11` to `vgg19`, `googlenet`, `inception`, `alexnet`.
+            For text: `char-lstm`, `char-transformer`. For tables: `mlp`.
         init_args: arguments of the model.
     """
 

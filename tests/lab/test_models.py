@@ -5,7 +5,7 @@ import torch
 
 from surefoot_lab.config import ModelConfig, UserError
 from surefoot_lab.data import Examples, Splits
-from surefoot_lab.models import MLP, ConvNet, build_model, cifar_resnet
+from surefoot_lab.models import MLP, ConvNet, build_model, cifar_resnet, short_names
 
 
 def _splits(channels: int, size: int, classes: int = 10) -> Splits:
@@ -41,7 +41,7 @@ def test_named_depths_are_pytorchcvs_networks(depth: int, name: str) -> None:
 
 @pytest.mark.parametrize("size", [8, 28, 32])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", ["convnet", "mlp", "resnet8"])
+@pytest.mark.parametrize("name", ["convnet", "mlp", "lenet", "resnet8", "mobilenetv2"])
 def test_named_networks_take_images_of_all_our_data_sets(
     name: str, channels: int, size: int
 ) -> None:
@@ -76,6 +76,10 @@ def test_any_import_path_works_and_learns_the_classes_if_it_asks() -> None:
     ("config", "message"),
     [
         (ModelConfig("convnt"), r"no network 'convnt'; did you mean 'convnet'\?"),
+        (ModelConfig("wrn28"), r"no network 'wrn28'; did you mean 'wrn28-10'\?"),
+        (ModelConfig("wrn15-2"), r"wrn15-2: the depth must be 6n \+ 4 \(10, 16, 22"),
+        (ModelConfig("densenet41"), r"densenet41: the depth must be 3n \+ 4"),
+        (ModelConfig("sdresnet9"), r"sdresnet9: the depth must be 6n \+ 2"),
         (ModelConfig("resnet9"), r"resnet9: the depth must be 6n \+ 2"),
         (ModelConfig("resnet2"), r"resnet2: the depth must be 6n \+ 2"),
         (ModelConfig("convnet", {"width": 3}), r"init_args\.width: .*did you mean 'widths'\?"),
@@ -89,3 +93,147 @@ def test_any_import_path_works_and_learns_the_classes_if_it_asks() -> None:
 def test_unusable_networks_are_explained(config: ModelConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_model(config, _splits(1, 8))
+
+
+IMAGE_NETWORKS = [name for name in short_names() if not name.startswith("char-")]
+
+
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
+def test_each_network_takes_a_step_on_cifars_images(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(name), _splits(3, 32))
+    outputs = model(torch.randn(2, 3, 32, 32))
+    assert outputs.shape == (2, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    torch.nn.functional.cross_entropy(outputs, torch.tensor([1, 7])).backward()
+    grads = [parameter.grad for parameter in model.parameters()]
+    if not name.startswith("sdresnet"):  # a block that is left out has no gradient
+        assert all(grad is not None for grad in grads)
+    assert all(bool(grad.isfinite().all()) for grad in grads if grad is not None)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer.step()
+    moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
+    assert sum(moved) > 0.5 * len(moved)
+
+
+# Published for ImageNet's 1,000 classes; what a 3x3 stem instead of a 7x7 one saves.
+STEM = 64 * 3 * (9 - 49)
+INCEPTION_AUXILIARY = (768 * 128 + 256) + (128 * 768 * 25 + 1536) + (768 * 1000 + 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "difference"),
+    [
+        ("resnet18", "ResNet18_Weights", STEM),
+        ("resnet34", "ResNet34_Weights", STEM),
+        ("mobilenetv2", "MobileNet_V2_Weights", 0),
+        ("efficientnet", "EfficientNet_B0_Weights", 0),
+        ("densenet121", "DenseNet121_Weights", STEM),
+        ("googlenet", "GoogLeNet_Weights", STEM),
+        ("inception", "Inception_V3_Weights", -INCEPTION_AUXILIARY),
+        ("alexnet", "AlexNet_Weights", 64 * 3 * (9 - 121) - 256 * (36 - 4) * 4096),
+        ("vgg16", "VGG16_BN_Weights", 512 * 1000 + 1000 - 123_642_856),
+    ],
+)
+def test_parameters_are_the_published_ones_but_for_the_stem(
+    name: str, weights: str, difference: int
+) -> None:
+    import torchvision
+
+    published = getattr(torchvision.models, weights).IMAGENET1K_V1.meta["num_params"]
+    assert _count(build_model(ModelConfig(name), _splits(3, 32, 1000))) == published + difference
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("resnet20", 0.27),  # He et al. 2016, table 6
+        ("resnet110", 1.7),
+        ("sdresnet110", 1.7),
+        ("wrn16-10", 17.1),  # Zagoruyko and Komodakis 2016, table 4 (16-10) and table 5 (28-10)
+        ("wrn28-10", 36.5),
+    ],
+)
+def test_parameters_of_cifars_networks_are_the_published_ones(name: str, millions: float) -> None:
+    assert _count(build_model(ModelConfig(name), _splits(3, 32))) / 1e6 == pytest.approx(
+        millions, rel=0.02
+    )
+
+
+def test_densenet40_is_pytorchcvs_and_lenet_the_papers_size() -> None:
+    from pytorchcv.models.densenet_cifar import densenet40_k12_cifar10
+
+    theirs = densenet40_k12_cifar10().eval()
+    ours = build_model(ModelConfig("densenet40"), _splits(3, 32)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(ours(images), theirs(images))
+    convolutions = (6 * 25 + 6) + (16 * 6 * 25 + 16)
+    linear = (400 * 120 + 120) + (120 * 84 + 84) + (84 * 10 + 10)
+    assert _count(build_model(ModelConfig("lenet"), _splits(1, 28))) == convolutions + linear
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        *[("resnet18", 4), ("mobilenetv2", 4), ("efficientnet", 2), ("densenet121", 4)],
+        *[("googlenet", 8), ("inception", 2), ("alexnet", 7), ("vgg11", 2), ("resnet8", 8)],
+    ],
+)
+def test_small_images_are_not_shrunk_to_nothing(name: str, side: int) -> None:
+    model = build_model(ModelConfig(name), _splits(3, 32)).eval()
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    shapes = []
+    for module in convolutions:
+        module.register_forward_hook(lambda _, __, output: shapes.append(output.shape[-2:]))
+    model(torch.randn(1, 3, 32, 32))
+    assert tuple(shapes[0]) == (32, 32)
+    spatial = [shape for shape in shapes if shape != (1, 1)]  # squeeze-and-excitation's are 1x1
+    assert tuple(spatial[-1]) == (side, side)
+
+
+def test_stochastic_depth_leaves_blocks_out_at_random_in_training_only() -> None:
+    model = build_model(ModelConfig("sdresnet20"), _splits(3, 32))
+    images = torch.randn(4, 3, 32, 32)
+    torch.manual_seed(1)
+    first = model(images)
+    torch.manual_seed(1)
+    assert torch.equal(first, model(images))  # torch's generator, so a line search can repeat it
+    assert not all(torch.equal(first, model(images)) for _ in range(8))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+    units = [module for module in model.modules() if hasattr(module, "life_prob")]
+    survival = [unit.life_prob for unit in units]
+    assert survival == pytest.approx([1 - 0.5 * block / 9 for block in range(1, 10)])
+
+
+def _text(classes: int = 7, length: int = 12) -> Splits:
+    characters = torch.randint(0, classes, (3, length))
+    part = Examples(characters, characters)
+    return Splits(part, part, part, tuple("abcdefg"), kind="text")
+
+
+@pytest.mark.parametrize("name", ["char-lstm", "char-transformer"])
+def test_character_networks_score_each_place_by_what_came_before(name: str) -> None:
+    torch.manual_seed(0)
+    data = _text()
+    model = build_model(ModelConfig(name), data)
+    loss = data.task.loss(model(data.train.inputs), data.train.labels)
+    loss.backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+    model.eval()
+    original = model(data.train.inputs)
+    assert original.shape == (3, 12, 7)
+    changed = data.train.inputs.clone()
+    changed[:, 8] = (changed[:, 8] + 1) % 7
+    found = model(changed)
+    assert torch.allclose(found[:, :8], original[:, :8], atol=1e-6)
+    assert all((found[:, place] - original[:, place]).abs().max() > 1e-4 for place in range(8, 12))
+    assert model(data.train.inputs[:, :5]).shape == (3, 5, 7)
+
+
+def test_the_layers_of_a_transformer_begin_different() -> None:
+    layers = build_model(ModelConfig("char-transformer"), _text()).layers.layers
+    assert not torch.equal(layers[0].linear1.weight, layers[1].linear1.weight)

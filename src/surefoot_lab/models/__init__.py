@@ -1,4 +1,4 @@
-"""Networks for experiments: a few small ones by name, any other by import path."""
+"""Networks for experiments: those of the papers by short name, any other by import path."""
 
 from __future__ import annotations
 
@@ -10,21 +10,65 @@ from torch import nn
 from surefoot_lab.build import argument_names, call, find
 from surefoot_lab.config import ModelConfig, UserError, did_you_mean
 from surefoot_lab.data import Splits
-from surefoot_lab.models.resnet import cifar_resnet
-from surefoot_lab.models.small import MLP, ConvNet
+from surefoot_lab.models import stems
+from surefoot_lab.models.cifar import cifar_resnet, densenet, stochastic_depth, wide_resnet
+from surefoot_lab.models.small import MLP, ConvNet, LeNet
+from surefoot_lab.models.text import CharLSTM, CharTransformer
 
-__all__ = ["MLP", "ConvNet", "build_model", "cifar_resnet"]
+__all__ = [
+    "MLP",
+    "CharLSTM",
+    "CharTransformer",
+    "ConvNet",
+    "LeNet",
+    "build_model",
+    "cifar_resnet",
+    "densenet",
+    "short_names",
+    "stochastic_depth",
+    "wide_resnet",
+]
+
+# Names of one network each.
+NAMED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "convnet": (ConvNet, {}),
+    "mlp": (MLP, {}),
+    "lenet": (LeNet, {}),
+    "resnet18": (stems.small_resnet, {"depth": 18}),
+    "resnet34": (stems.small_resnet, {"depth": 34}),
+    "mobilenetv2": (stems.small_mobilenet, {}),
+    "efficientnet": (stems.small_efficientnet, {}),
+    "densenet121": (stems.small_densenet, {}),
+    "googlenet": (stems.small_googlenet, {}),
+    "inception": (stems.small_inception, {}),
+    "alexnet": (stems.small_alexnet, {}),
+    **{f"vgg{depth}": (stems.small_vgg, {"depth": depth}) for depth in (11, 13, 16, 19)},
+    "char-lstm": (CharLSTM, {}),
+    "char-transformer": (CharTransformer, {}),
+}
+# Families: a pattern, what builds it, the names of the numbers in the pattern, examples.
+FAMILIES: list[tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = [
+    (r"resnet(\d+)", cifar_resnet, ("depth",), ("resnet8", "resnet20", "resnet56", "resnet110")),
+    (r"sdresnet(\d+)", stochastic_depth, ("depth",), ("sdresnet20", "sdresnet110")),
+    (r"wrn(\d+)-(\d+)", wide_resnet, ("depth", "widen"), ("wrn16-10", "wrn28-10")),
+    (r"densenet(\d+)", densenet, ("depth",), ("densenet40",)),
+]
+
+
+def short_names() -> list[str]:
+    """All networks known by a short name; of families, the members in common use."""
+    return [*NAMED, *(name for *_, examples in FAMILIES for name in examples)]
 
 
 def build_model(config: ModelConfig, data: Splits) -> nn.Module:
     """Build the network of an experiment for its data.
 
-    `num_classes`, `in_channels` and `image_size` are passed to the constructor if it has such
-    arguments and `init_args` does not give them.
+    `num_classes`, `in_channels` and `image_size` (of a text, `sequence_length`) are passed to the
+    constructor if it has such arguments and `init_args` does not give them.
 
     Args:
         config: which network.
-        data: the images it is for.
+        data: what it is for.
 
     Returns:
         The network, freshly initialized from torch's global random state.
@@ -44,16 +88,16 @@ def build_model(config: ModelConfig, data: Splits) -> nn.Module:
 
 def _constructor(config: ModelConfig) -> tuple[Any, dict[str, Any]]:
     """The function that makes the network, and the arguments that its short name stands for."""
-    short = {"convnet": ConvNet, "mlp": MLP}
-    if config.class_path in short:
-        return short[config.class_path], {}
-    resnet = re.fullmatch(r"resnet(\d+)", config.class_path)
-    if resnet:
-        return cifar_resnet, {"depth": int(resnet.group(1))}
-    if "." not in config.class_path:
-        names = [*short, "resnet8", "resnet20", "resnet56"]
+    name = config.class_path
+    if name in NAMED:
+        return NAMED[name]
+    for pattern, build, arguments, _ in FAMILIES:
+        numbers = re.fullmatch(pattern, name)
+        if numbers:
+            return build, dict(zip(arguments, map(int, numbers.groups()), strict=True))
+    if "." not in name:
         raise UserError(
-            f"model.class_path: no network {config.class_path!r}; "
-            f"{did_you_mean(config.class_path, names)} (others by import path)"
+            f"model.class_path: no network {name!r}; {did_you_mean(name, short_names())} "
+            "(others by import path)"
         )
     return find(config.class_path, [], "model.class_path"), {}
