@@ -168,3 +168,10 @@ def test_the_mean_of_many_intervals_errs_less_than_any_of_its_measurements() -> 
         assert value is not None
         errors.append(abs(value - 0.5) / float(np.median(singles)))
     assert np.median(errors) < 0.35  # 1/√32 is 0.18
+
+
+def test_one_loud_line_does_not_decide() -> None:
+    """Thirty-one lines say 0.5, one of a thousand times their curvature says 0.0005."""
+    sample = [Measurement(i, -2.0, 4.0) for i in range(31)]
+    found = pool([*sample, Measurement(31, -2.0, 4000.0)])
+    assert found.value == pytest.approx(0.5, rel=0.1)

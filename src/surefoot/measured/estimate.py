@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -108,13 +109,39 @@ _BLOCK = 4
 """Measurements in the newest block, the shortest window."""
 
 
+_LOUDEST = 2.0
+"""How many times as loud as the median line a line may count."""
+
+
+def _tamed(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The same with the loudest turned down, so that no single line decides the mean.
+
+    How loud a line is, is its slope plus its curvature at the typical rate. Turning down changes
+    both by the same factor, so each line keeps its own minimum.
+    """
+    if len(measurements) < _BLOCK:
+        return list(measurements)
+    slope = statistics.median(abs(m.slope) for m in measurements)
+    curvature = statistics.median(abs(m.curvature) for m in measurements)
+    typical = slope / curvature if curvature > 0.0 else 0.0
+    loudness = [abs(m.slope) + typical * abs(m.curvature) for m in measurements]
+    limit = _LOUDEST * statistics.median(loudness)
+    factors = [limit / loud if loud > limit else 1.0 for loud in loudness]
+    return [
+        Measurement(m.step, m.slope * f, m.curvature * f)
+        for m, f in zip(measurements, factors, strict=True)
+    ]
+
+
 def pool(measurements: Sequence[Measurement], confidence: float = 0.95) -> RateInterval:
     """The interval over the newest measurements, as far back as the rate has stood still.
 
     The window doubles from the newest four back as long as the block that would be added agrees:
     its interval and the window's overlap. So the average is long where the rate is steady, short
-    where it moves, and no length is chosen.
+    where it moves, and no length is chosen. A line much louder than the others counts only as
+    twice the typical one.
     """
+    measurements = _tamed(measurements)
     size = min(_BLOCK, len(measurements))
     chosen = interval(measurements[-size:], confidence)
     while size < len(measurements):
