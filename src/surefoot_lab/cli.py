@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -12,7 +13,7 @@ from surefoot_lab.config import UserError, did_you_mean
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-EXIT_CODES = {"finished": 0, "non_finite": 1, "interrupted": INTERRUPTED}
+EXIT_CODES = {"finished": 0, "stopped": 0, "non_finite": 1, "failed": 1, "interrupted": INTERRUPTED}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"{words[0]}: no such command; {hint}")
         parser.parse_args(words)
     except UserError as error:
-        print(f"surefoot: error: {error}", file=sys.stderr)
+        where = f" (process {_rank()})" if _rank() else ""
+        print(f"surefoot: error: {error}{where}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -82,7 +84,8 @@ def _train(words: Sequence[str]) -> int:
     record = train(experiment, run_dir, resume=arguments.resume, overwrite=arguments.overwrite)
     end = record.end or {"reason": "interrupted", "message": None, "step": 0}
     message = f" ({end['message']})" if end["message"] else ""
-    print(f"{end['reason']} at step {end['step']}{message}: {run_dir}")
+    if _rank() == 0:
+        print(f"{end['reason']} at step {end['step']}{message}: {run_dir}")
     return EXIT_CODES[end["reason"]]
 
 
@@ -90,6 +93,12 @@ def _range_test(words: Sequence[str]) -> int:
     from surefoot_lab import range_test
 
     return range_test.run(words)
+
+
+def _sweep(words: Sequence[str]) -> int:
+    from surefoot_lab.sweep import command
+
+    return command.run(words)
 
 
 def _module_command(name: str, module_path: str) -> Callable[[Sequence[str]], int]:
@@ -105,6 +114,11 @@ def _module_command(name: str, module_path: str) -> Callable[[Sequence[str]], in
     return run
 
 
+def _rank() -> int:
+    """This process's number where torchrun or accelerate started several."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def _version() -> str:
     try:
         return metadata.version("surefoot")
@@ -115,6 +129,7 @@ def _version() -> str:
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train one network as an experiment file says", _train),
     "range-test": ("measure a learning rate, and train with it if asked", _range_test),
+    "sweep": ("run a grid of experiments on this machine or a cluster", _sweep),
     "demo": (
         "train and compare on bundled data, and write a report",
         _module_command("demo", "surefoot_lab.demo"),

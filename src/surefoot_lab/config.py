@@ -105,7 +105,8 @@ class OptimizerConfig:
     """The optimizer. Line-search optimizers get the model and a closure, others the parameters.
 
     Attributes:
-        class_path: a name from surefoot (`LABPAL`, `PAL`) or torch.optim (`SGD`, `Adam`), or an
+        class_path: a name from surefoot (`LABPAL`, `PAL`), torch.optim (`SGD`, `Adam`) or the rivals
+            (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `SaLSA`, ...; docs/rivals.md), or an
             import path.
         init_args: its arguments. `total_steps`, `dataset_size` and `batch_size` are filled in if
             it takes them and they are not given (null leaves them off); so is the word `auto` for
@@ -136,9 +137,11 @@ class TrainConfig:
     Attributes:
         closure: what `optimizer.step` is given: `none`, a closure that runs `forward` only, or one
             that runs forward and `backward`; `auto`: forward for line-search optimizers, backward
-            for torch's LBFGS, none for all others.
+            for torch's LBFGS and the rivals that need the loss, none for all others.
         device: `auto` (a GPU if there is one) or `cpu`.
         precision: `fp32`, or `bf16` for autocast. (fp16 would need its losses scaled.)
+        accumulate: pieces that a step's batch is cut into, one after the other, where it does not
+            fit into memory as a whole; `batch_size` stays the images per step of all processes.
         eval_every: steps between evaluations on the validation images; null for every epoch.
         eval_batch_size: images per batch in evaluations.
         log_every: steps between two lines of the record (loss, effective learning rate, cost).
@@ -149,6 +152,7 @@ class TrainConfig:
     closure: Literal["auto", "none", "forward", "backward"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    accumulate: int = 1
     eval_every: int | None = None
     eval_batch_size: int = 500
     log_every: int = 10
@@ -203,6 +207,7 @@ class Experiment:
         at_least_one = {
             "steps": self.steps,
             "batch_size": self.batch_size,
+            "train.accumulate": self.train.accumulate,
             "train.eval_every": self.train.eval_every,
             "train.eval_batch_size": self.train.eval_batch_size,
             "train.log_every": self.train.log_every,
@@ -234,6 +239,43 @@ class Experiment:
     def run_dir(self) -> Path:
         """Where the run goes if nothing else is said: `runs/NAME/LABEL-seedN`."""
         return Path("runs") / _slug(str(self.name)) / f"{_slug(str(self.label))}-seed{self.seed}"
+
+
+@dataclass
+class EarlyStoppingConfig:
+    """Give up trials that fall behind (ASHA), instead of training all to the end.
+
+    Attributes:
+        grace_epochs: epochs that every trial gets.
+        reduction_factor: at each halving, one in so many goes on.
+        metric: `accuracy` or `loss` of the validations that is compared.
+    """
+
+    grace_epochs: float = 1
+    reduction_factor: float = 3
+    metric: Literal["accuracy", "loss"] = "accuracy"
+
+
+@dataclass
+class SweepConfig:
+    """The sections that make an experiment file a sweep: many runs of one experiment.
+
+    Attributes:
+        grid: dotted keys of the experiment, each with the list of its values; all combinations
+            are run. A key may be a whole section, such as `optimizer`, with mappings as values.
+        random: dotted keys, each with `uniform: [low, high]`, `log_uniform: [low, high]`,
+            `integer: [low, high]` or `choice: [...]`; besides `samples`, how many to draw, and
+            `seed` of the draws. Every sample is run with every combination of the grid.
+        early_stopping: give up trials that fall behind; null trains all to the end.
+        cpus_per_trial: cores of a trial, and its number of threads.
+        gpus_per_trial: GPUs of a trial; a fraction lets trials share one.
+    """
+
+    grid: dict[str, Any] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    early_stopping: EarlyStoppingConfig | None = None
+    cpus_per_trial: float = 1
+    gpus_per_trial: float = 0
 
 
 @dataclass(frozen=True)

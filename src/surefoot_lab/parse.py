@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import textwrap
 import typing
@@ -11,8 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import Experiment, UserError, did_you_mean, fields_of, from_dict
+from surefoot_lab.config import (
+    Experiment,
+    SweepConfig,
+    UserError,
+    did_you_mean,
+    fields_of,
+    from_dict,
+)
 
+SWEEP_KEYS = tuple(item.name for item in dataclasses.fields(SweepConfig))
 FLAGS = ("--help", "-h", "--print-config", "--resume", "--overwrite")
 
 
@@ -65,6 +74,28 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         raise UserError("--resume and --overwrite exclude each other: keep the run or replace it")
     own["out"] = Path(own["out"]) if own["out"] else None
     return TrainArguments(experiment, **own)
+
+
+def parse_values(values: dict[str, Any], where: str) -> Experiment:
+    """Check the values of an experiment against its settings, and make it.
+
+    Args:
+        values: nested dictionaries, as a YAML file holds them.
+        where: the file they stand in, for error messages.
+
+    Raises:
+        UserError: a key or value cannot be used.
+    """
+    try:
+        namespace = make_parser().parse_object(values)
+    except argparse.ArgumentError as error:
+        raise UserError(_explain(str(error), where)) from None
+    taken = namespace.as_dict()
+    for key in ("config", "out", "resume", "overwrite", "print_config"):
+        taken.pop(key, None)
+    experiment = from_dict(taken)
+    experiment.check()
+    return experiment
 
 
 def make_parser() -> Any:
@@ -178,6 +209,8 @@ def _explain(message: str, where: str) -> str:
     unknown = re.match(r"unrecognized arguments: --([^\s=]+)|Option '([^']+)' is not", message)
     if unknown:
         key = unknown.group(1) or unknown.group(2)
+        if key.partition(".")[0] in SWEEP_KEYS:
+            raise UserError(f"{key}: belongs to a sweep of many runs; use surefoot sweep")
         known = [*settings, "out", "resume", "overwrite", "print-config"]
         return f"{key}: no such setting; {did_you_mean(key, known)}"
     wrong = re.match(r'Parser key "([^"]+)":', message)

@@ -2,6 +2,9 @@
 
 from surefoot_lab.compare.columns import Cell, Column, method_columns, run_columns
 from surefoot_lab.compare.curves import AXES, Band, Curve, evaluation_curve, mean_band, step_curve
+from surefoot_lab.compare.intervals import Interval, interval, paired_difference
+from surefoot_lab.compare.profiles import performance_profiles
+from surefoot_lab.compare.robustness import GridCell, Robustness, heat_map, robustness
 from surefoot_lab.compare.settings import Settings, environments, settings
 from surefoot_lab.compare.summary import (
     MethodSummary,
@@ -14,6 +17,7 @@ from surefoot_lab.compare.summary import (
     summarize_run,
 )
 from surefoot_lab.compare.table import terminal_table
+from surefoot_lab.compare.targets import Reached, area_under_curve, time_to_target
 
 __all__ = [
     "AXES",
@@ -21,21 +25,32 @@ __all__ = [
     "Cell",
     "Column",
     "Curve",
+    "GridCell",
+    "Interval",
     "MethodSummary",
     "Rate",
+    "Reached",
+    "Robustness",
     "RunSummary",
     "Settings",
     "Spread",
     "State",
+    "area_under_curve",
     "environments",
     "evaluation_curve",
+    "heat_map",
+    "interval",
     "level_with_best",
     "mean_band",
     "method_columns",
+    "paired_difference",
+    "performance_profiles",
+    "robustness",
     "run_columns",
     "settings",
     "step_curve",
     "summarize",
     "summarize_run",
     "terminal_table",
+    "time_to_target",
 ]

@@ -21,7 +21,12 @@ class State(str, Enum):
     FINISHED = "finished"
     NON_FINITE = "non-finite"
     INTERRUPTED = "interrupted"
+    FAILED = "failed"  # an error, which the record's message names
+    STOPPED = "stopped early"  # given up by the sweep it belongs to
     UNFINISHED = "unfinished"  # no end in the record: killed, or still running
+
+
+_STATES = {"finished": State.FINISHED, "failed": State.FAILED, "stopped": State.STOPPED}
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,7 @@ def _state(run: RunRecord) -> State:
         return State.NON_FINITE
     if reason is None:
         return State.UNFINISHED
-    return State.FINISHED if reason == "finished" else State.INTERRUPTED
+    return _STATES.get(reason, State.INTERRUPTED)
 
 
 def _rate(run: RunRecord) -> Rate:

@@ -24,6 +24,8 @@ class RunRecord:
         seed: the run's seed; None if the record has no start line.
         experiment: the resolved experiment.
         environment: versions and hardware of the process that wrote last.
+        applied: settings as they were read back from what was built.
+        sweep: `method` and `cell` of a sweep's trial; empty for a run of its own.
         steps: the `step` lines, in order.
         measurements: the `measure` lines, in order.
         evaluations: the `evaluation` lines, in order.
@@ -37,6 +39,8 @@ class RunRecord:
     seed: int | None = None
     experiment: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    applied: dict[str, Any] = field(default_factory=dict)
+    sweep: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     measurements: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
@@ -130,6 +134,9 @@ def _take_start(record: RunRecord, line: dict[str, Any]) -> None:
             setattr(record, key, line[key])
         else:
             record.problems.append(f"the start line has no {key!r}")
+    for key in ("applied", "sweep"):  # of newer records, and of trials
+        if isinstance(line.get(key), dict):
+            setattr(record, key, line[key])
 
 
 def _take_resume(record: RunRecord, line: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 SCHEMA = 1
 RECORD_NAME = "record.jsonl"
+END_REASONS = ("finished", "non_finite", "interrupted", "failed", "stopped")
 
 
 def has_record(run_dir: str | Path) -> bool:
@@ -49,8 +50,20 @@ class RecordWriter:
         seed: int,
         experiment: dict[str, Any],
         environment: dict[str, Any],
+        applied: dict[str, Any] | None = None,
+        sweep: dict[str, Any] | None = None,
     ) -> None:
-        """Write the first line: what is run, where."""
+        """Write the first line: what is run, where.
+
+        Args:
+            name: what is studied.
+            label: the method, as tables show it.
+            seed: the run's seed.
+            experiment: the resolved experiment.
+            environment: versions and hardware.
+            applied: settings as read back from what was built.
+            sweep: `method` and `cell` of a trial; None for a run of its own.
+        """
         self.write(
             "start",
             sync=True,
@@ -61,6 +74,8 @@ class RecordWriter:
             time=_now(),
             experiment=experiment,
             environment=environment,
+            **({} if applied is None else {"applied": applied}),
+            **({} if sweep is None else {"sweep": sweep}),
         )
 
     def resume(self, step: int, environment: dict[str, Any]) -> None:
@@ -72,7 +87,7 @@ class RecordWriter:
         self.write("evaluation", sync=True, **fields)
 
     def end(self, step: int, reason: str, message: str | None = None) -> None:
-        """Write how the run ended: `finished`, `non_finite` or `interrupted`."""
+        """Write how the run ended: one of `END_REASONS`."""
         self.write("end", sync=True, step=step, reason=reason, message=message)
 
     def write(self, kind: str, *, sync: bool = False, **fields: Any) -> None:

@@ -10,12 +10,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from surefoot_lab.config import Experiment, TrainConfig, UserError
+from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.data import Normalize, Splits, TrainLoader, load_data, loader_of, normalizer_of
 from surefoot_lab.models import build_model
 from surefoot_lab.train.evaluate import averages_weights
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
+from surefoot_lab.train.processes import Team, form_team
 from surefoot_lab.train.stepping import Stepper, closure_mode
+
+# Apart by more than any seed a user gives, so that no rank repeats another run's dropout.
+SEED_STRIDE = 1_000_003
 
 
 @dataclass
@@ -28,12 +32,14 @@ class Parts:
         data: the images; validation and test images are on `device`.
         loader: training batches.
         normalizer: for evaluations.
-        model: the network, on `device`, with autocast if asked for.
+        model: the network, on `device`, with autocast if asked for; the stepper's own may be
+            wrapped for several processes.
         optimizer: of the model's parameters.
         scheduler: of the optimizer, or None.
         stepper: takes a step.
         extent: the run's length.
         device: where the run computes.
+        team: the processes of the run.
     """
 
     experiment: Experiment
@@ -47,17 +53,25 @@ class Parts:
     stepper: Stepper
     extent: Extent
     device: torch.device
+    team: Team
 
 
-def assemble(experiment: Experiment) -> Parts:
+def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> Parts:
     """Build everything, and pass two images through the network to see that all fits.
+
+    Args:
+        experiment: what to build.
+        joined: what `form_team` returned; None calls it.
 
     Raises:
         UserError: something in the experiment cannot be used.
     """
     experiment.check()
-    accelerator = _accelerator(experiment.train)
+    accelerator, team = joined or form_team(experiment.train)
+    _check_shares(experiment, team)
     device = accelerator.device
+    if experiment.data.download:  # one fetches, the others find it there
+        team.lead(lambda: load_data(experiment.data) and None)
     data = load_data(experiment.data)
     extent = _extent(experiment, len(data.train))
     normalizer = normalizer_of(data, device)
@@ -66,7 +80,7 @@ def assemble(experiment: Experiment) -> Parts:
     )
     data = data.held_on(device)
 
-    _seed_everything(experiment.seed)
+    seed_everything(experiment.seed)
     model = build_model(experiment.model, data).to(device)
     _try_out(model, data, normalizer, experiment.model.class_path)
     optimizer, optimizer_filled = build_optimizer(experiment.optimizer, model, extent)
@@ -81,41 +95,42 @@ def assemble(experiment: Experiment) -> Parts:
         optimizer.train()
     prepared = accelerator.prepare_model(model)
     mode = closure_mode(optimizer, experiment.train.closure)
-    stepper = Stepper(prepared, data.task.loss, optimizer, mode, accelerator.backward)
-    _seed_everything(experiment.seed)  # dropout: the same, whatever building the parts drew
+    stepper = Stepper(
+        prepared,
+        data.task.loss,
+        optimizer,
+        mode,
+        accelerator.backward,
+        team=team,
+        accumulate=experiment.train.accumulate,
+    )
+    # dropout: the same, whatever building the parts drew, but each process its own
+    seed_everything(experiment.seed + team.rank * SEED_STRIDE)
     return Parts(
         experiment=experiment,
         resolved=resolved,
         data=data,
         loader=loader,
         normalizer=normalizer,
-        model=prepared,
+        model=accelerator.unwrap_model(prepared, keep_fp32_wrapper=True),
         optimizer=optimizer,
         scheduler=scheduler,
         stepper=stepper,
         extent=extent,
         device=device,
+        team=team,
     )
 
 
-def _accelerator(config: TrainConfig) -> Any:
-    """Accelerate's object for device and precision; its state is global, so it is made anew."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    precision = {"fp32": "no", "bf16": "bf16"}[config.precision]
-    try:
-        accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=precision)
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"train.precision, train.device: {reason}") from None
-    if accelerator.num_processes > 1:
+def _check_shares(experiment: Experiment, team: Team) -> None:
+    """Refuse a batch that cannot be cut into equal shares: their mean would not be the batch's."""
+    accumulate = experiment.train.accumulate
+    shares = team.size * accumulate
+    if experiment.batch_size % shares:
         raise UserError(
-            "surefoot train runs in one process; for several, use surefoot's optimizers in a "
-            "script of your own (they need nothing but torch.distributed)"
+            f"batch_size: {experiment.batch_size} cannot be cut into {shares} equal parts "
+            f"({team.size} processes × train.accumulate {accumulate}); choose a multiple"
         )
-    return accelerator
 
 
 def _extent(experiment: Experiment, dataset_size: int) -> Extent:
@@ -128,7 +143,7 @@ def _extent(experiment: Experiment, dataset_size: int) -> Extent:
     return Extent(steps, per_epoch, dataset_size, experiment.batch_size)
 
 
-def _seed_everything(seed: int) -> None:
+def seed_everything(seed: int) -> None:
     """Seed every global generator that a model or an optimizer may draw from."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002

@@ -13,12 +13,20 @@ import torch
 from surefoot_lab.config import UserError
 
 CHECKPOINT_NAME = "checkpoint.pt"
-SCHEMA = 1
+SCHEMA = 2
 
 
-def save_checkpoint(run_dir: Path, state: dict[str, Any]) -> None:
-    """Write the state and the random states; the old file is there until the new one is whole."""
-    content = {"schema": SCHEMA, "random": _random_state(), **state}
+def save_checkpoint(
+    run_dir: Path, state: dict[str, Any], random_states: list[dict[str, Any]] | None = None
+) -> None:
+    """Write the state and the random states; the old file is there until the new one is whole.
+
+    Args:
+        run_dir: the run's directory.
+        state: everything else that the run needs.
+        random_states: those of all processes, by rank; None for this process alone.
+    """
+    content = {"schema": SCHEMA, "random": random_states or [random_state()], **state}
     path = run_dir / CHECKPOINT_NAME
     temporary = path.with_suffix(".tmp")
     with open(temporary, "wb") as file:
@@ -49,20 +57,28 @@ def load_checkpoint(run_dir: Path) -> dict[str, Any] | None:
     return state
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Put all random states back, as the last thing before training goes on."""
-    saved = state["random"]
+def restore_random_state(state: dict[str, Any], rank: int = 0) -> bool:
+    """Put a process's random states back, as the last thing before training goes on.
+
+    Returns:
+        Whether there was such a process when the checkpoint was written.
+    """
+    if rank >= len(state["random"]):
+        return False
+    saved = state["random"][rank]
     torch.set_rng_state(saved["torch"])
-    if saved["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(saved["cuda"])
+    if torch.cuda.is_available():
+        for device, cuda in enumerate(saved["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(cuda, device)
     version, internal, gauss = saved["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
     name, keys, position, has_gauss, cached = saved["numpy"]
     keys = keys.numpy().astype(np.uint32)
     np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
+    return True
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
     """All global random states, as tensors and plain values that a weights-only load accepts."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surefoot_lab.data import Classification, Examples, Normalize, Task, TrainLoader, in_order
+from surefoot_lab.train.processes import Team
 
 RECALIBRATION_BATCHES = 50
 CLASSIFICATION = Classification()
@@ -33,12 +34,18 @@ def score(
     normalizer: Normalize,
     batch_size: int,
     task: Task = CLASSIFICATION,
+    team: Team | None = None,
 ) -> Score:
-    """Mean loss and accuracy; the model must be in evaluation mode."""
+    """Mean loss and accuracy; the model must be in evaluation mode.
+
+    Several processes score a stretch each: sums are exchanged, not means, so that stretches of
+    unequal length count by their examples.
+    """
+    team = team or Team()
     totals = torch.zeros(3, dtype=torch.float64)
-    for inputs, labels in in_order(examples, normalizer, batch_size):
+    for inputs, labels in in_order(examples[team.slice_of(len(examples))], normalizer, batch_size):
         totals += task.totals(model(inputs), labels).cpu()
-    loss, right, answers = totals.tolist()
+    loss, right, answers = team.sum(totals.tolist())
     return Score(loss / answers, None if math.isnan(right) else right / answers)
 
 

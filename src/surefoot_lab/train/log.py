@@ -62,6 +62,22 @@ class RunLog:
         self._scalar(f"{split}/loss", loss, step)
         self._scalar(f"{split}/accuracy", accuracy, step)
 
+    def start(self, **fields: Any) -> None:
+        """The first line."""
+        self.record.start(**fields)
+
+    def resume(self, step: int, environment: dict[str, Any]) -> None:
+        """The run goes on from here."""
+        self.record.resume(step, environment)
+
+    def end(self, step: int, reason: str, message: str | None = None) -> None:
+        """How it ended."""
+        self.record.end(step, reason, message)
+
+    def sync(self) -> None:
+        """Force the record to the disk."""
+        self.record.sync()
+
     def close(self) -> None:
         """Close all files."""
         self.record.close()
@@ -71,6 +87,17 @@ class RunLog:
     def _scalar(self, name: str, value: float | None, step: int) -> None:
         if self._board is not None and value is not None and math.isfinite(value):
             self._board.add_scalar(name, value, step)
+
+
+class SilentLog:
+    """The log of a process that leaves the writing to another."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _say_nothing
+
+
+def _say_nothing(*args: Any, **fields: Any) -> None:
+    """Whatever is to be written, another process writes it."""
 
 
 def check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> None:

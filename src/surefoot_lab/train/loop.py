@@ -7,10 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -19,21 +19,31 @@ import surefoot
 from surefoot_lab.config import Experiment
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RunRecord, describe_environment, read_run
-from surefoot_lab.train.assemble import Parts, assemble
-from surefoot_lab.train.checkpoint import load_checkpoint, restore_random_state, save_checkpoint
+from surefoot_lab.train.applied import applied, check_applied
+from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
+from surefoot_lab.train.checkpoint import (
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
 from surefoot_lab.train.evaluate import evaluation_mode, score
 from surefoot_lab.train.log import (
     EXPERIMENT_NAME,
     RunLog,
+    SilentLog,
     check_run_dir,
     check_same_experiment,
     clear_run,
 )
+from surefoot_lab.train.processes import form_team
 from surefoot_lab.train.progress import ProgressDisplay
 from surefoot_lab.train.stepping import effective_lr
 
 # A line search rejects a non-finite loss and may recover; after so many log lines it did not.
 PATIENCE_LINES = 10
+
+Observer: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 def train(
@@ -43,8 +53,12 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    observe: Observer | None = None,
+    sweep: dict[str, Any] | None = None,
 ) -> RunRecord:
     """Train one network and write the run to `run_dir`.
+
+    Started by `torchrun` or `accelerate launch`, all processes call this alike and share the work.
 
     Args:
         experiment: what to train, on what, how.
@@ -53,9 +67,13 @@ def train(
             same machine and versions).
         overwrite: replace a run that is already in the directory.
         progress: show a bar on a terminal, or a line per evaluation elsewhere.
+        observe: called after every validation with its step, epoch, loss and accuracy.
+        sweep: `method` and `cell` of a sweep's trial, for the record. Each setting of the cell is
+            looked for in what was built.
 
     Returns:
-        The run as recorded; `end["reason"]` is `finished`, `non_finite` or `interrupted`.
+        The run as recorded; `end["reason"]` is `finished`, `non_finite` or `interrupted`;
+        an error other than a UserError is raised after it was recorded as `failed`.
 
     Raises:
         UserError: something in the experiment or the directory cannot be used.
@@ -68,39 +86,84 @@ def train(
         'finished'
     """
     path = Path(run_dir)
-    check_run_dir(path, resume=resume, overwrite=overwrite)
-    parts = assemble(experiment)
-    if resume:
-        record = read_run(path)
-        check_same_experiment(record, parts.resolved)
-        if record.end is not None and record.end["reason"] == "finished":
-            return record
-    state = load_checkpoint(path) if resume else None
+    joined = form_team(experiment.train)
+    team = joined[1]
+    try:
+        team.lead(lambda: check_run_dir(path, resume=resume, overwrite=overwrite))
+        parts = assemble(experiment, joined)
+        proof = applied(parts)
+        check_applied(proof, (sweep or {}).get("cell", {}))
+        if resume and (done := team.lead(lambda: _finished(path, parts))):
+            return done
+        state = team.lead(lambda: load_checkpoint(path)) if resume else None
+        team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
+        start = {"applied": proof, "sweep": sweep}
+        _train(parts, path, state, start, resume=resume, progress=progress, observe=observe)
+        return team.lead(lambda: read_run(path))
+    finally:
+        team.close()
+
+
+def _finished(path: Path, parts: Parts) -> RunRecord | None:
+    """The record of a run that needs no more training; None if there is something to do."""
+    record = read_run(path)
+    check_same_experiment(record, parts.resolved)
+    done = record.end is not None and record.end["reason"] == "finished"
+    return record if done else None
+
+
+def _prepare(path: Path, experiment: Experiment, *, resume: bool, overwrite: bool) -> None:
     if overwrite:
         clear_run(path)
     path.mkdir(parents=True, exist_ok=True)
     if not resume:
         _write_atomically(path / EXPERIMENT_NAME, to_yaml(experiment))
-    display = ProgressDisplay(str(experiment.label), parts.extent.total_steps, wanted=progress)
+
+
+def _train(
+    parts: Parts,
+    path: Path,
+    state: dict[str, Any] | None,
+    start: dict[str, Any],
+    *,
+    resume: bool,
+    progress: bool,
+    observe: Observer | None,
+) -> None:
+    """Train to the run's end; whatever goes wrong stands in the record."""
+    config, team = parts.experiment.train, parts.team
+    wanted = progress and team.leads
+    display = ProgressDisplay(str(parts.experiment.label), parts.extent.total_steps, wanted=wanted)
     purge_step = (state["step"] if state else 0) + 1 if resume else None
-    log = RunLog(path, display, tensorboard=experiment.train.tensorboard, purge_step=purge_step)
+    log: RunLog | SilentLog = SilentLog()
+    if team.leads:
+        log = RunLog(path, display, tensorboard=config.tensorboard, purge_step=purge_step)
     try:
-        run = _Run(parts, log, path)
-        run.open(state, resumed=resume)
-        with display, _interruptible() as stop:
-            run.execute(stop)
+        run = _Run(parts, log, path, observe)
+        run.open(state, start, resumed=resume)
+        try:
+            with display, _interruptible() as stop:
+                run.execute(stop)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            with suppress(OSError):  # a full disk takes no last line either
+                log.end(run.step, "failed", f"{type(error).__name__}: {reason}")
+            raise
     finally:
         log.close()
-    return read_run(path)
 
 
 class _Run:
     """A run under way: its place, its clock, and the losses not yet written down."""
 
-    def __init__(self, parts: Parts, log: RunLog, run_dir: Path) -> None:
+    def __init__(
+        self, parts: Parts, log: RunLog | SilentLog, run_dir: Path, observe: Observer | None
+    ) -> None:
         self.parts = parts
+        self.team = parts.team
         self.log = log
         self.run_dir = run_dir
+        self.observe = observe
         self.step = 0
         self.seconds = 0.0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
@@ -113,28 +176,32 @@ class _Run:
         self.eval_every = config.eval_every or parts.extent.steps_per_epoch
         self.save_every = config.checkpoint_every or parts.extent.steps_per_epoch
 
-    def open(self, state: dict[str, Any] | None, *, resumed: bool) -> None:
+    def open(self, state: dict[str, Any] | None, start: dict[str, Any], *, resumed: bool) -> None:
         """Write the first line, or go to the saved place and say so."""
-        environment = describe_environment(str(self.parts.device))
         experiment = self.parts.experiment
         if state is not None:
             self._load(state)
+        if not self.team.leads:
+            return
+        environment = describe_environment(str(self.parts.device))
+        environment["processes"] = self.team.size
         if resumed and read_run(self.run_dir).experiment:
-            self.log.record.resume(self.step, environment)
+            self.log.resume(self.step, environment)
         else:
-            self.log.record.start(
+            self.log.start(
                 name=str(experiment.name),
                 label=str(experiment.label),
                 seed=experiment.seed,
                 experiment=self.parts.resolved,
                 environment=environment,
+                **start,
             )
 
     def execute(self, stop: threading.Event) -> None:
         """Train to the end, to a loss that is not finite, or until asked to stop."""
         total = self.parts.extent.total_steps
         try:
-            while self.step < total and not stop.is_set():
+            while self.step < total and not self.team.any(stop.is_set()):
                 self._advance()
                 last = self.step == total
                 if (last or self.step % self.log_every == 0) and not self._write_step():
@@ -146,13 +213,13 @@ class _Run:
                 if last or self.step % self.save_every == 0:
                     self._save()
         except KeyboardInterrupt:  # the second one, in the middle of something: no checkpoint
-            self.log.record.end(self.step, "interrupted", "stopped in the middle of a step")
+            self.log.end(self.step, "interrupted", "stopped in the middle of a step")
             return
-        if stop.is_set() and self.step < total:
+        if self.step < total:
             self._save()
-            self.log.record.end(self.step, "interrupted", "go on with --resume")
+            self.log.end(self.step, "interrupted", "go on with --resume")
         else:
-            self.log.record.end(self.step, "finished")
+            self.log.end(self.step, "finished")
 
     def _advance(self) -> None:
         """One step of optimizer and scheduler."""
@@ -178,7 +245,7 @@ class _Run:
 
     def _write_step(self) -> bool:
         """Write the line of the steps since the last one; say whether training can go on."""
-        loss = (self.loss_sum / self.loss_count).item()
+        loss = self.team.mean(self.loss_sum / self.loss_count).item()
         outcome = self.parts.optimizer.last if self.searches else None
         self.log.step(
             **self._place(),
@@ -193,7 +260,7 @@ class _Run:
         if self.bad_lines < (PATIENCE_LINES if self.searches else 1):
             return True
         message = f"the training loss is not finite at step {self.step}; try a smaller step"
-        self.log.record.end(self.step, "non_finite", message)
+        self.log.end(self.step, "non_finite", message)
         return False
 
     def _evaluate(self, split: str) -> None:
@@ -201,9 +268,10 @@ class _Run:
         images = getattr(parts.data, split)
         if len(images) == 0:
             return
+        self.team.follow(parts.model)
         with evaluation_mode(parts.model, parts.optimizer, parts.loader):
             size = parts.experiment.train.eval_batch_size
-            result = score(parts.model, images, parts.normalizer, size, parts.data.task)
+            result = score(parts.model, images, parts.normalizer, size, parts.data.task, self.team)
         self.log.evaluation(
             self.effective_lr,
             **self._place(),
@@ -214,6 +282,8 @@ class _Run:
         )
         if split == "validation" and isinstance(parts.scheduler, ReduceLROnPlateau):
             parts.scheduler.step(result.loss)
+        if split == "validation" and self.observe is not None and self.team.leads:
+            self.observe({**self._place(), "loss": result.loss, "accuracy": result.accuracy})
 
     def _place(self) -> dict[str, Any]:
         return {"step": self.step, "epoch": self.step / self.parts.extent.steps_per_epoch}
@@ -224,8 +294,13 @@ class _Run:
 
     def _save(self) -> None:
         """Save everything, after what led here has reached the disk."""
-        self.log.record.sync()
         parts = self.parts
+        self.team.check_together(parts.model)
+        self.loss_sum = self.team.mean(self.loss_sum)  # one number, for any number of processes
+        random_states = self.team.gather(random_state())
+        if not self.team.leads:
+            return
+        self.log.sync()
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -239,7 +314,7 @@ class _Run:
             "loader": parts.loader.state_dict(),
             "stepper": parts.stepper.state_dict(),
         }
-        save_checkpoint(self.run_dir, state)
+        save_checkpoint(self.run_dir, state, random_states)
 
     def _load(self, state: dict[str, Any]) -> None:
         parts = self.parts
@@ -256,7 +331,8 @@ class _Run:
         parts.loader.load_state_dict(state["loader"])
         parts.stepper.load_state_dict(state["stepper"])
         self.effective_lr = effective_lr(parts.optimizer)
-        restore_random_state(state)
+        if not restore_random_state(state, self.team.rank):  # more processes than before
+            seed_everything(parts.experiment.seed + self.team.rank * SEED_STRIDE + self.step)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import surefoot
 from surefoot_lab.data.loader import Batch
+from surefoot_lab.train.processes import Team
 
 Mode = Literal["none", "forward", "backward"]
 
@@ -34,6 +36,8 @@ def closure_mode(optimizer: torch.optim.Optimizer, wanted: str) -> Mode:
         return wanted  # type: ignore[return-value]
     if isinstance(optimizer, surefoot.LineSearchOptimizer):
         return "forward"
+    if getattr(optimizer, "wants_closure", None) == "backward":  # an adapted rival says so
+        return "backward"
     return "backward" if isinstance(optimizer, torch.optim.LBFGS) else "none"
 
 
@@ -46,6 +50,8 @@ class Stepper:
         optimizer: what steps.
         mode: what `optimizer.step` is given.
         backward: runs the backward pass of a loss (accelerate's).
+        team: the processes that share each batch.
+        accumulate: pieces that this process's share is cut into, to save memory.
     """
 
     def __init__(
@@ -55,12 +61,18 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         mode: Mode,
         backward: Callable[[Tensor], None],
+        *,
+        team: Team | None = None,
+        accumulate: int = 1,
     ) -> None:
         self._model = model
         self._loss_function = loss_function
         self._optimizer: Any = optimizer
         self._mode = mode
         self._backward = backward
+        self._team = team or Team()
+        self._accumulate = accumulate
+        self._alone = self._team.size == 1
         self._forwards = 0
         self._backwards = 0
 
@@ -81,34 +93,112 @@ class Stepper:
         self._backwards = state["backwards"]
 
     def step(self, batch: Batch) -> Tensor:
-        """Take one step; return the loss of the batch before it, detached."""
+        """Take one step; return the loss of this process's share before it, detached.
+
+        Args:
+            batch: the batch of all processes, drawn alike by each.
+        """
+        pieces = [batch]
+        if not self._alone or self._accumulate > 1:
+            pieces = self._team.share(batch, self._accumulate)  # type: ignore[assignment]
         if self._mode == "none":
-            loss = self._forward(batch)
             self._optimizer.zero_grad()
-            self._backward(loss)
+            loss = self._gradient(pieces)
             self._optimizer.step()
-            return loss.detach()
+            return loss
         losses: list[Tensor] = []
 
         def closure(backwards: bool = True) -> Tensor:  # SaLSa asks for `backwards` by name
-            loss = self._forward(batch)
+            if self._mode == "backward":
+                loss = self._foreign(pieces, backwards)
+            else:
+                loss = self._forward_only(pieces)
             if not losses:
                 losses.append(loss.detach())
-            if self._mode == "backward" and backwards and loss.requires_grad:
-                self._optimizer.zero_grad()
-                self._backward(loss)
             return loss
 
         self._optimizer.step(closure)
         return losses[0]
 
-    def _forward(self, batch: Batch) -> Tensor:
+    def _forward_only(self, pieces: list[Batch]) -> Tensor:
+        """The loss, whose backward pass whoever asked for it runs."""
+        if len(pieces) == 1:
+            return self._pass(pieces)
+        if not torch.is_grad_enabled():
+            return self._pass(pieces)
+        # All pieces' graphs at once would need the memory that the cutting is to save: so the
+        # backward passes are run here, and their sum is handed out when it is asked for.
+        params = [p for group in self._optimizer.param_groups for p in group["params"]]
+        kept = [p.grad for p in params]
+        for p in params:
+            p.grad = None
+        try:
+            loss = self._gradient(pieces)
+            grads = [p.grad for p in params]
+        finally:
+            for p, grad in zip(params, kept, strict=True):
+                p.grad = grad
+        return _Ready.apply(loss, grads, *params)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _foreign(self, pieces: list[Batch], backwards: bool) -> Tensor:
+        """The loss, its gradient left in `.grad`, for optimizers that know of no processes."""
+        if backwards and torch.is_grad_enabled():
+            self._optimizer.zero_grad()
+            loss = self._gradient(pieces) if len(pieces) > 1 else self._pass(pieces)
+            if len(pieces) == 1:
+                self._backward(loss)
+        else:
+            loss = self._pass(pieces)
+        if self._alone:
+            return loss
+        # An optimizer that decides by its own share's loss would part from the other ranks.
+        return loss + (self._team.mean(loss) - loss).detach()
+
+    def _gradient(self, pieces: list[Batch]) -> Tensor:
+        """Forward and backward, piece by piece; the mean loss, detached."""
+        total: Tensor | float = 0.0
+        for place, piece in enumerate(pieces):
+            last = place == len(pieces) - 1
+            with nullcontext() if last else self._no_exchange():
+                loss = self._forward(piece, counted=last) / len(pieces)
+                self._backward(loss)
+            total = total + loss.detach()
+        return total  # type: ignore[return-value]
+
+    def _no_exchange(self) -> AbstractContextManager[None]:
+        """DistributedDataParallel averages gradients once, with the last piece."""
+        return nullcontext() if self._alone else self._model.no_sync()  # type: ignore[operator]
+
+    def _pass(self, pieces: list[Batch]) -> Tensor:
+        losses = [
+            self._forward(piece, counted=place == len(pieces) - 1)
+            for place, piece in enumerate(pieces)
+        ]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _forward(self, batch: Batch, *, counted: bool) -> Tensor:
+        """The loss of one piece; a whole batch, all its pieces, counts as one pass."""
         images, labels = batch
         loss = self._loss_function(self._model(images), labels)
-        self._forwards += 1
-        if loss.requires_grad:  # whoever runs the backward pass, it is counted
+        self._forwards += counted
+        if counted and loss.requires_grad:  # whoever runs the backward pass, it is counted
             loss.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         return loss
 
     def _count_backward(self, _: Tensor) -> None:
         self._backwards += 1
+
+
+class _Ready(torch.autograd.Function):
+    """A loss whose gradient was computed before."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, grads: list[Tensor | None], *params: Tensor) -> Tensor:
+        """Keep the gradients for `backward`."""
+        ctx.grads = grads
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> Any:  # type: ignore[override]
+        """Hand them out."""
+        return None, None, *(None if g is None else g * scale for g in ctx.grads)

@@ -1,0 +1,188 @@
+"""Run every cell of a sweep. Started again, it goes on where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, UserError
+from surefoot_lab.parse import SWEEP_KEYS, parse_train
+from surefoot_lab.records import has_record, read_run, read_runs
+from surefoot_lab.sweep.cells import Trial, trials_of
+from surefoot_lab.sweep.executor import run_on_ray
+from surefoot_lab.sweep.table import write_table
+from surefoot_lab.sweep.trial import alone, is_done
+
+BAD_ENDS = ("failed", "interrupted")
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `surefoot sweep`.
+
+    Args:
+        words: the words after `sweep`: its own options, a file, overrides.
+
+    Returns:
+        0 if every run came to an end of its own (a loss that is not finite is a result), else 1.
+
+    Raises:
+        UserError: the file or an option cannot be used.
+    """
+    own, rest = _parser().parse_known_args(list(words))
+    base, sweep = read_sweep(own.experiment, rest)
+    trials = trials_of(base, sweep, own.experiment)
+    if own.list:
+        for trial in trials:
+            print(f"{trial.fingerprint}  {trial.experiment.label}, seed {trial.experiment.seed}")
+        return 0
+    folder = Path(own.out) if own.out else _folder(base)
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_one(folder):
+        pending = [trial for trial in trials if not is_done(folder / trial.fingerprint)]
+        print(f"{len(trials)} runs, {len(trials) - len(pending)} of them done: {folder}")
+        told = iter(range(1, len(pending) + 1))
+        try:
+            if pending:
+                run_on_ray(
+                    pending,
+                    folder,
+                    sweep,
+                    address=own.address,
+                    concurrent=own.concurrent,
+                    tell=lambda trial: _tell(trial, folder, next(told), len(pending)),
+                )
+        finally:
+            table = write_table(trials, folder)
+    return _conclude(trials, folder, table)
+
+
+def read_sweep(file: str, overrides: Sequence[str]) -> tuple[Experiment, SweepConfig]:
+    """An experiment file with the sections of a sweep, taken apart.
+
+    Args:
+        file: the file.
+        overrides: `--key value` words for the experiment.
+
+    Raises:
+        UserError: something in it cannot be used.
+    """
+    import yaml
+
+    if not Path(file).is_file():
+        raise UserError(f"{file}: no such experiment file")
+    try:
+        values = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_loader())
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: must hold settings such as 'steps: 100', one a line")
+    sweep = _sweep_config({key: values.pop(key) for key in SWEEP_KEYS if key in values})
+    with tempfile.TemporaryDirectory() as place:
+        rest = Path(place) / Path(file).name
+        rest.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        try:
+            base = parse_train([str(rest), *overrides]).experiment
+        except UserError as error:
+            raise UserError(str(error).replace(str(rest), file)) from None
+    return base, sweep
+
+
+def _sweep_config(values: dict[str, Any]) -> SweepConfig:
+    for key in ("grid", "random", "early_stopping"):
+        value = values.get(key)
+        if (
+            key in values
+            and not isinstance(value, dict)
+            and (key, value) != ("early_stopping", None)
+        ):
+            raise UserError(f"{key}: must hold its settings one a line, but it is {value!r}")
+    for key in ("cpus_per_trial", "gpus_per_trial"):
+        value = values.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise UserError(f"{key}: must be a number that is not negative, not {value!r}")
+    stopping = values.pop("early_stopping", None)
+    if stopping is None:
+        return SweepConfig(**values)
+    known = [item.name for item in dataclasses.fields(EarlyStoppingConfig)]
+    for key in stopping:
+        if key not in known:
+            raise UserError(f"early_stopping.{key}: no such setting; known: {', '.join(known)}")
+    config = EarlyStoppingConfig(**stopping)
+    if config.metric not in ("accuracy", "loss"):
+        raise UserError(f"early_stopping.metric: accuracy or loss, not {config.metric!r}")
+    if not (config.grace_epochs > 0 and config.reduction_factor > 1):
+        raise UserError("early_stopping: grace_epochs above 0 and reduction_factor above 1")
+    return SweepConfig(**values, early_stopping=config)
+
+
+def _loader() -> type:
+    """YAML as in experiment files, where 1e-3 is a number and not a word."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    return Loader
+
+
+def _parser() -> argparse.ArgumentParser:
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> Any:
+            raise UserError(message)
+
+    parser = Parser(
+        prog="surefoot sweep",
+        description=__doc__,
+        usage="surefoot sweep EXPERIMENT.yaml [--out DIR] [--KEY VALUE ...]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("experiment", help="an experiment with a section `grid` or `random`")
+    parser.add_argument("--out", help="folder of the runs; default runs/NAME/LABEL-sweep")
+    parser.add_argument("--address", help="a running Ray cluster; default: this machine")
+    parser.add_argument("--concurrent", type=int, help="most runs at a time")
+    parser.add_argument("--list", action="store_true", help="only say which runs there are")
+    return parser
+
+
+def _folder(base: Experiment) -> Path:
+    single = base.run_dir
+    return single.with_name(single.name.rpartition("-seed")[0] + "-sweep")
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """One sweep at a time in a folder."""
+    with alone(folder, patience_s=0.0):
+        yield
+
+
+def _tell(trial: Trial, folder: Path, place: int, count: int) -> None:
+    run_dir = folder / trial.fingerprint
+    end = (read_run(run_dir).end if has_record(run_dir) else None) or {}
+    message = f" ({end['message']})" if end.get("message") else ""
+    head = f"{place}/{count}  {trial.experiment.label}, seed {trial.experiment.seed}"
+    print(f"{head}: {end.get('reason', 'unfinished')}{message}", flush=True)
+
+
+def _conclude(trials: Sequence[Trial], folder: Path, table: Path) -> int:
+    ends: dict[str, int] = {}
+    for trial in trials:
+        run_dir = folder / trial.fingerprint
+        end = read_run(run_dir).end if has_record(run_dir) else None
+        reason = end["reason"] if end else "missing"
+        ends[reason] = ends.get(reason, 0) + 1
+    print(", ".join(f"{count} {reason}" for reason, count in ends.items()) + f": {table}")
+    names = {trial.fingerprint for trial in trials}
+    strangers = [run.path for run in read_runs([folder]) if run.path.name not in names]
+    if strangers:
+        print(f"{len(strangers)} runs in the folder belong to no cell of this file")
+    return int(any(reason in ("missing", *BAD_ENDS) for reason in ends))

@@ -1,0 +1,177 @@
+"""Run trials on Ray Tune. What is done and what is not stands in the records, not in Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from surefoot_lab.config import EarlyStoppingConfig, SweepConfig, UserError, from_dict
+from surefoot_lab.sweep.cells import Trial
+from surefoot_lab.sweep.trial import close_record, run_trial
+
+SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
+OBJECT_STORE_BYTES = 100_000_000  # nothing but settings and scores goes through it
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old one is silent when asked to be
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def run_on_ray(
+    trials: Sequence[Trial],
+    folder: Path,
+    sweep: SweepConfig,
+    *,
+    address: str | None = None,
+    concurrent: int | None = None,
+    tell: Callable[[Trial], None] | None = None,
+) -> None:
+    """Run trials that are not done, each in a process of its own; failures do not stop the rest.
+
+    Args:
+        trials: what to run.
+        folder: the sweep's directory; on a cluster, one that all nodes see.
+        sweep: resources and early stopping.
+        address: of a running Ray cluster; None starts Ray on this machine, for this sweep only.
+        concurrent: most trials at a time; None for as many as the resources allow.
+        tell: called after every trial, whatever became of it.
+
+    Raises:
+        UserError: Ray is not installed, or there is no cluster at the address.
+    """
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    try:
+        import ray
+        from ray import tune
+    except ImportError:
+        raise UserError("surefoot sweep needs Ray: pip install 'surefoot[sweep]'") from None
+
+    scratch = folder / SCRATCH_NAME
+    shutil.rmtree(scratch, ignore_errors=True)
+    with _ray(ray, address, sweep):
+        payload = {
+            "trials": [_packed(trial) for trial in trials],
+            "folder": str(folder),
+            "cwd": str(Path.cwd()),
+            "path": [place for place in sys.path if place],
+            "threads": max(1, int(sweep.cpus_per_trial)),
+        }
+        resources = {"cpu": sweep.cpus_per_trial, "gpu": sweep.gpus_per_trial}
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_on_worker, payload=payload), resources),
+            param_space={"place": tune.grid_search(list(range(len(trials))))},
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=concurrent, scheduler=_scheduler(sweep.early_stopping, trials)
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(scratch),
+                verbose=0,
+                callbacks=[_closer(trials, folder, tell)],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        tuner.fit()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _ray(ray: Any, address: str | None, sweep: SweepConfig) -> Any:
+    """A connection to Ray; what was started for this sweep ends with it."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=address or "local", **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--address {address}: {reason}") from None
+    try:
+        _check_resources(ray.cluster_resources(), sweep)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_resources(there: dict[str, float], sweep: SweepConfig) -> None:
+    """Refuse what no node can give: Ray would wait for it for ever."""
+    for name, wanted in (("CPU", sweep.cpus_per_trial), ("GPU", sweep.gpus_per_trial)):
+        if wanted > there.get(name, 0):
+            raise UserError(
+                f"{name.lower()}s_per_trial: {wanted:g} asked for, {there.get(name, 0):g} there"
+            )
+
+
+def _scheduler(config: EarlyStoppingConfig | None, trials: Sequence[Trial]) -> Any:
+    """ASHA: at each rung, the trials that are not among the best so far are given up."""
+    if config is None:
+        return None
+    from ray.tune.schedulers import ASHAScheduler
+
+    # a rung is reached at whole numbers of epochs; the last evaluation is never one to stop at
+    longest = max(trial.experiment.epochs for trial in trials)
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric=config.metric,
+        mode="max" if config.metric == "accuracy" else "min",
+        max_t=max(longest, config.grace_epochs) * 1000,  # the run itself knows its end
+        grace_period=config.grace_epochs,
+        reduction_factor=config.reduction_factor,
+        stop_last_trials=False,
+    )
+
+
+def _closer(trials: Sequence[Trial], folder: Path, tell: Callable[[Trial], None] | None) -> Any:
+    """Ray's news of ended trials, for the records of those that could not write it themselves."""
+    from ray.tune import Callback
+
+    class Closer(Callback):  # type: ignore[misc]
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            message = "given up by early stopping: others did better at the same epoch"
+            self._close(trial, "stopped", message)
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self._close(trial, "failed", "the process of this trial ended without a word")
+
+        def _close(self, trial: Any, reason: str, message: str) -> None:
+            ours = by_place[trial.config["place"]]
+            run_dir = folder / ours.fingerprint
+            if run_dir.is_dir():
+                close_record(run_dir, reason, message)
+            if tell is not None:
+                tell(ours)
+
+    by_place = list(trials)
+    return Closer()
+
+
+def _on_worker(config: dict[str, Any], payload: dict[str, Any]) -> None:
+    """What a Ray worker does: become a process like the one that the sweep was started from."""
+    from ray import tune
+
+    sys.path += [place for place in payload["path"] if place not in sys.path]
+    if Path(payload["cwd"]).is_dir():
+        os.chdir(payload["cwd"])
+    import torch
+
+    torch.set_num_threads(payload["threads"])
+    packed = payload["trials"][config["place"]]
+    experiment = from_dict(packed.pop("experiment"))
+    trial = Trial(experiment, **packed)
+    run_trial(trial, Path(payload["folder"]) / trial.fingerprint, observe=tune.report)
+
+
+def _packed(trial: Trial) -> dict[str, Any]:
+    return {**asdict(trial), "experiment": trial.experiment.to_dict()}

@@ -1,0 +1,98 @@
+"""Proof that a setting reached what it sets: its value as the built object holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from surefoot_lab.config import UserError
+
+if TYPE_CHECKING:
+    from surefoot_lab.train.assemble import Parts
+
+_NOWHERE = object()
+
+
+def applied(parts: Parts) -> dict[str, Any]:
+    """Settings by dotted key, each read back from the object it was meant for.
+
+    An argument that its object keeps nowhere (such as the widths of a network) is left out; the
+    number of parameters says what became of those.
+    """
+    network, optimizer, scheduler = parts.model, parts.optimizer, parts.scheduler
+    found: dict[str, Any] = {
+        "seed": torch.initial_seed(),
+        "steps": parts.extent.total_steps,
+        "batch_size": getattr(parts.loader, "batch_size", None),
+        "model.class_path": type(network).__name__,
+        "model.parameters": sum(p.numel() for p in network.parameters()),
+        "optimizer.class_path": type(optimizer).__name__,
+    }
+    if scheduler is not None:
+        found["scheduler.class_path"] = type(scheduler).__name__
+    for section, built in (("model", network), ("optimizer", optimizer), ("scheduler", scheduler)):
+        for name in parts.resolved[section]["init_args"]:
+            value = _read_back(built, optimizer if section == "scheduler" else built, name)
+            if value is not _NOWHERE:
+                found[f"{section}.init_args.{name}"] = value
+    return found
+
+
+def check_applied(found: Mapping[str, Any], cell: Mapping[str, Any]) -> None:
+    """Refuse a trial whose own settings did not reach what they set.
+
+    Args:
+        found: what `applied` found.
+        cell: the trial's settings by dotted key; a whole section is a mapping.
+
+    Raises:
+        UserError: names the first setting that was asked for and not found.
+    """
+    for key, wanted in _leaves(cell):
+        if key not in found or key.endswith("class_path") or wanted in ("auto", None):
+            continue
+        if _plain(wanted) != found[key]:
+            raise UserError(
+                f"{key}: the sweep asks for {wanted!r}, but what was built has {found[key]!r} "
+                "(does the scheduler overwrite it?)"
+            )
+
+
+def _read_back(built: Any, groups: Any, name: str) -> Any:
+    """The value of an argument, where objects keep them: param groups, or an attribute."""
+    places: list[Any] = []
+    for group in getattr(groups, "param_groups", [])[:1]:
+        if name == "lr" and "initial_lr" in group:  # `lr` is where a scheduler starts
+            places.append(group["initial_lr"])
+        if name in group:
+            places.append(group[name])
+    places += [vars(built).get(word, _NOWHERE) for word in (name, f"_{name}") if built is not None]
+    for value in places:
+        plain = _plain(value)
+        if plain is not _NOWHERE:
+            return plain
+    return _NOWHERE
+
+
+def _plain(value: Any) -> Any:
+    """The value in the types of a record; `_NOWHERE` for what is no plain value."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    if isinstance(value, tuple | list):
+        items = [_plain(item) for item in value]
+        return _NOWHERE if any(item is _NOWHERE for item in items) else items
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return _NOWHERE
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += _leaves(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found

@@ -1,0 +1,178 @@
+"""Intervals, pairs, targets, profiles and grids against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from _records import end, evaluation, step, write_run
+
+from surefoot_lab.compare import (
+    area_under_curve,
+    heat_map,
+    interval,
+    paired_difference,
+    performance_profiles,
+    robustness,
+    time_to_target,
+)
+from surefoot_lab.records import RunRecord, read_run
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    values = [0.71, 0.74, 0.70, 0.77]
+    found = interval(values)
+    spread = scipy.stats.sem(values)
+    low, high = scipy.stats.t.interval(0.95, df=3, loc=np.mean(values), scale=spread)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert (found.mean, found.n) == (pytest.approx(0.73), 4)
+    # t(0.975, 1) = 12.706: two seeds say very little
+    two = interval([0.0, 2.0])
+    assert two.high == pytest.approx(1.0 + 12.706 * math.sqrt(2) / math.sqrt(2), rel=1e-4)
+
+
+def test_one_value_has_no_interval() -> None:
+    found = interval([0.5])
+    assert (found.mean, found.low, found.high, found.n) == (0.5, None, None, 1)
+    assert not found.excludes_zero
+    with pytest.raises(ValueError, match="at least one value"):
+        interval([])
+
+
+def test_pairs_take_out_what_the_seed_does_to_both() -> None:
+    seeds = {0: 0.50, 1: 0.70, 2: 0.90, 9: 0.1}  # the seeds differ far more than the methods
+    better = {0: 0.52, 1: 0.72, 2: 0.93}
+    found = paired_difference(better, seeds)
+    assert found is not None
+    # differences 0.02, 0.02, 0.03: mean 0.02333, sd 0.005774, half-width 4.3027 · sd / sqrt(3)
+    assert found.n == 3
+    assert found.mean == pytest.approx(0.0233333, rel=1e-5)
+    assert found.low == pytest.approx(0.0233333 - 4.302653 * 0.0057735 / math.sqrt(3), rel=1e-4)
+    assert found.excludes_zero
+    alone = interval(list(better.values()))
+    assert alone.high is not None
+    assert alone.high - alone.mean > 10 * (found.high - found.mean)  # type: ignore[operator]
+    assert paired_difference({0: 1.0}, {1: 1.0}) is None
+
+
+def _run(folder: Path, accuracies: Sequence[float | None], **sweep: Any) -> RunRecord:
+    """An evaluation every 10 steps: cost 30 a line (2 forwards, one backward a step), 0.1 s."""
+    lines = [
+        line
+        for place, accuracy in enumerate(accuracies, start=1)
+        for line in (
+            step(10 * place, 1.0, forwards=1),
+            evaluation(10 * place, "validation", accuracy, forwards=1),
+        )
+    ]
+    last = 10 * len(accuracies)
+    reason = sweep.pop("reason", "finished")
+    lines += [evaluation(last, "test", accuracies[-1])] if reason == "finished" else []
+    path = write_run(
+        folder, sweep.pop("label", "m"), sweep.pop("seed", 0), [*lines, end(last, reason)]
+    )
+    if sweep:
+        text = (path / "record.jsonl").read_text().splitlines()
+        start = {**json.loads(text[0]), "sweep": sweep}
+        (path / "record.jsonl").write_text("\n".join([json.dumps(start), *text[1:]]) + "\n")
+    return read_run(path)
+
+
+def test_time_to_target_is_the_first_evaluation_that_meets_it(tmp_path: Path) -> None:
+    run = _run(tmp_path, [0.3, 0.6, 0.55, 0.8])
+    found = time_to_target(run, 0.6)
+    assert found is not None
+    assert (found.batches, found.forward_equivalents, found.seconds) == (20, 60.0, 0.2)
+    assert time_to_target(run, 0.61).batches == 40  # type: ignore[union-attr]
+    assert time_to_target(run, 0.81) is None
+    assert time_to_target(run, 0.5, figure="loss").batches == 10  # type: ignore[union-attr]
+    assert time_to_target(run, 0.8, split="test").batches == 40  # type: ignore[union-attr]
+
+
+def test_the_area_under_a_curve_is_its_mean_height(tmp_path: Path) -> None:
+    run = _run(tmp_path, [0.0, 0.6, 0.8])
+    # trapezoids over equal stretches: (0 + 0.6)/2 and (0.6 + 0.8)/2, averaged
+    assert area_under_curve(run) == pytest.approx((0.3 + 0.7) / 2)
+    assert area_under_curve(run, axis="cost") == pytest.approx(0.5)
+    assert area_under_curve(_run(tmp_path, [0.4])) == pytest.approx(0.4)
+    assert area_under_curve(_run(tmp_path, [None, None])) is None
+
+
+def test_profiles_are_shares_of_problems_within_a_factor_of_the_best() -> None:
+    costs = {
+        "a": {"p1": 10.0, "p2": 40.0, "p3": None, "p4": None},
+        "b": {"p1": 20.0, "p2": 20.0, "p3": 5.0, "p4": None},
+    }
+    found = performance_profiles(costs, [1.0, 1.99, 2.0, 100.0])
+    # a is best on p1, twice the best on p2, never solves p3; nobody solves p4
+    assert found["a"] == [0.25, 0.25, 0.5, 0.5]
+    assert found["b"] == [0.5, 0.5, 0.75, 0.75]
+    with pytest.raises(ValueError, match="at least one problem"):
+        performance_profiles({}, [1.0])
+    with pytest.raises(ValueError, match="at least 1"):
+        performance_profiles(costs, [0.5])
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> list[RunRecord]:
+    """Two methods: a 2 × 2 grid with two seeds, one run of it diverged; and a single cell."""
+    cells = {(0.1, 0.0): (0.5, 0.7), (0.1, 0.9): (0.9, 0.8), (1.0, 0.0): (0.4, 0.4)}
+    runs = []
+    for (rate, momentum), accuracies in cells.items():
+        for seed, accuracy in enumerate(accuracies):
+            cell = {"lr": rate, "momentum": momentum}
+            runs.append(_run(tmp_path, [0.1, accuracy], seed=seed, method="SGD", cell=cell))
+    last = {"method": "SGD", "cell": {"lr": 1.0, "momentum": 0.9}}
+    runs.append(_run(tmp_path, [0.1, 0.6], seed=0, **last))
+    runs.append(_run(tmp_path, [0.9], seed=1, reason="non_finite", **last))
+    runs.append(_run(tmp_path, [0.1, 0.75], method="PAL", cell={}))
+    runs.append(_run(tmp_path, [1.0], label="no trial of a sweep"))
+    return runs
+
+
+def test_a_grid_is_summed_up_by_its_best_middle_and_worst_cell(grid: list[RunRecord]) -> None:
+    sgd, pal = robustness(grid)
+    assert (sgd.method, pal.method) == ("SGD", "PAL")
+    # cell means 0.6, 0.85, 0.4 and, with the diverged run as 0, (0.6 + 0) / 2 = 0.3
+    assert sgd.maximum("test_accuracy") == pytest.approx(0.85)
+    assert sgd.median("test_accuracy") == pytest.approx(0.5)
+    assert sgd.worst("test_accuracy") == pytest.approx(0.3)
+    assert sgd.best.settings == {"lr": 0.1, "momentum": 0.9}
+    assert sgd.chosen is not None
+    assert sorted(sgd.chosen.values) == [0.8, 0.9]
+    assert sgd.unfinished == 1
+    assert sgd.keys == ["lr", "momentum"]
+    assert pal.maximum("test_accuracy") == pal.worst("test_accuracy") == 0.75
+
+
+def test_the_search_is_paid_for(grid: list[RunRecord]) -> None:
+    sgd, pal = robustness(grid)
+    # a run of 20 steps: 20 forwards, 20 backwards, 60 forward-equivalents; the diverged one 30
+    assert sgd.spent == 7 * 60 + 30
+    assert sgd.tuning_factor == pytest.approx(7.5)
+    assert pal.tuning_factor == 1.0
+
+
+def test_a_heat_map_shows_the_best_over_what_it_does_not(grid: list[RunRecord]) -> None:
+    sgd = robustness(grid)[0]
+    found = {
+        (c["column"], c["row"]): c["value"]
+        for c in heat_map(sgd, "test_accuracy", "lr", "momentum")
+    }
+    assert found == {
+        ("0.1", "0.0"): pytest.approx(0.6),
+        ("0.1", "0.9"): pytest.approx(0.85),
+        ("1.0", "0.0"): pytest.approx(0.4),
+        ("1.0", "0.9"): pytest.approx(0.3),
+    }
+    over = heat_map(sgd, "test_accuracy", "lr", "nothing")
+    assert [(c["column"], c["value"], c["cells"]) for c in over] == [
+        ("0.1", pytest.approx(0.85), 2),
+        ("1.0", pytest.approx(0.4), 2),
+    ]

@@ -1,0 +1,335 @@
+"""Sweeps: which runs there are, that each did what its cell says, and that none is lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, SweepConfig, UserError
+from surefoot_lab.records import read_run
+from surefoot_lab.sweep import Trial, is_done, run_trial, trials_of, write_table
+from surefoot_lab.sweep.command import read_sweep, run
+from surefoot_lab.sweep.trial import alone, close_record
+from surefoot_lab.train.stepping import Stepper
+
+pytest.importorskip("ray")
+
+BASE = """\
+name: digits-sweep
+steps: 12
+batch_size: 64
+model: {class_path: mlp, init_args: {widths: [8]}}
+optimizer: {class_path: SGD, init_args: {lr: 0.05}}
+train: {device: cpu, tensorboard: false, log_every: 4, eval_every: 6, checkpoint_every: 5}
+"""
+
+
+def _file(folder: Path, sections: str, base: str = BASE) -> str:
+    path = folder / "sweep.yaml"
+    path.write_text(base + sections)
+    return str(path)
+
+
+def _trials(folder: Path, sections: str) -> list[Trial]:
+    file = _file(folder, sections)
+    return trials_of(*read_sweep(file, []), file)
+
+
+# Which runs there are
+
+
+def test_a_grid_is_all_combinations_in_the_order_of_the_file(tmp_path: Path) -> None:
+    grid = "grid:\n  optimizer.init_args.lr: [1e-2, 1]\n  batch_size: [32, 64]\n  seed: [0, 7]\n"
+    found = [
+        (t.experiment.optimizer.init_args["lr"], t.experiment.batch_size, t.experiment.seed)
+        for t in _trials(tmp_path, grid)
+    ]
+    assert found == [(a, b, c) for a in (0.01, 1) for b in (32, 64) for c in (0, 7)]
+
+
+def test_seeds_share_a_label_and_cells_do_not(tmp_path: Path) -> None:
+    trials = _trials(tmp_path, "grid:\n  optimizer.init_args.lr: [0.1, 1.0]\n  seed: [0, 1]\n")
+    labels = [trial.experiment.label for trial in trials]
+    assert labels == ["SGD (lr=0.1)"] * 2 + ["SGD (lr=1)"] * 2
+    assert {trial.method for trial in trials} == {"SGD"}
+    assert len({trial.fingerprint for trial in trials}) == 4
+
+
+def test_a_section_as_a_whole_compares_methods(tmp_path: Path) -> None:
+    grid = """\
+grid:
+  optimizer:
+    - {class_path: PAL}
+    - {class_path: torch.optim.SGD, init_args: {lr: 0.1}}
+    - {class_path: torch.optim.SGD, init_args: {lr: 0.2}}
+"""
+    trials = _trials(tmp_path, grid)
+    assert [t.experiment.label for t in trials] == ["PAL", "SGD (lr=0.1)", "SGD (lr=0.2)"]
+    assert [t.method for t in trials] == ["PAL", "SGD", "SGD"]
+    assert trials[0].experiment.optimizer == OptimizerConfig("PAL", {})  # and not the file's lr
+
+
+def test_the_hash_of_a_run_tells_what_decides_its_result_and_nothing_else(tmp_path: Path) -> None:
+    def marks(**changes: Any) -> list[str]:
+        base = Experiment(**{"steps": 5, "model": ModelConfig("mlp"), **changes})
+        return [t.fingerprint for t in trials_of(base, SweepConfig(grid={"seed": [0, 1]}), "x")]
+
+    plain = Experiment()
+    moved, shown = plain.data, plain.train
+    moved.root, shown.tensorboard = "/elsewhere", False
+    assert marks() == marks(data=moved, train=shown)
+    assert not set(marks()) & set(marks(steps=6))
+
+
+def test_more_random_samples_leave_the_first_as_they_are(tmp_path: Path) -> None:
+    section = (
+        "random:\n  samples: %d\n  seed: 3\n  optimizer.init_args.lr: {log_uniform: [1e-4, 10]}\n"
+        "  batch_size: {integer: [16, 128]}\n  model.init_args.widths: {choice: [[4], [8, 8]]}\n"
+    )
+    few, many = _trials(tmp_path, section % 4), _trials(tmp_path, section % 40)
+    assert [t.fingerprint for t in few] == [t.fingerprint for t in many[:4]]
+    rates = [t.experiment.optimizer.init_args["lr"] for t in many]
+    assert all(1e-4 <= rate <= 10 for rate in rates)
+    # of a log-uniform law over five decades, each half holds half: 20 ± 4 standard deviations
+    assert 8 <= sum(rate < math.sqrt(1e-4 * 10) for rate in rates) <= 32
+    assert {t.experiment.batch_size for t in many} <= set(range(16, 129))
+    assert {json.dumps(t.experiment.model.init_args["widths"]) for t in many} == {"[4]", "[8, 8]"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ("grid: {optimiser.lr: [1]}", r"grid.optimiser.lr: no such setting"),
+        ("grid: {batch_size: 3}", r"grid.batch_size: must be a list of values, not 3"),
+        ("grid: {batch_size: [0]}", r"batch_size: must be at least 1, not 0"),
+        ("grid: {batch_size: [many]}", r"batch_size: must be a whole number, not 'many'"),
+        ("grid: {seed: [1, 1]}", r"grid: twice the same run, SGD"),
+        ("grid: {label: [a]}", r"grid.label: follows from the cell"),
+        ("grid: [1]", r"grid: must hold its settings"),
+        ("random: {seed: {uniform: [0, 1]}}", r"random.samples: must be a whole number"),
+        ("random: {samples: 1, epochs: 3}", r"random.epochs: must be one of uniform"),
+        ("random: {samples: 1, epochs: {uniform: [3]}}", r"must be \[low, high\], not \[3\]"),
+        ("random: {samples: 1, epochs: {log_uniform: [0, 1]}}", r"must be above 0, not 0"),
+        ("early_stopping: {grace: 1}", r"early_stopping.grace: no such setting"),
+        ("gpus_per_trial: -1", r"gpus_per_trial: must be a number that is not negative"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(
+    sections: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        _trials(tmp_path, sections + "\n")
+    assert "\n" not in str(caught.value)
+
+
+def test_train_says_where_a_sweep_belongs(tmp_path: Path) -> None:
+    from surefoot_lab.parse import parse_train
+
+    with pytest.raises(UserError, match=r"grid.*use surefoot sweep"):
+        parse_train([_file(tmp_path, "grid:\n  seed: [0, 1]\n")])
+
+
+# One trial
+
+
+def test_the_record_proves_that_the_value_was_applied(tmp_path: Path) -> None:
+    grid = "grid:\n  optimizer.init_args.momentum: [0.5]\n  model.init_args.widths: [[6]]\n"
+    (trial,) = _trials(tmp_path, grid)
+    record = run_trial(trial, tmp_path / "run")
+    assert record.applied["optimizer.init_args.momentum"] == 0.5
+    assert record.applied["optimizer.init_args.lr"] == 0.05
+    assert record.applied["optimizer.class_path"] == "SGD"
+    assert record.applied["model.parameters"] == 64 * 6 + 6 + 6 * 10 + 10
+    assert record.applied["batch_size"] == 64
+    assert record.sweep == {"method": "SGD", "cell": trial.cell}
+
+
+def test_a_value_that_does_not_reach_what_it_sets_fails_the_trial(tmp_path: Path) -> None:
+    """OneCycleLR overwrites the optimizer's rate: a grid over it would compare equal runs."""
+    sections = (
+        "scheduler: {class_path: OneCycleLR, init_args: {max_lr: 0.1}}\n"
+        "grid:\n  optimizer.init_args.lr: [0.3]\n"
+    )
+    (trial,) = _trials(tmp_path, sections)
+    with pytest.raises(UserError, match=r"asks for 0.3, but what was built has 0.004"):
+        run_trial(trial, tmp_path / "run")
+    record = read_run(tmp_path / "run")
+    assert record.end is not None
+    assert record.end["reason"] == "failed"
+    assert "asks for 0.3" in record.end["message"]
+
+
+def test_a_trial_that_raises_is_recorded_and_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trial,) = _trials(tmp_path, "grid:\n  seed: [4]\n")
+    whole = run_trial(trial, tmp_path / "whole")
+    step, calls = Stepper.step, iter(range(8))
+
+    def raising(self: Stepper, batch: Any) -> Any:
+        if next(calls, None) is None:
+            raise ZeroDivisionError("of all things")
+        return step(self, batch)
+
+    monkeypatch.setattr(Stepper, "step", raising)
+    with pytest.raises(ZeroDivisionError):
+        run_trial(trial, tmp_path / "run")
+    broken = read_run(tmp_path / "run")
+    assert broken.end is not None
+    assert (broken.end["step"], broken.end["reason"]) == (8, "failed")
+    assert broken.end["message"] == "ZeroDivisionError: of all things"
+    assert not is_done(tmp_path / "run")
+    monkeypatch.setattr(Stepper, "step", step)
+    again = run_trial(trial, tmp_path / "run")
+    assert again.end == whole.end
+    assert [e["loss"] for e in again.evaluations] == [e["loss"] for e in whole.evaluations]
+
+
+def test_a_done_trial_is_left_alone(tmp_path: Path) -> None:
+    (trial,) = _trials(tmp_path, "grid:\n  seed: [0]\n")
+    run_trial(trial, tmp_path / "run")
+    before = (tmp_path / "run" / "record.jsonl").read_bytes()
+    run_trial(trial, tmp_path / "run")
+    assert (tmp_path / "run" / "record.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("left", [b"", b'{"kind": "sta', b"\x00\xff\n", b'{"kind": "end"}\n'])
+def test_whatever_a_crash_left_behind_the_trial_is_run(left: bytes, tmp_path: Path) -> None:
+    (trial,) = _trials(tmp_path, "grid:\n  seed: [0]\n")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "record.jsonl").write_bytes(left)
+    (run_dir / "checkpoint.tmp").write_bytes(b"half of it")
+    record = run_trial(trial, run_dir)
+    assert record.end is not None
+    assert record.end["reason"] == "finished"
+    assert record.problems == []
+
+
+def test_two_processes_never_write_one_record(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from surefoot_lab.sweep.trial import alone\n"
+        "with alone(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    )
+    path = os.pathsep.join(p for p in sys.path if p)
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"in\n"
+    with pytest.raises(UserError, match="another process is at work here"), alone(tmp_path, 0.2):
+        pass
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    with alone(tmp_path, 10.0):  # the lock died with its holder
+        pass
+
+
+def test_the_end_of_a_run_whose_process_is_gone_is_written_once(tmp_path: Path) -> None:
+    (trial,) = _trials(tmp_path, "grid:\n  seed: [0]\n")
+    run_trial(trial, tmp_path)
+    close_record(tmp_path, "failed", "it is too late for that")
+    lines = (tmp_path / "record.jsonl").read_text().splitlines(keepends=True)
+    assert json.loads(lines[-1])["reason"] == "finished"
+    (tmp_path / "record.jsonl").write_text("".join(lines[:-1]))
+    close_record(tmp_path, "stopped", "enough")
+    assert read_run(tmp_path).end == {
+        "kind": "end", "step": 12, "reason": "stopped", "message": "enough"
+    }  # fmt: skip
+    assert is_done(tmp_path)
+
+
+# The whole, on Ray
+
+
+def _table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "table.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_trial_that_raises_does_not_stop_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _file(tmp_path, "grid:\n  optimizer.init_args.lr: [0.1, -1.0, 1e30]\n")
+    folder = tmp_path / "out"
+    assert run([file, "--out", str(folder), "--concurrent", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "1 finished, 1 failed, 1 non_finite" in said
+    assert "Invalid learning rate: -1" in said
+    rows = _table(folder)
+    assert [row["end"] for row in rows] == ["finished", "failed", "non_finite"]
+    assert [row["optimizer.init_args.lr"] for row in rows] == ["0.1", "-1.0", "1e+30"]
+    ended = read_run(folder / rows[1]["run"]).end
+    assert ended is not None
+    assert "Invalid learning rate: -1" in ended["message"]
+    assert not (folder / ".ray").exists()
+    kept = {p: p.read_bytes() for p in folder.glob("*/record.jsonl")}
+    # once more: what is done is not done again, what failed is tried again
+    assert run([file, "--out", str(folder)]) == 1
+    assert _table(folder) == rows
+    changed = [p.parent.name for p, old in kept.items() if p.read_bytes() != old]
+    assert changed == [rows[1]["run"]]
+
+
+def test_early_stopping_gives_up_what_falls_behind(tmp_path: Path) -> None:
+    sections = (
+        "grid:\n  optimizer.init_args.lr: [0.3, 1e-7]\n"
+        "early_stopping: {grace_epochs: 1, reduction_factor: 2}\n"
+    )
+    base = BASE.replace("steps: 12", "epochs: 4").replace("eval_every: 6, ", "")
+    file = _file(tmp_path, sections, base)
+    assert run([file, "--out", str(tmp_path / "out"), "--concurrent", "1"]) == 0
+    good, bad = _table(tmp_path / "out")
+    assert (good["end"], bad["end"]) == ("finished", "stopped")
+    assert int(bad["steps"]) < int(good["steps"]) // 2
+    assert run([file, "--out", str(tmp_path / "out"), "--concurrent", "1"]) == 0
+    assert _table(tmp_path / "out") == [good, bad]  # stopped is stopped, for good
+
+
+def test_a_sweep_killed_at_any_moment_gives_the_same_table(tmp_path: Path) -> None:
+    """kill -9 of all its processes at a moment drawn anew at every run of this test."""
+    sections = "grid:\n  optimizer.init_args.lr: [0.01, 0.1]\n  seed: [0, 1]\n"
+    base = BASE.replace("steps: 12", "steps: 600")
+    file = _file(tmp_path, sections, base)
+    path = os.pathsep.join(p for p in sys.path if p)
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "surefoot_lab", "sweep", file, "--out", str(folder)]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, start_new_session=True
+        )
+
+    killed = start(tmp_path / "killed")
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "killed").glob("*/checkpoint.pt")) and time.monotonic() < deadline:
+        assert killed.poll() is None
+        time.sleep(0.05)
+    time.sleep(random.Random(time.time_ns()).uniform(0.0, 4.0))
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    output, _ = start(tmp_path / "killed").communicate(timeout=120)
+    assert b"4 finished" in output
+    trials = trials_of(*read_sweep(file, []), file)
+    for trial in trials:  # the same, in this process and without a break
+        run_trial(trial, tmp_path / "whole" / trial.fingerprint)
+    write_table(trials, tmp_path / "whole")
+    tables = [_table(tmp_path / name) for name in ("killed", "whole")]
+    for row in (row for table in tables for row in table):
+        assert row.pop("seconds")
+    assert tables[0] == tables[1]
+    assert len({row["run"] for row in tables[0]}) == 4
