@@ -18,9 +18,7 @@ from surefoot.measured.pace import Budget, next_measurement
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 12, 31, 63])
 @pytest.mark.parametrize("share", [0.9, 0.975, 0.999])
 def test_students_quantile(freedom: int, share: float) -> None:
-    assert student_quantile(share, freedom) == pytest.approx(
-        stats.t.ppf(share, freedom), rel=1e-10
-    )
+    assert student_quantile(share, freedom) == pytest.approx(stats.t.ppf(share, freedom), rel=1e-10)
 
 
 def noisy(n: int, rng: random.Random, *, slope: float = -2.0, noise: float = 0.3) -> list:

@@ -33,7 +33,7 @@ _KEPT = 64
 """Measurements remembered."""
 _CHECKS = (0.5, 1.0, 2.0)
 """Places that tell whether the losses lie on a parabola."""
-_MISFIT = 0.3
+_MISFIT = 0.12
 """Distance from the parabola, as a share of the largest bend, from which on it is no parabola."""
 _FIRST_REACH = 0.01
 """Where the first probe goes, as a share of the weights' norm; the next follow the minimum."""
@@ -127,6 +127,14 @@ class Gauge:
 
     def look(self, visit: Visit) -> StepOutcome | None:
         """Measure, if it is time to, and conclude; None where nothing was measured."""
+        memory, pending = dict(self.memory), self.pending
+        try:
+            return self._look(visit)
+        except BaseException:
+            self.memory, self.pending = memory, pending  # a step that did not happen
+            raise
+
+    def _look(self, visit: Visit) -> StepOutcome | None:
         memory = self.memory
         before = visit.call.cost.forward_equivalents
         self._watch(visit.value0)
@@ -232,9 +240,11 @@ class Gauge:
         """Where the farthest probe goes, as a multiple."""
         share = self.settings.measuring_length
         if share is None:
-            value, last = self.rate.value, self.memory["reach"]
+            value, last, scale = self.rate.value, self.memory["reach"], self.memory["scale"]
+            if last is not None and value is None:
+                return self.settings.growth * float(scale)  # as far as the rate may grow
             if last is not None:
-                return float(last if value is None else min(max(value, last / 4), last * 4))
+                return float(min(max(value, last / 4), last * 4))
             share = _FIRST_REACH
         size = math.sqrt(_params.norm_sq(visit.params, [1.0] * len(visit.params)))
         return share * size / norm if size > 0.0 else 1.0
@@ -251,11 +261,12 @@ class Gauge:
             if settings.curvature == "hessian":
                 found = self._exact(visit, heading, reach)
             else:
-                for _ in range(_MAX_TRIES if adapts else 1):
+                for _ in range(_MAX_TRIES if memory["scale"] is None else 1):
                     memory["reach"] = reach
                     found = self._search(visit, tuple(reach * s for s in shares))(line)
                     following = _follow(found, reach)
-                    if following is None:
+                    settled = not adapts and found.status is not Status.NON_FINITE
+                    if following is None or settled:
                         break
                     reach = following
         if shares is _CHECKS and found.parabola is not None:
@@ -355,14 +366,15 @@ class Gauge:
         scale: float | None = memory["scale"]
         if found.status is Status.NON_FINITE:
             memory["reach"] = 0.5 * reach
-            return 0.5 * min(reach, reach if scale is None else scale)
+            return 0.01 * reach if scale is None else 0.5 * min(reach, scale)
         if rate.n == 0:
             return 1.0 if scale is None else scale  # nothing known: the base's own rate
         if rate.value is None:
             if scale is None:
                 return 0.5 * reach / float(memory["filling"])
             falls = math.fsum(m.slope for m in memory["measurements"][-rate.n :]) < 0.0
-            return self.settings.growth * scale if falls else scale / self.settings.growth
+            growth = self.settings.growth
+            return min(growth * scale, reach) if falls else scale / growth
         if self.is_misfit:
             return max(rate.low, 0.1 * rate.value)
         # warm-up: as long as the rate is unsure, less of it, at worst half

@@ -32,7 +32,7 @@ class Budget:
         """Forward-equivalents that may have been spent by the end of step number ``step``."""
         earned = self.overhead * _STEP * (step + 1)
         if self.total_steps is None:
-            return earned + CREDIT
+            return earned + (CREDIT if self.overhead > 0.0 else 0.0)
         whole = self.overhead * _STEP * max(self.total_steps, step + 1)
         return min(whole, earned + min(CREDIT, 0.25 * whole))
 
