@@ -105,9 +105,9 @@ class OptimizerConfig:
     """The optimizer. Line-search optimizers get the model and a closure, others the parameters.
 
     Attributes:
-        class_path: a name from surefoot (`LABPAL`, `PAL`), torch.optim (`SGD`, `Adam`) or the rivals
-            (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `SaLSA`, ...; docs/rivals.md), or an
-            import path.
+        class_path: a name from surefoot (`LABPAL`, `PAL`), from torch.optim (`SGD`, `Adam`), of a
+            rival (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `SaLSA`, ...; docs/rivals.md), or
+            an import path.
         init_args: its arguments. `total_steps`, `dataset_size` and `batch_size` are filled in if
             it takes them and they are not given (null leaves them off); so is the word `auto` for
             `total_steps`, `T_max`, `total_iters`, `max_iter`, `epochs` and `steps_per_epoch`.

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import surefoot
 from surefoot_lab.build import argument_names, call, find
 from surefoot_lab.config import OptimizerConfig, SchedulerConfig, UserError
+from surefoot_lab.rivals import resolve
 
 AUTO = "auto"
 
@@ -96,7 +97,7 @@ def build_optimizer(
     """
     what = "optimizer"
     constructor = find(
-        config.class_path,
+        resolve(config.class_path),
         ["surefoot", "torch.optim"],
         "optimizer.class_path",
         base=torch.optim.Optimizer,
