@@ -15,14 +15,19 @@ from _records import end, evaluation, step, write_run
 
 from surefoot_lab.compare import (
     area_under_curve,
+    common_target,
     heat_map,
     interval,
+    milestones,
     paired_difference,
     performance_profiles,
+    profiles_over_names,
     robustness,
+    summarize,
     time_to_target,
 )
 from surefoot_lab.records import RunRecord, read_run
+from surefoot_lab.report import render_report
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
@@ -176,3 +181,47 @@ def test_a_heat_map_shows_the_best_over_what_it_does_not(grid: list[RunRecord]) 
         ("0.1", pytest.approx(0.85), 2),
         ("1.0", pytest.approx(0.4), 2),
     ]
+
+
+def test_milestones_are_taken_seed_by_seed_against_the_first(tmp_path: Path) -> None:
+    runs = [
+        _run(tmp_path, [0.5, 0.8, 0.9], label="best", seed=0),
+        _run(tmp_path, [0.5, 0.6, 0.8], label="best", seed=1),
+        _run(tmp_path, [0.2, 0.3, 0.7], label="late", seed=0),
+        _run(tmp_path, [0.2, 0.3, 0.6], label="late", seed=1),
+        _run(tmp_path, [0.2, 0.3, 0.4], label="never", seed=5),
+    ]
+    methods = summarize(runs)
+    target = common_target(methods)
+    assert target == 0.65  # of the means 0.85, 0.65 and 0.4 of the best validations
+    best, late, never = milestones(runs, methods, target)
+    assert [m.label for m in (best, late, never)] == ["best", "late", "never"]
+    assert [reached.batches for reached in best.reached] == [20, 30]
+    assert best.spent("batches").mean == 25  # type: ignore[union-attr]
+    assert best.behind is None
+    assert [reached.batches for reached in late.reached] == [30]
+    assert late.runs == 2
+    assert late.behind is not None
+    assert late.behind.mean == pytest.approx(((0.7 - 0.9) + (0.6 - 0.8)) / 2)
+    assert (never.reached, never.spent("batches"), never.behind) == ((), None, None)
+
+
+def test_profiles_need_more_than_one_experiment(grid: list[RunRecord]) -> None:
+    assert profiles_over_names(grid) == {}
+    for run in grid[:6]:
+        run.name = "another"
+    found = profiles_over_names(grid)
+    assert all(0.0 <= share <= 1.0 for shares in found.values() for share in shares)
+    assert found
+
+
+def test_the_page_shows_the_grid_and_what_was_not_finished(grid: list[RunRecord]) -> None:
+    for run in grid[:8]:
+        run.sweep["method"] = "<script>alert(1)</script>"
+    page = render_report(grid)
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert 'id="grids"' in page
+    assert 'class="heat"' in page
+    assert ">30.0<" in page  # the cell with the diverged run: (0.6 + 0) / 2
+    assert "7 ×" in page or "8 ×" in page

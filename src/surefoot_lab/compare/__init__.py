@@ -3,6 +3,13 @@
 from surefoot_lab.compare.columns import Cell, Column, method_columns, run_columns
 from surefoot_lab.compare.curves import AXES, Band, Curve, evaluation_curve, mean_band, step_curve
 from surefoot_lab.compare.intervals import Interval, interval, paired_difference
+from surefoot_lab.compare.milestones import (
+    FACTORS,
+    Milestone,
+    common_target,
+    milestones,
+    profiles_over_names,
+)
 from surefoot_lab.compare.profiles import performance_profiles
 from surefoot_lab.compare.robustness import GridCell, Robustness, heat_map, robustness
 from surefoot_lab.compare.settings import Settings, environments, settings
@@ -21,6 +28,7 @@ from surefoot_lab.compare.targets import Reached, area_under_curve, time_to_targ
 
 __all__ = [
     "AXES",
+    "FACTORS",
     "Band",
     "Cell",
     "Column",
@@ -28,6 +36,7 @@ __all__ = [
     "GridCell",
     "Interval",
     "MethodSummary",
+    "Milestone",
     "Rate",
     "Reached",
     "Robustness",
@@ -36,6 +45,7 @@ __all__ = [
     "Spread",
     "State",
     "area_under_curve",
+    "common_target",
     "environments",
     "evaluation_curve",
     "heat_map",
@@ -43,8 +53,10 @@ __all__ = [
     "level_with_best",
     "mean_band",
     "method_columns",
+    "milestones",
     "paired_difference",
     "performance_profiles",
+    "profiles_over_names",
     "robustness",
     "run_columns",
     "settings",

@@ -74,7 +74,7 @@ def read_run(run_dir: str | Path) -> RunRecord:
             getattr(record, _LISTS[kind]).append(line)
         elif kind == "resume" and isinstance(line.get("step"), int):
             _take_resume(record, line)
-        elif kind == "end":
+        elif kind == "end" and isinstance(line.get("reason"), str):
             record.end = line
         else:
             record.problems.append(f"line {number}: a {kind!r} line that does not belong here")

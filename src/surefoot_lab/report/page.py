@@ -35,13 +35,14 @@ from surefoot_lab.compare import (
 )
 from surefoot_lab.compare.text import failures
 from surefoot_lab.report.charts import COLOURS, CURVE_CHARTS, DASHES, curve_spec, dots_spec
+from surefoot_lab.report.sweeps import across_context
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
 
 POINTS_PER_PAGE = 12_000  # of one chart's curves together: keeps 50 runs far below 5 MB
 POINTS_PER_CURVE = 300
-BROKEN = (State.NON_FINITE, State.INTERRUPTED)
+BROKEN = (State.NON_FINITE, State.INTERRUPTED, State.FAILED, State.STOPPED)
 
 
 def write_report(runs: Sequence[RunRecord], path: str | Path, *, title: str | None = None) -> Path:
@@ -98,6 +99,7 @@ def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str
         runs=every,
         run_columns=run_columns(every),
         charts=[chart for chart in CURVE_CHARTS if chart.key in data["charts"]],
+        across=_template("across.html").render(across_context(runs, methods)),
         dots=data["dots"]["title"] if data["dots"] else None,
         settings=common,
         short=_short,
@@ -244,8 +246,8 @@ def _asset(name: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _template() -> jinja2.Template:
+def _template(name: str = "template.html") -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_asset("template.html"))
+    return environment.from_string(_asset(name))

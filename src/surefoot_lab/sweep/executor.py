@@ -89,7 +89,8 @@ def run_on_ray(
 @contextmanager
 def _ray(ray: Any, address: str | None, sweep: SweepConfig) -> Any:
     """A connection to Ray; what was started for this sweep ends with it."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.tune"):  # what it would report stands in the records
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}

@@ -102,7 +102,8 @@ def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
     """See to it that the record says what happened, also where the run never began."""
     try:
         run = read_run(run_dir) if has_record(run_dir) else None
-        if run is not None and run.end is not None and run.end["reason"] == "failed":
+        reason = " ".join(str(error).split())
+        if run is not None and run.end is not None and reason in str(run.end["message"]):
             return
         experiment = trial.experiment
         with RecordWriter(run_dir) as record:
@@ -115,7 +116,6 @@ def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
                     environment=describe_environment(),
                     sweep=trial.mark,
                 )
-            reason = " ".join(str(error).split())
             if not isinstance(error, UserError):
                 reason = f"{type(error).__name__}: {reason}"
             step = max((line["step"] for line in run.steps), default=0) if run else 0

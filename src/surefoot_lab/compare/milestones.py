@@ -1,0 +1,106 @@
+"""A method over its seeds: how soon it is good, and how far from the best one on the same seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from surefoot_lab.compare.intervals import Interval, paired_difference
+from surefoot_lab.compare.profiles import performance_profiles
+from surefoot_lab.compare.summary import MethodSummary, Spread, State
+from surefoot_lab.compare.targets import Reached, area_under_curve, time_to_target
+
+if TYPE_CHECKING:
+    from surefoot_lab.records import RunRecord
+
+FACTORS = (1.0, 1.25, 1.5, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """One method.
+
+    Attributes:
+        label: the method.
+        reached: what each run spent until the target; those that never got there are left out.
+        runs: number of runs, those included.
+        area: mean height of the validation curve over the steps.
+        behind: test accuracy minus that of the first method, by seed; None for that method
+            itself and where no seed is shared.
+    """
+
+    label: str
+    reached: tuple[Reached, ...]
+    runs: int
+    area: Spread | None
+    behind: Interval | None
+
+    def spent(self, figure: str) -> Spread | None:
+        """The spread of `batches`, `forward_equivalents` or `seconds` until the target."""
+        values = [getattr(one, figure) for one in self.reached]
+        known = tuple(float(value) for value in values if value is not None)
+        return Spread(known) if known else None
+
+
+def common_target(methods: Iterable[MethodSummary]) -> float | None:
+    """A validation accuracy that tells methods apart: the middle method's best, in whole percent.
+
+    Half of the methods reach it or nearly so; a target of the best method alone would leave the
+    others without a time, one of the worst would be met at once by all.
+    """
+    best = [s.mean for m in methods if (s := m.spread("best_validation_accuracy")) is not None]
+    # rounded first: 100 * 0.65 is a hair below 65
+    return math.floor(round(100 * statistics.median(best), 6)) / 100 if best else None
+
+
+def milestones(
+    runs: Sequence[RunRecord], methods: Sequence[MethodSummary], target: float
+) -> list[Milestone]:
+    """How soon each method is at the target, in the order given."""
+    best = _by_seed(methods[0]) if methods else {}
+    found = []
+    for method in methods:
+        own = [run for run in runs if run.label == method.label]
+        times = [time for run in own if (time := time_to_target(run, target)) is not None]
+        areas = [area for run in own if (area := area_under_curve(run)) is not None]
+        area = Spread(tuple(areas)) if areas else None
+        other = method is not methods[0]
+        behind = paired_difference(_by_seed(method), best) if other else None
+        found.append(Milestone(method.label, tuple(times), len(own), area, behind))
+    return found
+
+
+def profiles_over_names(
+    runs: Sequence[RunRecord], factors: Sequence[float] = FACTORS
+) -> dict[str, list[float]]:
+    """Performance profiles of the methods over the experiments' names; empty for a single one.
+
+    The cost is the mean number of forward-equivalents to the target of each experiment; a method
+    that a run of which never gets there has not solved it.
+    """
+    from surefoot_lab.compare.summary import summarize
+
+    names = list(dict.fromkeys(run.name for run in runs))
+    costs: dict[str, dict[str, float | None]] = {}
+    for name in names:
+        own = [run for run in runs if run.name == name]
+        methods = summarize(own)
+        target = common_target(methods)
+        if target is None:
+            continue
+        for row in milestones(own, methods, target):
+            spread = row.spent("forward_equivalents")
+            solved = spread is not None and len(row.reached) == row.runs
+            costs.setdefault(row.label, {})[name] = spread.mean if spread and solved else None
+    return performance_profiles(costs, factors) if len(names) > 1 and costs else {}
+
+
+def _by_seed(method: MethodSummary) -> dict[int, float]:
+    return {
+        run.seed: run.test_accuracy
+        for run in method.runs
+        if run.seed is not None and run.test_accuracy is not None and run.state is State.FINISHED
+    }
