@@ -251,7 +251,7 @@ class EarlyStoppingConfig:
         metric: `accuracy` or `loss` of the validations that is compared.
     """
 
-    grace_epochs: float = 1
+    grace_epochs: int = 1
     reduction_factor: float = 3
     metric: Literal["accuracy", "loss"] = "accuracy"
 

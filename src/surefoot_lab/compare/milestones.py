@@ -66,10 +66,10 @@ def milestones(
         own = [run for run in runs if run.label == method.label]
         times = [time for run in own if (time := time_to_target(run, target)) is not None]
         areas = [area for run in own if (area := area_under_curve(run)) is not None]
-        area = Spread(tuple(areas)) if areas else None
+        height = Spread(tuple(areas)) if areas else None
         other = method is not methods[0]
         behind = paired_difference(_by_seed(method), best) if other else None
-        found.append(Milestone(method.label, tuple(times), len(own), area, behind))
+        found.append(Milestone(method.label, tuple(times), len(own), height, behind))
     return found
 
 

@@ -37,7 +37,7 @@ def time_to_target(
         split: `validation` or `test`.
     """
     for line in run.evaluations:
-        value = line.get(figure)
+        value: Any = line.get(figure)
         if line.get("split") != split or not _is_number(value):
             continue
         if value >= target if RISING[figure] else value <= target:

@@ -81,11 +81,11 @@ def _map(grid: Robustness) -> Map:
 
 def _in_order(words: Any) -> list[str]:
     """Numbers by size, anything else as it came."""
-    words = list(words)
+    as_they_came = [str(word) for word in words]
     try:
-        return sorted(words, key=float)
+        return sorted(as_they_came, key=float)
     except ValueError:
-        return words
+        return as_they_came
 
 
 def _share(value: float | None) -> str:

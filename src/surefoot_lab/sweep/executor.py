@@ -18,6 +18,7 @@ from surefoot_lab.sweep.trial import close_record, run_trial
 
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
 OBJECT_STORE_BYTES = 100_000_000  # nothing but settings and scores goes through it
+ENDLESS = 1_000_000
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the old one is silent when asked to be
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -72,7 +73,7 @@ def run_on_ray(
             tune.with_resources(tune.with_parameters(_on_worker, payload=payload), resources),
             param_space={"place": tune.grid_search(list(range(len(trials))))},
             tune_config=tune.TuneConfig(
-                max_concurrent_trials=concurrent, scheduler=_scheduler(sweep.early_stopping, trials)
+                max_concurrent_trials=concurrent, scheduler=_scheduler(sweep.early_stopping)
             ),
             run_config=tune.RunConfig(
                 name="sweep",
@@ -115,19 +116,17 @@ def _check_resources(there: dict[str, float], sweep: SweepConfig) -> None:
             )
 
 
-def _scheduler(config: EarlyStoppingConfig | None, trials: Sequence[Trial]) -> Any:
+def _scheduler(config: EarlyStoppingConfig | None) -> Any:
     """ASHA: at each rung, the trials that are not among the best so far are given up."""
     if config is None:
         return None
     from ray.tune.schedulers import ASHAScheduler
 
-    # a rung is reached at whole numbers of epochs; the last evaluation is never one to stop at
-    longest = max(trial.experiment.epochs for trial in trials)
     return ASHAScheduler(
         time_attr="epoch",
         metric=config.metric,
         mode="max" if config.metric == "accuracy" else "min",
-        max_t=max(longest, config.grace_epochs) * 1000,  # the run itself knows its end
+        max_t=config.grace_epochs * ENDLESS,  # the run itself knows its end
         grace_period=config.grace_epochs,
         reduction_factor=config.reduction_factor,
         stop_last_trials=False,
@@ -138,7 +137,7 @@ def _closer(trials: Sequence[Trial], folder: Path, tell: Callable[[Trial], None]
     """Ray's news of ended trials, for the records of those that could not write it themselves."""
     from ray.tune import Callback
 
-    class Closer(Callback):  # type: ignore[misc]
+    class Closer(Callback):
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             message = "given up by early stopping: others did better at the same epoch"
             self._close(trial, "stopped", message)

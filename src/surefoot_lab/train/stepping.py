@@ -138,7 +138,7 @@ class Stepper:
         finally:
             for p, grad in zip(params, kept, strict=True):
                 p.grad = grad
-        return _Ready.apply(loss, grads, *params)  # type: ignore[no-any-return, no-untyped-call]
+        return _Ready.apply(loss, grads, *params)  # type: ignore[no-any-return]
 
     def _foreign(self, pieces: list[Batch], backwards: bool) -> Tensor:
         """The loss, its gradient left in `.grad`, for optimizers that know of no processes."""
@@ -199,6 +199,6 @@ class _Ready(torch.autograd.Function):
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> Any:
         """Hand them out."""
         return None, None, *(None if g is None else g * scale for g in ctx.grads)
