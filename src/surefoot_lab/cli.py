@@ -101,6 +101,12 @@ def _sweep(words: Sequence[str]) -> int:
     return command.run(words)
 
 
+def _lines(words: Sequence[str]) -> int:
+    from surefoot_lab.lines import command
+
+    return command.run(words)
+
+
 def _module_command(name: str, module_path: str) -> Callable[[Sequence[str]], int]:
     """A command whose module has `add_arguments(parser)` and `main(args) -> int`."""
 
@@ -129,6 +135,7 @@ def _version() -> str:
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], int]]] = {
     "train": ("train one network as an experiment file says", _train),
     "range-test": ("measure a learning rate, and train with it if asked", _range_test),
+    "lines": ("measure the loss along the steps of a training run", _lines),
     "sweep": ("run a grid of experiments on this machine or a cluster", _sweep),
     "demo": (
         "train and compare on bundled data, and write a report",

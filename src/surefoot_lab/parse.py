@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import tempfile
 import textwrap
 import typing
 from collections.abc import Sequence
@@ -96,6 +97,55 @@ def parse_values(values: dict[str, Any], where: str) -> Experiment:
     experiment = from_dict(taken)
     experiment.check()
     return experiment
+
+
+def parse_with_sections(
+    file: str, overrides: Sequence[str], sections: Sequence[str]
+) -> tuple[Experiment, dict[str, Any]]:
+    """An experiment file that holds further sections, taken apart.
+
+    Args:
+        file: the file.
+        overrides: `--key value` words for the experiment.
+        sections: names of the sections that are not the experiment's.
+
+    Returns:
+        The experiment, and the sections that are there.
+
+    Raises:
+        UserError: something in it cannot be used.
+    """
+    import yaml
+
+    if not Path(file).is_file():
+        raise UserError(f"{file}: no such experiment file")
+    try:
+        values = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_loader())
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: must hold settings such as 'steps: 100', one a line")
+    found = {key: values.pop(key) for key in sections if key in values}
+    with tempfile.TemporaryDirectory() as place:
+        rest = Path(place) / Path(file).name
+        rest.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        try:
+            experiment = parse_train([str(rest), *overrides]).experiment
+        except UserError as error:
+            raise UserError(str(error).replace(str(rest), file)) from None
+    return experiment, found
+
+
+def _loader() -> type:
+    """YAML as in experiment files, where 1e-3 is a number and not a word."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    return Loader
 
 
 def make_parser() -> Any:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, UserError
-from surefoot_lab.parse import SWEEP_KEYS, parse_train
+from surefoot_lab.parse import SWEEP_KEYS, parse_with_sections
 from surefoot_lab.records import has_record, read_run, read_runs
 from surefoot_lab.sweep.cells import Trial, trials_of
 from surefoot_lab.sweep.executor import run_on_ray
@@ -73,25 +71,8 @@ def read_sweep(file: str, overrides: Sequence[str]) -> tuple[Experiment, SweepCo
     Raises:
         UserError: something in it cannot be used.
     """
-    import yaml
-
-    if not Path(file).is_file():
-        raise UserError(f"{file}: no such experiment file")
-    try:
-        values = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_loader())
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: must hold settings such as 'steps: 100', one a line")
-    sweep = _sweep_config({key: values.pop(key) for key in SWEEP_KEYS if key in values})
-    with tempfile.TemporaryDirectory() as place:
-        rest = Path(place) / Path(file).name
-        rest.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        try:
-            base = parse_train([str(rest), *overrides]).experiment
-        except UserError as error:
-            raise UserError(str(error).replace(str(rest), file)) from None
-    return base, sweep
+    base, sections = parse_with_sections(file, overrides, SWEEP_KEYS)
+    return base, _sweep_config(sections)
 
 
 def _sweep_config(values: dict[str, Any]) -> SweepConfig:
@@ -117,21 +98,12 @@ def _sweep_config(values: dict[str, Any]) -> SweepConfig:
     config = EarlyStoppingConfig(**stopping)
     if config.metric not in ("accuracy", "loss"):
         raise UserError(f"early_stopping.metric: accuracy or loss, not {config.metric!r}")
-    if not (config.grace_epochs > 0 and config.reduction_factor > 1):
-        raise UserError("early_stopping: grace_epochs above 0 and reduction_factor above 1")
+    whole = isinstance(config.grace_epochs, int) and config.grace_epochs > 0
+    if not (whole and config.reduction_factor > 1):
+        raise UserError(
+            "early_stopping: grace_epochs must be a whole number above 0, reduction_factor above 1"
+        )
     return SweepConfig(**values, early_stopping=config)
-
-
-def _loader() -> type:
-    """YAML as in experiment files, where 1e-3 is a number and not a word."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
-    return Loader
 
 
 def _parser() -> argparse.ArgumentParser:

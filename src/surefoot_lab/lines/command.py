@@ -1,0 +1,215 @@
+"""Run `surefoot lines`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from surefoot.shape import LineRecords, LineSample
+from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.lines.config import LinesConfig
+from surefoot_lab.lines.draw import draw
+from surefoot_lab.lines.findings import find, mark
+from surefoot_lab.lines.run import OTHERS, RECORDS, sample_experiment
+from surefoot_lab.parse import parse_with_sections
+
+ASKED = "asked.json"
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `surefoot lines`.
+
+    Args:
+        words: the words after `lines`: its own options, a file, overrides.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: the file or an option cannot be used.
+    """
+    own, rest = _parser().parse_known_args(list(words))
+    experiment, sections = parse_with_sections(own.experiment, rest, ("lines",))
+    config = LinesConfig.from_dict({**(sections.get("lines") or {}), **_overrides(own)})
+    folder = (
+        Path(own.out)
+        if own.out
+        else experiment.run_dir.with_name(f"{experiment.run_dir.name}-lines")
+    )
+    if not own.report_only:
+        _claim(folder, experiment, config, own.overwrite)
+        _sample(experiment, config, folder)
+    conclude(experiment, config, folder)
+    return 0
+
+
+def conclude(experiment: Experiment, config: LinesConfig, folder: Path) -> dict[str, Any]:
+    """From the records in a folder to findings, pictures and a page, all written into it.
+
+    Raises:
+        UserError: there is no line in it.
+    """
+    from surefoot_lab.report.pictures import Picture, write_pictures
+
+    samples = _read(folder / RECORDS)
+    if not samples:
+        raise UserError(f"{folder / RECORDS}: no line has been sampled yet")
+    others = {size: _read(folder / OTHERS.format(size)) for size in config.batch_sizes}
+    others = {size: lines for size, lines in others.items() if lines}
+    found = find(samples, config, others, experiment.batch_size)
+    text = json.dumps(found, indent=1, allow_nan=False)
+    (folder / "findings.json").write_text(text + "\n", encoding="utf-8")
+    made = draw(samples, mark(samples, config), others, experiment.batch_size, folder)
+    pictures = [Picture(title, path.read_bytes()) for title, path in made.items()]
+    page = write_pictures(
+        pictures, folder / "lines.html", title=f"{experiment.name}: lines", facts=_facts(found)
+    )
+    _show(found)
+    print(f"{len(samples)} lines: {page}")
+    return found
+
+
+def _read(path: Path) -> list[LineSample]:
+    try:
+        return LineRecords(path).read()
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _sample(experiment: Experiment, config: LinesConfig, folder: Path) -> None:
+    console = Console()
+    columns = (
+        TextColumn("{task.fields[what]}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, what="sampling")
+
+        def on_line(line: LineSample) -> None:
+            lowest = line.exact_minimum()
+            console.print(
+                f"step {line.step}: loss {line.value0:.4f}, minimum at {lowest.length:.3g}"
+                f"{' (border)' if lowest.at_border else ''}, loss there {lowest.loss:.4f}",
+                highlight=False,
+            )
+
+        def on_progress(progress: Any) -> None:
+            bar.update(task, completed=progress.done, total=progress.total)
+
+        sample_experiment(experiment, config, folder, on_line, on_progress)
+
+
+def _claim(folder: Path, experiment: Experiment, config: LinesConfig, overwrite: bool) -> None:
+    """Make sure that a folder with records holds those of the same experiment."""
+    asked = {"experiment": experiment.to_dict(), "lines": dataclasses.asdict(config)}
+    text = json.dumps(asked, indent=1) + "\n"
+    path = folder / ASKED
+    if overwrite and path.exists():
+        shutil.rmtree(folder)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise UserError(
+            f"{folder}: holds the lines of another experiment; give another --out, or --overwrite"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from error
+
+
+def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The findings in words, for the page and the terminal."""
+    facts = [
+        ("lines", f"{found['lines']}, {found['minimum_inside']} with their minimum inside"),
+        ("full batch", f"{found['full_batch']} examples"),
+        ("convex lines", f"{100 * found['convex_share']:.0f} %"),
+    ]
+    facts += [(f"error of the fit, {k}", _text(v)) for k, v in found["fit_errors"].items()]
+    facts.append(("parabola's error / range", _text(found["parabola_error_over_range"])))
+    facts.append(("distance of the minimum", _text(found["minimum_length"])))
+    facts.append(("its standard error", _text(found["minimum_standard_error"])))
+    if found["tuned_rate"] is not None:
+        facts.append(("rate nearest to all minima", f"{found['tuned_rate']:.3g}"))
+    if found["proportionality"]:
+        p = found["proportionality"]
+        facts.append(
+            (
+                "minimum's distance ∝ gradient norm?",
+                f"correlation {p['correlation']:.2f}, spread of the ratio {p['ratio_spread']:.2f}, "
+                f"of the distance {p['step_spread']:.2f}"
+                if p["correlation"] is not None
+                else "the norms do not vary",
+            )
+        )
+    for row in found["batch_sizes"] or []:
+        facts.append(
+            (
+                f"batches of {row['batch_size']}",
+                f"optimal rate {row['optimal_rate']:.3g} (× {row['rate_ratio']:.2f}), "
+                f"gradient norm × {row['norm_ratio']:.2f}",
+            )
+        )
+    for name, row in found["methods"].items():
+        gain = row["gain_over_possible"]
+        share = "–" if gain is None else f"{100 * gain:.0f} % of the possible fall of the loss"
+        outside = f"; {row['outside']} steps outside" if row["outside"] else ""
+        ratio = _text(row["length_over_minimum"])
+        facts.append((name, f"goes {ratio} times as far as the minimum; {share}{outside}"))
+    return facts
+
+
+def _text(spread: dict[str, Any]) -> str:
+    if spread["median"] is None:
+        return "–"
+    return f"{spread['median']:.3g} ({spread['low']:.3g} to {spread['high']:.3g})"
+
+
+def _show(found: dict[str, Any]) -> None:
+    table = Table("", "median (lowest to highest)", show_header=True)
+    for name, text in _facts(found):
+        table.add_row(name, text)
+    Console().print(table)
+
+
+def _overrides(own: argparse.Namespace) -> dict[str, Any]:
+    keys = ("every", "along", "images", "batch_sizes", "lengths", "measuring_length")
+    return {key: value for key in keys if (value := getattr(own, key)) is not None}
+
+
+def _parser() -> argparse.ArgumentParser:
+    from surefoot_lab.cli import _OneLineParser
+
+    parser = _OneLineParser(
+        prog="surefoot lines",
+        usage="surefoot lines EXPERIMENT.yaml [OPTIONS] [--KEY VALUE ...]",
+        description="Train, and before every n-th step measure the loss along the direction of "
+        "that step, for each batch and for all the data. Writes records as it goes; called again, "
+        "it goes on. At the end: findings.json, pictures (PNG) and lines.html. The options can "
+        "stand in the section `lines` of the file, too; every setting of the experiment can be "
+        "overridden as in `surefoot train`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("experiment", help="the experiment file")
+    parser.add_argument("--every", type=int, help="steps between two lines (10)")
+    parser.add_argument("--along", help="gradient or update (gradient)")
+    parser.add_argument("--images", type=int, help="examples in the full batch (all)")
+    parser.add_argument("--lengths", type=float, nargs="+", help="places (41 from -0.5 to 0.5)")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="lines for these batches, too")
+    parser.add_argument("--measuring-length", type=float, help="of PAL and LABPAL (0.1)")
+    parser.add_argument("--out", help="folder; default runs/NAME/LABEL-seedN-lines")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
+    parser.add_argument(
+        "--report-only", action="store_true", help="only findings and pictures, from the records"
+    )
+    return parser

@@ -1,0 +1,160 @@
+"""What the lines of a run say, as plain numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from surefoot.shape import (
+    LineSample,
+    StepOnLine,
+    batch_size_effect,
+    convex_share,
+    fit_errors,
+    proportionality,
+    steps_on_line,
+    successive_distances,
+    tuned_rate,
+)
+from surefoot_lab.lines.config import LinesConfig
+
+UPDATE = "the update itself"
+TUNED = "tuned rate"
+IN_USE = "rate in use"
+
+
+def mark(samples: Sequence[LineSample], config: LinesConfig) -> list[dict[str, StepOnLine]]:
+    """For each line where the methods would go, the rate in use and the tuned one included."""
+    tuned = _tuned(samples) if config.along == "gradient" else None
+    marked = []
+    for sample in samples:
+        if config.along == "update":
+            rates = {UPDATE: 1.0}
+        else:
+            rates = {IN_USE: sample.info["rates"][0]} if "rates" in sample.info else {}
+            rates |= {TUNED: tuned} if tuned is not None else {}
+        marked.append(steps_on_line(sample, rates=rates, measuring_length=config.measuring_length))
+    return marked
+
+
+def find(
+    samples: Sequence[LineSample],
+    config: LinesConfig,
+    others: Mapping[int, Sequence[LineSample]] | None = None,
+    batch_size: int | None = None,
+) -> dict[str, Any]:
+    """All measures of a run's lines.
+
+    Args:
+        samples: the lines of the steps.
+        config: how they were made.
+        others: lines along gradients of batches of other sizes.
+        batch_size: that of the steps.
+
+    Returns:
+        Plain JSON types; a measure that these lines do not allow is None.
+    """
+    inside = [s for s in samples if not s.exact_minimum().at_border]
+    pooled = [*inside, *(s for lines in (others or {}).values() for s in lines)]
+    errors = [fit_errors(s) for s in samples]
+    return {
+        "lines": len(samples),
+        "minimum_inside": len(inside),
+        "along": config.along,
+        "full_batch": sum(samples[0].batch_sizes),
+        "fit_errors": {f"degree {k}": _spread([e[k] for e in errors]) for k in (0, 1, 2)},
+        "parabola_error_over_range": _spread(
+            [e[2] / _range(s) for e, s in zip(errors, samples, strict=True)]
+        ),
+        "convex_share": convex_share(samples, tolerance=1e-3),
+        "successive_distance": _spread(successive_distances(samples)),
+        "distance_from_first": _spread(
+            [successive_distances([samples[0], s])[0] for s in samples[1:]]
+        ),
+        "minimum_length": _spread([s.exact_minimum().length for s in inside]),
+        "minimum_standard_error": _spread(
+            [e for s in inside if (e := s.exact_minimum().standard_error) is not None]
+        ),
+        "tuned_rate": _tuned(samples) if config.along == "gradient" else None,
+        "methods": methods(samples, mark(samples, config)),
+        "proportionality": _plain(proportionality, inside) if len(inside) > 1 else None,
+        "proportionality_all_batch_sizes": (
+            _plain(proportionality, pooled) if others and len(pooled) > 1 else None
+        ),
+        "batch_sizes": _batch_sizes(samples, others, batch_size),
+    }
+
+
+def methods(
+    samples: Sequence[LineSample], marked: Sequence[Mapping[str, StepOnLine]]
+) -> dict[str, dict[str, Any]]:
+    """For each method, over the lines whose minimum lies inside: how far and how well it goes.
+
+    `length_over_minimum` is its step over the full-batch minimum's, `gain_over_possible` the sum
+    of what the full-batch loss falls by over the sum of what it could fall by. A step out of what
+    was sampled has no gain; `outside` counts those.
+    """
+    keep = [i for i, s in enumerate(samples) if not s.exact_minimum().at_border]
+    rows = {}
+    for name in dict.fromkeys(name for steps in marked for name in steps):
+        steps = [(marked[i]["minimum"], marked[i][name]) for i in keep if name in marked[i]]
+        known = [(best, own) for best, own in steps if math.isfinite(own.loss)]
+        ratios = [own.length / best.length for best, own in steps if best.length != 0]
+        possible = math.fsum(best.gain for best, _ in known)
+        reached = math.fsum(own.gain for _, own in known)
+        rows[name] = {
+            "length": _spread([own.length for _, own in steps]),
+            "length_over_minimum": _spread(ratios),
+            "gain_over_possible": reached / possible if possible > 0 else None,
+            "outside": len(steps) - len(known),
+        }
+    return rows
+
+
+def _batch_sizes(
+    samples: Sequence[LineSample],
+    others: Mapping[int, Sequence[LineSample]] | None,
+    batch_size: int | None,
+) -> list[dict[str, Any]] | None:
+    if not others or batch_size is None:
+        return None
+    try:
+        rows = batch_size_effect({batch_size: list(samples), **others})
+    except ValueError:
+        return None
+    return [dataclasses.asdict(row) for row in rows]
+
+
+def _tuned(samples: Sequence[LineSample]) -> float | None:
+    try:
+        return tuned_rate(samples)
+    except ValueError:
+        return None
+
+
+def _plain(measure: Any, samples: Sequence[LineSample]) -> dict[str, Any]:
+    found: dict[str, Any] = dataclasses.asdict(measure(samples))
+    return {
+        name: value if not isinstance(value, float) or math.isfinite(value) else None
+        for name, value in found.items()
+    }
+
+
+def _range(sample: LineSample) -> float:
+    finite = [f for f in sample.losses if math.isfinite(f)]
+    return max(max(finite) - min(finite), 1e-12)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | int | None]:
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return {"n": 0, "median": None, "low": None, "high": None}
+    return {
+        "n": len(finite),
+        "median": statistics.median(finite),
+        "low": min(finite),
+        "high": max(finite),
+    }

@@ -1,0 +1,152 @@
+"""Train an experiment, and sample the lines of its steps as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surefoot.shape import (
+    LineRecords,
+    LineSample,
+    gradient_direction,
+    sample_line,
+    sample_run,
+)
+from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.data import TrainLoader, in_order
+from surefoot_lab.data.loader import Batch
+from surefoot_lab.lines.config import LinesConfig
+from surefoot_lab.train.assemble import Parts, assemble
+
+RECORDS = "lines.jsonl"
+OTHERS = "lines-batch-size-{}.jsonl"
+SEED_STEP = 7919  # a prime, so that the batches of neighbouring seeds and steps differ
+
+
+def sample_experiment(
+    experiment: Experiment,
+    config: LinesConfig,
+    folder: Path,
+    on_line: Callable[[LineSample], None] | None = None,
+    on_progress: Callable[[Any], None] | None = None,
+) -> dict[str, LineRecords]:
+    """Train, and sample; called again after it was stopped, it goes on.
+
+    Args:
+        experiment: what is trained; not evaluated.
+        config: which lines.
+        folder: for records and checkpoint.
+        on_line: called with each line.
+        on_progress: called with a `SampleProgress` after each batch at each place.
+
+    Returns:
+        The records of the steps' own lines under the name `lines`, and those of each further batch
+        size under its number.
+
+    Raises:
+        UserError: something in the experiment cannot be used.
+    """
+    parts = assemble(experiment)
+    if parts.team.size > 1:
+        raise UserError("surefoot lines runs in one process")
+    everything = FullBatch(parts, config.images)
+    others = {size: LineRecords(folder / OTHERS.format(size)) for size in config.batch_sizes}
+    loss_fn = parts.data.task.loss
+
+    def further(line: LineSample) -> None:
+        step = int(line.step or 0)
+        for size, records in others.items():
+            records.cut(step)  # a run that resumes here has written it before
+            batch = everything.random(size, experiment.seed + SEED_STEP * step + size)
+            records.append(
+                sample_line(
+                    parts.model,
+                    loss_fn,
+                    everything,
+                    direction=gradient_direction(parts.model, loss_fn, batch),
+                    own_batch=batch,
+                    lengths=config.lengths,
+                    kind="gradient",
+                    step=step,
+                    info={"batch_size": size},
+                    on_progress=on_progress,
+                )
+            )
+        if on_line is not None:
+            on_line(line)
+
+    try:
+        own = sample_run(
+            parts.model,
+            parts.optimizer,
+            loss_fn,
+            _Stream(parts.loader).at,
+            everything,
+            steps=parts.extent.total_steps,
+            every=config.every,
+            along="update" if config.along == "update" else "gradient",
+            lengths=config.lengths,
+            folder=folder,
+            scheduler=parts.scheduler,
+            on_line=further,
+            on_progress=on_progress,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    return {"lines": own, **{str(size): records for size, records in others.items()}}
+
+
+class FullBatch:
+    """The training examples as they are, not augmented, batch by batch.
+
+    Args:
+        parts: of the experiment.
+        count: the first so many examples; None for all.
+    """
+
+    def __init__(self, parts: Parts, count: int | None) -> None:
+        if count is not None and count > len(parts.data.train):
+            raise UserError(
+                f"lines.images: {count} is more than the {len(parts.data.train)} training examples"
+            )
+        self._examples = parts.data.train[slice(0, count)]
+        self._normalizer = parts.normalizer
+        self._batch_size = parts.experiment.batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._examples) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return in_order(self._examples, self._normalizer, self._batch_size)
+
+    def random(self, size: int, seed: int) -> Batch:
+        """A random batch of any size, the same for the same seed."""
+        if size > len(self._examples):
+            raise UserError(
+                f"lines.batch_sizes: {size} is more than the {len(self._examples)} examples"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        places = torch.randperm(len(self._examples), generator=generator)[:size]
+        chosen = self._examples[places]
+        return self._normalizer(chosen.inputs), chosen.labels
+
+
+class _Stream:
+    """The training batches by their number; a run that resumes draws past what it has seen."""
+
+    def __init__(self, loader: TrainLoader) -> None:
+        self._loader = loader
+        self._drawn = 0
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step; steps must rise."""
+        if step < self._drawn:
+            raise ValueError(f"batch {step} has been drawn before")
+        while self._drawn < step:
+            self._loader.next_batch()
+            self._drawn += 1
+        self._drawn += 1
+        return self._loader.next_batch()

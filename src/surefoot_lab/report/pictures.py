@@ -1,0 +1,63 @@
+"""Pictures on a page of their own, or as a section of the report."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG image with its title.
+
+    Attributes:
+        title: also the text for those who do not see the image.
+        png: the content of the file.
+    """
+
+    title: str
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        """The image as an address that needs no network."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+def write_pictures(
+    pictures: Sequence[Picture],
+    path: Path,
+    *,
+    title: str,
+    facts: Sequence[tuple[str, str]] = (),
+) -> Path:
+    """Write a page of pictures and facts that needs neither network nor script.
+
+    Args:
+        pictures: in order.
+        path: the file to write.
+        title: heading.
+        facts: name and text of each.
+    """
+
+    def asset(name: str) -> str:
+        return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    html = environment.from_string(asset("pictures.html")).render(
+        title=title,
+        style=asset("style.css"),
+        pictures=pictures,
+        facts=facts,
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    path.write_text(html, encoding="utf-8", newline="\n")
+    return path
