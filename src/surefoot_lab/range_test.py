@@ -75,6 +75,8 @@ def measure(experiment: Experiment, options: argparse.Namespace) -> tuple[RangeC
     plain = copy.deepcopy(experiment)
     plain.scheduler = SchedulerConfig()
     parts = assemble(plain)
+    if parts.team.size > 1:
+        raise UserError("range-test runs in one process; train with several afterwards")
     try:
         with _bar(options.num_iter) as show:
             curve = range_test(

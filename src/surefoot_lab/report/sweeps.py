@@ -76,7 +76,12 @@ def _map(grid: Robustness) -> Map:
             for v in cells
         ]
         rows.append((row if down else "", shown))
-    return Map(grid.method, across, down, _in_order(columns), rows, len(others) > 1)
+    heads = _short(across), down and _short(down)
+    return Map(grid.method, *heads, _in_order(columns), rows, len(others) > 1)
+
+
+def _short(key: str) -> str:
+    return key.replace(".init_args", "").removesuffix(".class_path")
 
 
 def _in_order(words: Any) -> list[str]:
