@@ -334,8 +334,8 @@ class Gauge:
         """Note how far the losses lie from a parabola; tell it once."""
         far = max(_CHECKS) * reach
         bend = abs(0.5 * parabola.curvature * far * far)
-        fall = abs(parabola.slope0 * far)
-        share = parabola.residual / max(bend, fall) if max(bend, fall) > 0.0 else 0.0
+        size = max(bend, 0.5 * abs(parabola.slope0 * far))  # a straight line has no bend to miss
+        share = parabola.residual / size if size > 0.0 else 0.0
         self.memory["misfits"] = [*self.memory["misfits"], share][-8:]
         if self.is_misfit and not self._has_warned:
             self._has_warned = True
