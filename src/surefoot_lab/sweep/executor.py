@@ -19,12 +19,13 @@ from surefoot_lab.sweep.trial import close_record, run_trial
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
 OBJECT_STORE_BYTES = 100_000_000  # nothing but settings and scores goes through it
 ENDLESS = 1_000_000
-QUIET = {
+RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the old one is silent when asked to be
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # the runs are the work itself, not what may wait for other work
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
@@ -51,7 +52,7 @@ def run_on_ray(
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
     """
-    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    os.environ.update({key: value for key, value in RAY_SETTINGS.items() if key not in os.environ})
     try:
         import ray
         from ray import tune
