@@ -45,6 +45,7 @@ def rich_curve() -> RangeCurve:
         hessian_free=[math.nan, 0.1, 0.2],
         optimizer="SGD",
         momentum=0.9,
+        batch_norm=True,
         cost=Cost(5, 3, 0),
         seconds=0.1 + 0.2,
     )

@@ -292,3 +292,30 @@ def test_no_curve_crashes_a_rule(
             assert math.isfinite(found.rate)
             assert found.rate > 0.0
     repr(curve)
+
+
+# -- BatchNorm ------------------------------------------------------------------------------------
+
+
+def test_the_default_knows_that_batch_norm_stands_five_times_more() -> None:
+    plain, normed = (make_curve(typical, batch_norm=known) for known in (False, True))
+    assert normed.suggestion() == pytest.approx(5.0 * plain.suggestion(), rel=1e-12)
+    assert make_curve(typical).suggestion() == plain.suggestion()  # an old curve does not know
+    for rule in RATES_ALL:
+        assert normed.suggest(rule).rate == plain.suggest(rule).rate
+
+
+def test_a_range_test_sees_whether_the_network_has_batch_norm() -> None:
+    torch.manual_seed(0)
+    data = [(torch.randn(8, 4), torch.randint(0, 3, (8,)))]
+    plain = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    normed = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+    for model, known in ((plain, False), (normed, True)):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        curve = range_test(model, optimizer, data, nn.functional.cross_entropy, num_iter=10)
+        assert curve.batch_norm is known
+    optimizer = torch.optim.SGD(normed.parameters(), lr=0.1)
+    steps = range_test(
+        None, optimizer, data, step_fn=lambda b: normed(b[0]).square().mean(), num_iter=10
+    )
+    assert steps.batch_norm is None

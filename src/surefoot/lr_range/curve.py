@@ -53,6 +53,7 @@ class RangeCurve:
         hessian_free: the simplified Hessian-free estimate after each step, or empty.
         optimizer: name of the optimizer's class.
         momentum: its momentum if it is SGD, else None; :func:`divergence` reads it.
+        batch_norm: whether the network has BatchNorm; None if unknown. :func:`consensus` reads it.
         cost: forward and backward passes spent, validation included.
         seconds: wall-clock time spent.
 
@@ -80,6 +81,7 @@ class RangeCurve:
     hessian_free: list[float] = field(default_factory=list)
     optimizer: str = ""
     momentum: float | None = None
+    batch_norm: bool | None = None
     cost: Cost = field(default_factory=Cost)
     seconds: float = 0.0
 

@@ -167,6 +167,7 @@ def range_test(
         hessian_free=run.estimates,
         optimizer=type(unwrapped(optimizer)[-1]).__name__,
         momentum=_momentum(unwrapped(optimizer)[-1]),
+        batch_norm=_has_batch_norm(model),
         cost=run.cost + Cost(forwards=validator.forwards if validator else 0),
         seconds=time.perf_counter() - began,
     )
@@ -280,3 +281,10 @@ def _momentum(optimizer: Any) -> float | None:
     if not isinstance(optimizer, torch.optim.SGD):
         return None
     return float(optimizer.param_groups[0]["momentum"])
+
+
+def _has_batch_norm(model: nn.Module | None) -> bool | None:
+    """Whether any layer is a BatchNorm, of torch or of anybody who derives from it."""
+    if model is None:
+        return None
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())

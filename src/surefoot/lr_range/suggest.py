@@ -194,6 +194,10 @@ def divergence(curve: RangeCurve) -> Suggestion:
     return Suggestion(onset, "divergence", "", {"read_from": "onset", "onset": onset})
 
 
+BATCH_NORM_FACTOR = 5.0
+"""How much more than its range test shows a net with BatchNorm trains with, measured."""
+
+
 def consensus(curve: RangeCurve) -> Suggestion:
     """The median of three rules: the steepest place, three valleys, three tenths of the minimum.
 
@@ -201,6 +205,10 @@ def consensus(curve: RangeCurve) -> Suggestion:
     bring them to the same scale, that of the best maximum for a 1cycle schedule (measured: the
     comparison of all rules is in the documentation). Where a rule has no answer, the geometric
     mean of the other two is taken. A constant rate should be lower, a third of it or less.
+
+    With BatchNorm the answer is five times that: there the loss does not depend on the size of
+    the weights, they grow under a rate that is too large, and the rate acts the smaller for it. A
+    test of a hundred steps ends before that happens.
     """
     answers = [
         (rule(curve), factor)
@@ -210,7 +218,8 @@ def consensus(curve: RangeCurve) -> Suggestion:
     if not rates:
         return Suggestion(None, "consensus", answers[0][0].reason)
     middle = math.exp(statistics.median(math.log(rate) for rate in rates.values()))
-    return Suggestion(middle, "consensus", "", dict(rates))
+    factor = BATCH_NORM_FACTOR if curve.batch_norm else 1.0
+    return Suggestion(factor * middle, "consensus", "", {**rates, "factor": factor})
 
 
 RULES: dict[str, Callable[[Any], Suggestion]] = {

@@ -149,8 +149,9 @@ def steps_against_norms(
     if rate is not None and len(norms):
         far = 1.05 * max(norms)
         ax.plot([0.0, far], [0.0, rate * far], color="black", lw=1.2, label=f"rate {rate:.3g}")
-    ax.set_xlim(left=0.0)
-    ax.set_ylim(bottom=min(0.0, *lengths) if len(lengths) else 0.0)
+    far_right = max([ax.get_xlim()[1], *(1.05 * n for n in norms)])
+    ax.set_xlim(0.0, far_right)  # as a second call adds points, not what the first one fixed
+    ax.set_ylim(min([0.0, *lengths]), max([ax.get_ylim()[1], *(1.05 * s for s in lengths)]))
     ax.set_xlabel("gradient norm")
     ax.set_ylabel("distance of the full-batch minimum")
     ax.legend(fontsize="small", frameon=False)

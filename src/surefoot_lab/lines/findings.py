@@ -80,10 +80,8 @@ def find(
         ),
         "tuned_rate": _tuned(samples) if config.along == "gradient" else None,
         "methods": methods(samples, mark(samples, config)),
-        "proportionality": _plain(proportionality, inside) if len(inside) > 1 else None,
-        "proportionality_all_batch_sizes": (
-            _plain(proportionality, pooled) if others and len(pooled) > 1 else None
-        ),
+        "proportionality": _proportionality(inside),
+        "proportionality_all_batch_sizes": _proportionality(pooled) if others else None,
         "batch_sizes": _batch_sizes(samples, others, batch_size),
     }
 
@@ -135,8 +133,11 @@ def _tuned(samples: Sequence[LineSample]) -> float | None:
         return None
 
 
-def _plain(measure: Any, samples: Sequence[LineSample]) -> dict[str, Any]:
-    found: dict[str, Any] = dataclasses.asdict(measure(samples))
+def _proportionality(samples: Sequence[LineSample]) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = dataclasses.asdict(proportionality(samples))
+    except ValueError:
+        return None
     return {
         name: value if not isinstance(value, float) or math.isfinite(value) else None
         for name, value in found.items()

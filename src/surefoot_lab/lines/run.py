@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ def sample_experiment(
     if parts.team.size > 1:
         raise UserError("surefoot lines runs in one process")
     everything = FullBatch(parts, config.images)
+    everything.check_sizes(config.batch_sizes)
     others = {size: LineRecords(folder / OTHERS.format(size)) for size in config.batch_sizes}
     loss_fn = parts.data.task.loss
 
@@ -116,6 +117,14 @@ class FullBatch:
         self._normalizer = parts.normalizer
         self._batch_size = parts.experiment.batch_size
 
+    def check_sizes(self, sizes: Sequence[int]) -> None:
+        """Refuse batches that are larger than the full one."""
+        for size in sizes:
+            if size > len(self._examples):
+                raise UserError(
+                    f"lines.batch_sizes: {size} is more than the {len(self._examples)} examples"
+                )
+
     def __len__(self) -> int:
         return -(-len(self._examples) // self._batch_size)
 
@@ -124,10 +133,6 @@ class FullBatch:
 
     def random(self, size: int, seed: int) -> Batch:
         """A random batch of any size, the same for the same seed."""
-        if size > len(self._examples):
-            raise UserError(
-                f"lines.batch_sizes: {size} is more than the {len(self._examples)} examples"
-            )
         generator = torch.Generator().manual_seed(seed)
         places = torch.randperm(len(self._examples), generator=generator)[:size]
         chosen = self._examples[places]
