@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from surefoot import plots
+from surefoot import PLS, plots
 from surefoot.shape import (
     LineSample,
     fit_errors,
@@ -75,6 +75,42 @@ def train_step(
     optimizer.step()
 
 
+def pls_rates(seed: int, horizon: bool) -> list[float]:
+    """The rates that PLS accepts over 15 epochs of the digits, with batches of 64."""
+    torch.manual_seed(seed)
+    x, y = digits()
+    model = cifar_resnet(8, in_channels=1, image_size=(8, 8), widths=(8, 16, 32))
+    per_epoch = len(x) // 64
+    steps = 15 * per_epoch
+    optimizer = PLS(model, total_steps=steps if horizon else None)
+    rates = []
+    for step in range(steps):
+        if step % per_epoch == 0:
+            order = torch.randperm(len(x))
+        chosen = order[64 * (step % per_epoch) :][:64]
+        batch = (x[chosen], y[chosen])
+        optimizer.step(lambda batch=batch: cross_entropy(model(batch[0]), batch[1]))
+        rates.append(optimizer.last.effective_lr)
+    return rates
+
+
+def draw_pls() -> None:
+    """Why PLS needs a horizon: the rates it accepts grow without end."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.0, 3.4), layout="constrained")
+    for horizon, color, name in ((False, "tab:red", "no horizon"), (True, "tab:blue", "horizon")):
+        for seed in range(3):
+            rates = [rate if rate > 0 else float("nan") for rate in pls_rates(seed, horizon)]
+            label = name if seed == 0 else None
+            axes.plot(rates, ".", ms=3, alpha=0.6, color=color, label=label)
+    axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("rate applied")
+    axes.legend(frameon=False)
+    figure.savefig(IMAGES / "pls-rates.png", dpi=100)
+
+
 def main() -> int:
     """Sample, draw, save."""
     matplotlib.use("Agg")
@@ -102,6 +138,7 @@ def main() -> int:
     )
     figure.savefig(IMAGES / "line-measures.png", dpi=90)
     print(found)
+    draw_pls()
     return 0
 
 
