@@ -23,6 +23,7 @@ from surefoot_lab.config import Experiment, SchedulerConfig, UserError
 from surefoot_lab.data import TrainLoader, in_order
 from surefoot_lab.data.loader import Batch
 from surefoot_lab.parse import parse_train
+from surefoot_lab.range_grid import run_grid
 from surefoot_lab.train.assemble import Parts, assemble
 
 CURVE_NAME = "range_test.json"
@@ -45,8 +46,10 @@ def run(words: Sequence[str]) -> int:
     if arguments.out and not own.then:
         raise UserError("--out: the run directory belongs to the training of --then one_cycle")
     experiment = arguments.experiment
-    curve, total_steps = measure(experiment, own)
     stem = Path(f"range-test-{experiment.run_dir.parent.name}-{experiment.run_dir.name}")
+    if own.batch_sizes or own.weight_decays:
+        return run_grid(experiment, own, stem)
+    curve, total_steps = measure(experiment, own)
     _save(curve, stem)
     print(f"{curve.message}; {curve.seconds:.1f} s")
     _show(curve)
@@ -72,9 +75,7 @@ def measure(experiment: Experiment, options: argparse.Namespace) -> tuple[RangeC
     Raises:
         UserError: something in the experiment cannot be used.
     """
-    plain = copy.deepcopy(experiment)
-    plain.scheduler = SchedulerConfig()
-    parts = assemble(plain)
+    parts = assemble(without_schedule(experiment))
     if parts.team.size > 1:
         raise UserError("range-test runs in one process; train with several afterwards")
     try:
@@ -94,6 +95,11 @@ def measure(experiment: Experiment, options: argparse.Namespace) -> tuple[RangeC
     except (TypeError, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
     return curve, parts.extent.total_steps
+
+
+def without_schedule(experiment: Experiment) -> Experiment:
+    """The experiment at a constant rate."""
+    return dataclasses.replace(copy.deepcopy(experiment), scheduler=SchedulerConfig())
 
 
 class Stream:
@@ -242,5 +248,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rule", choices=list(RULES), default=ONE_CYCLE_RULE, help="which suggestion --then takes"
+    )
+    grid = parser.add_argument_group(
+        "grid", "a range test for each pair, all in one picture with a panel a batch size"
+    )
+    grid.add_argument("--batch-sizes", type=int, nargs="+", metavar="N", help="images per step")
+    grid.add_argument(
+        "--weight-decays", type=float, nargs="+", metavar="W", help="of the optimizer"
     )
     return parser

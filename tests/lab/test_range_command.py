@@ -133,3 +133,75 @@ def test_measuring_leaves_the_parts_as_they_were() -> None:
     two, _ = measure(experiment, options)
     assert one.loss == two.loss
     assert steps == assemble(experiment).extent.total_steps
+
+
+# ---- a grid of batch sizes and weight decays ----------------------------------------------------
+
+GRID = ["--batch-sizes", "32", "128", "--weight-decays", "0", "1e-4", "0.5"]
+
+
+def test_a_grid_leaves_a_curve_a_pair_one_picture_and_a_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["range-test", *SMALL, *TEST, *GRID]) == 0
+    stem = "range-test-digits-mlp-sgd-seed0"
+    pairs = [(size, decay) for size in (32, 128) for decay in ("0", "0.0001", "0.5")]
+    files = {pair: Path(f"{stem}-bs{pair[0]}-wd{pair[1]}.json") for pair in pairs}
+    assert {path.name for path in Path().iterdir()} == {
+        f"{stem}-grid.png",
+        *(path.name for path in files.values()),
+    }
+    curves = {pair: RangeCurve.from_json(path) for pair, path in files.items()}
+    # each is the curve that the experiment with these settings gives alone
+    for size, decay in [(32, "0"), (128, "0.5")]:
+        setting = [f"--batch_size={size}", f"--optimizer.init_args.weight_decay={decay}"]
+        assert main(["range-test", *SMALL, *TEST, *setting]) == 0
+        assert curves[size, decay].loss == RangeCurve.from_json(Path(f"{stem}.json")).loss
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in row.split("│")] for row in shown.splitlines()]
+    for (size, decay), curve in curves.items():
+        (row,) = (row for row in rows if row[1:3] == [str(size), decay])
+        rate = curve.suggest().rate
+        assert row[3] == ("-" if rate is None else f"{rate:.3g}")
+    assert Path(f"{stem}-grid.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_batch_sizes_alone_keep_the_weight_decay_of_the_experiment() -> None:
+    words = ["--optimizer.init_args.weight_decay=0.5", "--batch-sizes", "64"]
+    assert main(["range-test", *SMALL, *TEST, *words]) == 0
+    (path,) = Path().glob("*-bs64.json")
+    alone = [*words[:1], "--batch_size=64"]
+    assert main(["range-test", *SMALL, *TEST, *alone]) == 0
+    (other,) = Path().glob("*-seed0.json")
+    assert RangeCurve.from_json(path).loss == RangeCurve.from_json(other).loss
+
+
+def test_a_grid_without_any_answer_says_so() -> None:
+    assert main(["range-test", *SMALL, "--num-iter=4", "--weight-decays", "0"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch-sizes", "64", "0"], "--batch-sizes: must be at least 1, not 0"),
+        (["--batch-sizes", "64", "1000000"], "batch_size: 1000000 is more than"),
+        (["--batch-sizes", "64", "64"], "--batch-sizes: 64 is given twice"),
+        (["--batch-sizes"], "--batch-sizes: expected at least one argument"),
+        (["--batch-sizes", "many"], "--batch-sizes: invalid int value"),
+        (["--weight-decays", "0", "-1"], "--weight-decays: must not be negative, but one is -1"),
+        (["--weight-decays", "nan"], "--weight-decays: must not be negative, but one is nan"),
+        (["--weight-decays", "0", "0.0"], "--weight-decays: 0.0 is given twice"),
+        (["--weight-decays", "0", "--optimizer.class_path=LBFGS"], "LBFGS takes no weight_decay"),
+        (["--weight-decays", "0", "--optimizer.class_path=NoSuch"], "optimizer.class_path: no"),
+        (["--weight-decays", "0", "--then=one_cycle"], "--then: takes the rate of one range test"),
+    ],
+)
+def test_a_grid_that_cannot_be_measured_is_refused_in_one_line_before_anything_is_written(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = SMALL[2:] if any("--optimizer" in word for word in words) else SMALL
+    assert main(["range-test", *base, *TEST, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert list(Path().iterdir()) == []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 __all__ = ["range_curve"]
@@ -58,13 +59,19 @@ def range_curve(
 def _fit_height(ax: Any, curve: Any) -> None:
     """Show the fall; a loss in flight leaves the picture instead of flattening everything else."""
     seen = [*curve.loss, *(point.loss for point in curve.validation)]
-    finite = sorted(value for value in seen if abs(value) != float("inf") and value == value)
+    limits = usual_heights(seen)
+    if limits and max(value for value in seen if isfinite(value)) > limits[1]:
+        ax.set_ylim(*limits)
+
+
+def usual_heights(losses: Sequence[float]) -> tuple[float, float] | None:
+    """The lowest and the highest place a picture of these losses has to show; None if all fly."""
+    finite = sorted(value for value in losses if isfinite(value))
     if not finite:
-        return
+        return None
     usual = finite[int(0.75 * (len(finite) - 1))]
     height = max(usual - finite[0], 1e-12 * max(abs(usual), 1.0))
-    if finite[-1] > usual + 2.0 * height:
-        ax.set_ylim(finite[0] - 0.2 * height, usual + 2.0 * height)
+    return finite[0] - 0.2 * height, usual + 2.0 * height
 
 
 def _mark(ax: Any, suggestions: Mapping[str, Any], color: str) -> None:

@@ -34,6 +34,7 @@ from surefoot_lab.compare import (
     summarize,
 )
 from surefoot_lab.compare.text import failures
+from surefoot_lab.report.beside import lines, range_tests
 from surefoot_lab.report.charts import COLOURS, CURVE_CHARTS, DASHES, curve_spec, dots_spec
 from surefoot_lab.report.sweeps import across_context
 
@@ -45,13 +46,20 @@ POINTS_PER_CURVE = 300
 BROKEN = (State.NON_FINITE, State.INTERRUPTED, State.FAILED, State.STOPPED)
 
 
-def write_report(runs: Sequence[RunRecord], path: str | Path, *, title: str | None = None) -> Path:
+def write_report(
+    runs: Sequence[RunRecord],
+    path: str | Path,
+    *,
+    title: str | None = None,
+    line_folders: Sequence[Path] = (),
+) -> Path:
     """Write one HTML file that holds the whole comparison and needs no network.
 
     Args:
         runs: the records to compare; runs with the same label are seeds of one method.
         path: the file to write; it appears whole or not at all.
         title: heading of the page; by default the names of the experiments.
+        line_folders: what `surefoot lines` has left; their pictures are shown.
 
     Returns:
         The path written.
@@ -61,7 +69,7 @@ def write_report(runs: Sequence[RunRecord], path: str | Path, *, title: str | No
         OSError: the file cannot be written.
     """
     path = Path(path)
-    html = render_report(runs, title=title)
+    html = render_report(runs, title=title, line_folders=line_folders)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with open(handle, "w", encoding="utf-8", newline="\n") as file:
@@ -74,7 +82,9 @@ def write_report(runs: Sequence[RunRecord], path: str | Path, *, title: str | No
     return path
 
 
-def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str:
+def render_report(
+    runs: Sequence[RunRecord], *, title: str | None = None, line_folders: Sequence[Path] = ()
+) -> str:
     """The page as a string."""
     if not runs:
         raise ValueError("a report needs at least one run")
@@ -83,6 +93,9 @@ def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str
     data = page_data(runs, methods)
     scripts = {"vega": _vega(), "page": "\n".join(map(_asset, ("table.js", "charts.js")))}
     common = settings(runs)
+    galleries = {"ranges": range_tests(runs), "lines": lines(line_folders)}
+    problems = [(run.path.name, str(run.path), text) for run in runs for text in run.problems]
+    problems += [problem for gallery in galleries.values() for problem in gallery.problems]
     return _template().render(
         title=title or _title(runs),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -100,11 +113,12 @@ def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str
         run_columns=run_columns(every),
         charts=[chart for chart in CURVE_CHARTS if chart.key in data["charts"]],
         across=_template("across.html").render(across_context(runs, methods)),
+        beside=_template("beside.html").render(galleries),
         dots=data["dots"]["title"] if data["dots"] else None,
         settings=common,
         short=_short,
         environments=[(_environment(env), count) for env, count in environments(runs)],
-        problems=[(run.path.name, str(run.path), text) for run in runs for text in run.problems],
+        problems=problems,
     )
 
 

@@ -17,12 +17,26 @@ class Picture:
     """A PNG image with its title.
 
     Attributes:
-        title: also the text for those who do not see the image.
+        title: above the image.
         png: the content of the file.
+        note: a few words after the title.
+        alt: for those who do not see the image; empty for the title.
     """
 
     title: str
     png: bytes
+    note: str = ""
+    alt: str = ""
+
+    @property
+    def description(self) -> str:
+        """The text for those who do not see the image."""
+        return self.alt or self.title
+
+    @property
+    def width(self) -> int:
+        """In pixels, from the file's header."""
+        return int.from_bytes(self.png[16:20], "big")
 
     @property
     def uri(self) -> str:

@@ -1,0 +1,99 @@
+"""Draws several range tests beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from surefoot.plots.range_curve import usual_heights
+
+__all__ = ["range_curves", "range_grid"]
+
+
+def range_curves(curves_by_label: Mapping[str, Any], ax: Any = None) -> Any:
+    """Draw range tests on the same axes, each with its default suggestion marked.
+
+    The validation loss is drawn if all curves have it, as 1803.09820 does, else the
+    training loss: losses of two kinds cannot be compared.
+
+    Args:
+        curves_by_label: name in the legend to :class:`~surefoot.RangeCurve`.
+        ax: matplotlib Axes to draw into; new ones if None.
+
+    Returns:
+        The Axes. Nothing is shown or saved.
+
+    Raises:
+        ValueError: if there is no curve.
+    """
+    if not curves_by_label:
+        raise ValueError("there is no range curve to draw")
+    if ax is None:
+        from matplotlib import pyplot
+
+        _, ax = pyplot.subplots()
+    curves = curves_by_label.values()
+    if any(curve.ramp.step_mode == "exp" for curve in curves):
+        ax.set_xscale("log")
+    validated = all(curve.validation for curve in curves)
+    heights = []
+    for k, (label, curve) in enumerate(curves_by_label.items()):
+        rates, losses = _losses(curve, validated)
+        suggestion = curve.suggest()
+        rate = "none" if suggestion.rate is None else f"{suggestion.rate:.2g}"
+        width = 1.1 + 1.2 * (len(curves) - 1 - k)  # one below another of the same course is seen
+        ax.plot(rates, losses, color=f"C{k}", lw=width, label=f"{label}: {rate}")
+        if suggestion.rate is not None:
+            ax.axvline(suggestion.rate, color=f"C{k}", lw=width, ls=":", zorder=0)
+        heights += [limits] if (limits := usual_heights(losses)) else []
+    if heights:  # every curve's fall is seen, none of their flights
+        ax.set_ylim(min(low for low, _ in heights), max(high for _, high in heights))
+    ax.set_xlabel("learning rate")
+    ax.set_ylabel("validation loss" if validated else "training loss")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def range_grid(panels: Mapping[str, Mapping[str, Any]], figure: Any = None) -> Any:
+    """Draw one small picture a panel, all with the same axes.
+
+    Args:
+        panels: title of each picture to its curves, as :func:`range_curves` takes them.
+        figure: matplotlib Figure to draw into; a new one of fitting size if None.
+
+    Returns:
+        The Figure. Nothing is shown or saved.
+
+    Raises:
+        ValueError: if there is no panel, or a panel without a curve.
+    """
+    if not panels:
+        raise ValueError("there is no range curve to draw")
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    if figure is None:
+        from matplotlib import pyplot
+
+        figure = pyplot.figure(figsize=(0.8 + 4.2 * columns, 3.8 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    limits = []
+    for place, (title, curves) in enumerate(panels.items()):
+        ax = range_curves(curves, grid[place])
+        limits.append(ax.get_ylim())
+        ax.set_title(title, fontsize="medium")
+        if place % columns:
+            ax.set_ylabel("")
+        if place + columns < len(panels):
+            ax.set_xlabel("")
+        else:  # the lowest of its column, even if a row below is not full
+            ax.tick_params(labelbottom=True)
+    grid[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    for unused in grid[len(panels) :]:
+        unused.remove()
+    return figure
+
+
+def _losses(curve: Any, validated: bool) -> tuple[list[float], list[float]]:
+    if not validated:
+        return curve.lr, curve.loss
+    return [p.lr for p in curve.validation], [p.loss for p in curve.validation]
