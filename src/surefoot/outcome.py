@@ -34,6 +34,8 @@ class Status(str, enum.Enum):
     """The differences drown in rounding: nothing was measured; no step, or the last one kept."""
     NON_FINITE = "non_finite"
     """A loss, gradient or direction was NaN or infinite; the trial was rejected."""
+    MISFIT = "misfit"
+    """The losses lie on no parabola; the cautious end of what they allow was taken."""
     REUSED = "reused"
     """An earlier measurement was used again."""
     COLLECTING = "collecting"

@@ -107,7 +107,8 @@ class OptimizerConfig:
     Attributes:
         class_path: a name from surefoot (`LABPAL`, `PAL`), from torch.optim (`SGD`, `Adam`), of a
             rival (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `SaLSA`, ...; docs/rivals.md), or
-            an import path.
+            an import path. `MeasuredLR` wraps another: its `init_args.optimizer` has a
+            `class_path` and `init_args` of its own.
         init_args: its arguments. `total_steps`, `dataset_size` and `batch_size` are filled in if
             it takes them and they are not given (null leaves them off); so is the word `auto` for
             `total_steps`, `T_max`, `total_iters`, `max_iter`, `epochs` and `steps_per_epoch`.
@@ -195,7 +196,7 @@ class Experiment:
         if self.name is None:
             self.name = f"{self.data.name}-{_last_word(self.model.class_path)}"
         if self.label is None:
-            parts = [self.optimizer.class_path, self.scheduler.class_path]
+            parts = [_method(self.optimizer), self.scheduler.class_path]
             self.label = " + ".join(_last_word(part) for part in parts if part)
 
     def check(self) -> None:
@@ -334,3 +335,11 @@ def _slug(text: str) -> str:
 
 def _last_word(path: str) -> str:
     return path.rpartition(".")[2]
+
+
+def _method(optimizer: OptimizerConfig) -> str:
+    """What to call it: an optimizer that wraps another is told from others by what it wraps."""
+    inner = (optimizer.init_args or {}).get("optimizer")
+    if _last_word(optimizer.class_path) == "MeasuredLR" and isinstance(inner, dict):
+        return f"Measured {_last_word(str(inner.get('class_path')))}"
+    return optimizer.class_path

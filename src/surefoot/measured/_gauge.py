@@ -162,6 +162,8 @@ class Gauge:
         memory["price"] = 3.0 if visit.call.calls_backward else 1.0  # of one probe
         self._learn(found)
         memory["attempts"] += 1
+        if self.is_misfit and self.rate.value is not None and found.status in _FITS:
+            return dataclasses.replace(found, status=Status.MISFIT)
         return found
 
     def _watch(self, value0: float) -> None:

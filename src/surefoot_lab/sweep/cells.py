@@ -161,7 +161,11 @@ def _text(cell: Mapping[str, Any], *, name_classes: bool) -> str:
             path = value.get("class_path")
             if name_classes and path:
                 parts.append(str(path).rpartition(".")[2])
-            parts += [f"{name}={_word(item)}" for name, item in value.get("init_args", {}).items()]
+            for name, item in (value.get("init_args") or {}).items():
+                text = f"{name}={_word(item)}"
+                if isinstance(item, Mapping):  # an optimizer that another one wraps
+                    text = _text({name: item}, name_classes=name_classes)
+                parts += [text] if text else []
         else:
             parts.append(f"{key.rpartition('.')[2]}={_word(value)}")
     return ", ".join(parts)

@@ -33,10 +33,8 @@ def applied(parts: Parts) -> dict[str, Any]:
     if scheduler is not None:
         found["scheduler.class_path"] = type(scheduler).__name__
     for section, built in (("model", network), ("optimizer", optimizer), ("scheduler", scheduler)):
-        for name in parts.resolved[section]["init_args"]:
-            value = _read_back(built, optimizer if section == "scheduler" else built, name)
-            if value is not _NOWHERE:
-                found[f"{section}.init_args.{name}"] = value
+        groups = optimizer if section == "scheduler" else built
+        found |= _arguments(section, built, groups, parts.resolved[section]["init_args"])
     return found
 
 
@@ -60,6 +58,21 @@ def check_applied(found: Mapping[str, Any], cell: Mapping[str, Any]) -> None:
             )
 
 
+def _arguments(
+    section: str, built: Any, groups: Any, init_args: Mapping[str, Any]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, given in init_args.items():
+        key = f"{section}.init_args.{name}"
+        if isinstance(given, Mapping) and "class_path" in given:  # an optimizer that is wrapped
+            inner = getattr(built, name, None)
+            found[f"{key}.class_path"] = type(inner).__name__
+            found |= _arguments(key, inner, inner, given.get("init_args") or {})
+        elif (value := _read_back(built, groups, name)) is not _NOWHERE:
+            found[key] = value
+    return found
+
+
 def _read_back(built: Any, groups: Any, name: str) -> Any:
     """The value of an argument, where objects keep them: param groups, or an attribute."""
     places: list[Any] = []
@@ -69,6 +82,8 @@ def _read_back(built: Any, groups: Any, name: str) -> Any:
         if name in group:
             places.append(group[name])
     places += [vars(built).get(word, _NOWHERE) for word in (name, f"_{name}") if built is not None]
+    if isinstance(getattr(type(built), name, None), property):
+        places.append(getattr(built, name))
     for value in places:
         plain = _plain(value)
         if plain is not _NOWHERE:

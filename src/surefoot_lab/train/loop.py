@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-import surefoot
 from surefoot_lab.config import Experiment
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RunRecord, describe_environment, read_run
@@ -38,7 +37,7 @@ from surefoot_lab.train.log import (
 )
 from surefoot_lab.train.processes import form_team
 from surefoot_lab.train.progress import ProgressDisplay
-from surefoot_lab.train.stepping import effective_lr
+from surefoot_lab.train.stepping import effective_lr, measures
 
 # A line search rejects a non-finite loss and may recover; after so many log lines it did not.
 PATIENCE_LINES = 10
@@ -170,7 +169,7 @@ class _Run:
         self.loss_count = 0
         self.last_measurement = -math.inf
         self.bad_lines = 0
-        self.searches = isinstance(parts.optimizer, surefoot.LineSearchOptimizer)
+        self.searches = measures(parts.optimizer)
         config = parts.experiment.train
         self.log_every = config.log_every
         self.eval_every = config.eval_every or parts.extent.steps_per_epoch

@@ -89,29 +89,73 @@ def build_optimizer(
 ) -> tuple[Any, dict[str, Any]]:
     """Build the optimizer; line-search optimizers get the model itself.
 
+    `MeasuredLR` gets the optimizer that its own argument `optimizer` describes, and the model.
+
     Returns:
         The optimizer, and the arguments that were filled in.
 
     Raises:
         UserError: there is no such optimizer, or it refuses its arguments.
     """
-    what = "optimizer"
+    return _build(config, model, extent, "optimizer")
+
+
+def _build(
+    config: OptimizerConfig, model: nn.Module, extent: Extent, what: str
+) -> tuple[Any, dict[str, Any]]:
     constructor = find(
         resolve(config.class_path),
         ["surefoot", "torch.optim"],
-        "optimizer.class_path",
+        f"{what}.class_path",
         base=torch.optim.Optimizer,
     )
     if isinstance(constructor, type) and not issubclass(constructor, torch.optim.Optimizer):
-        raise UserError(f"optimizer.class_path: {config.class_path} is no torch.optim.Optimizer")
+        raise UserError(f"{what}.class_path: {config.class_path} is no torch.optim.Optimizer")
     filled = fill_in(constructor, config.init_args, extent)
-    first: Any = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if isinstance(constructor, type) and issubclass(constructor, surefoot.LineSearchOptimizer):
-        first = model
-    optimizer = call(constructor, [first], {**config.init_args, **filled}, what)
+    given = {**config.init_args, **filled}
+    first: list[Any] = [[p for p in model.parameters() if p.requires_grad]]
+    if _is_a(constructor, surefoot.LineSearchOptimizer):
+        first = [model]
+    elif _is_a(constructor, surefoot.MeasuredLR):
+        described = given.pop("optimizer", None)
+        base, filled_inside = _build_base(described, model, extent, f"{what}.init_args.optimizer")
+        first = [base, model]
+        if filled_inside:
+            arguments = {**(described.get("init_args") or {}), **filled_inside}
+            filled["optimizer"] = {**described, "init_args": arguments}
+    optimizer = call(constructor, first, given, what)
     if not isinstance(optimizer, torch.optim.Optimizer):  # what a function returned
-        raise UserError(f"optimizer.class_path: {config.class_path} makes no torch.optim.Optimizer")
+        raise UserError(f"{what}.class_path: {config.class_path} makes no torch.optim.Optimizer")
     return optimizer, filled
+
+
+def _build_base(
+    described: Any, model: nn.Module, extent: Extent, what: str
+) -> tuple[Any, dict[str, Any]]:
+    """The optimizer that another one wraps."""
+    if not isinstance(described, Mapping) or not isinstance(described.get("class_path"), str):
+        raise UserError(
+            f"{what}: must name the optimizer to wrap (such as {{class_path: AdamW}}), "
+            f"but it is {described!r}"
+        )
+    unknown = [key for key in described if key not in ("class_path", "init_args")]
+    if unknown:
+        raise UserError(f"{what}.{unknown[0]}: no such setting; arguments go into init_args")
+    arguments = described.get("init_args") or {}
+    if not isinstance(arguments, Mapping):
+        raise UserError(f"{what}.init_args: must hold arguments one a line, not {arguments!r}")
+    config = OptimizerConfig(described["class_path"], dict(arguments))
+    base, filled = _build(config, model, extent, what)
+    if getattr(base, "wants_closure", None):
+        raise UserError(
+            f"{what}.class_path: {config.class_path} needs the loss for its own step; "
+            "it cannot be wrapped"
+        )
+    return base, filled
+
+
+def _is_a(constructor: Callable[..., Any], kind: type) -> bool:
+    return isinstance(constructor, type) and issubclass(constructor, kind)
 
 
 def build_scheduler(

@@ -19,22 +19,27 @@ Mode = Literal["none", "forward", "backward"]
 def effective_lr(optimizer: torch.optim.Optimizer) -> float | list[float | None] | None:
     """The learning rate that was really applied last: one number, or one for each group.
 
-    Line-search optimizers publish it as `effective_lr`; Prodigy and its kin multiply `lr` by
-    their own estimate `d`. None for an optimizer that does not say.
+    Optimizers that measure publish it as `effective_lr`; Prodigy and its kin, measured or not,
+    multiply it by their own estimate `d`. None for an optimizer that does not say.
     """
     rates: list[float | None] = []
     for group in optimizer.param_groups:
         rate = group.get("effective_lr", group.get("lr"))
-        scale = 1.0 if "effective_lr" in group else float(group.get("d", 1.0))
+        scale = float(group.get("d", 1.0))
         rates.append(None if rate is None else float(rate) * scale)
     return rates[0] if len(rates) == 1 else rates
+
+
+def measures(optimizer: Any) -> bool:
+    """Whether the optimizer evaluates the loss to find its steps, and tells what that cost."""
+    return isinstance(optimizer, surefoot.LineSearchOptimizer | surefoot.MeasuredLR)
 
 
 def closure_mode(optimizer: torch.optim.Optimizer, wanted: str) -> Mode:
     """What `optimizer.step` is to be given: `wanted`, or for `auto` what the optimizer needs."""
     if wanted == "none" or wanted == "forward" or wanted == "backward":
         return wanted  # type: ignore[return-value]
-    if isinstance(optimizer, surefoot.LineSearchOptimizer):
+    if measures(optimizer):
         return "forward"
     if getattr(optimizer, "wants_closure", None) == "backward":  # an adapted rival says so
         return "backward"
@@ -79,7 +84,7 @@ class Stepper:
     @property
     def cost(self) -> tuple[int, int]:
         """Forward and backward passes since the start of training."""
-        if isinstance(self._optimizer, surefoot.LineSearchOptimizer):
+        if measures(self._optimizer):
             return self._optimizer.cost.forwards, self._optimizer.cost.backwards
         return self._forwards, self._backwards
 
