@@ -615,6 +615,27 @@ def test_where_the_loss_has_no_minimum_the_rate_grows_step_by_step() -> None:
     assert all(0.0 < b <= 2.0 * a * (1 + 1e-12) for a, b in itertools.pairwise(rates))
 
 
+def test_losses_that_are_no_parabola_are_told_by_warning_and_status() -> None:
+    def statuses(kinked: bool) -> list[Status]:
+        p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+        base = torch.optim.SGD([p], 1e-6)
+        options: dict[str, Any] = {"measuring_length": 1.0, "check_every": 1, "frozen": True}
+        optimizer = MeasuredLR(base, overhead=9.0, **options)
+        told = []
+        for _ in range(5):
+            optimizer.step(lambda: p.abs().sqrt().sum() if kinked else p.square().sum())
+            assert optimizer.last is not None
+            told.append(optimizer.last.status)
+        return told
+
+    with pytest.warns(UserWarning, match="no parabola"):
+        told = statuses(kinked=True)
+    assert told.index(Status.MISFIT) == 2  # three of four checks
+    assert set(told[2:]) == {Status.MISFIT}
+    assert Status.MISFIT.measured
+    assert Status.MISFIT not in statuses(kinked=False)
+
+
 def test_a_flat_loss_leaves_the_bases_own_rate() -> None:
     p = bowl()
     optimizer = MeasuredLR(torch.optim.SGD([p], 1e-3), measuring_length=0.01)
