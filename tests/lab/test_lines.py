@@ -88,7 +88,9 @@ def test_killed_and_called_again_it_writes_the_same_records(asked: Path, tmp_pat
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(["lines", str(asked), "--out", str(whole)]) == 0
     words = [sys.executable, "-m", "surefoot_lab", "lines", str(asked), "--out", str(broken)]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ})
+    # one thread, as in this process: another number of threads adds up in another order
+    one = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=one)
     records = broken / RECORDS
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:

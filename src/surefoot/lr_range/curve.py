@@ -226,7 +226,10 @@ class RangeCurve:
                     tuple(ramp["starts"]), tuple(ramp["ends"]), ramp["num_iter"], ramp["step_mode"]
                 ),
                 stop=StopReason(content.pop("stop")),
-                validation=[ValidationPoint(**point) for point in content.pop("validation")],
+                validation=[
+                    ValidationPoint(**{**point, "lr": float(point["lr"])})
+                    for point in content.pop("validation")
+                ],
                 cost=Cost(**content.pop("cost")),
                 **content,
             )

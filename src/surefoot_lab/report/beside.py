@@ -59,6 +59,8 @@ def range_tests(runs: Sequence[RunRecord]) -> Gallery:
             continue
         try:
             curve = RangeCurve.from_json(path)
+            if not curve.lr:
+                raise ValueError("it has no points")
             if gallery.is_full:
                 gallery.hidden += 1
             else:

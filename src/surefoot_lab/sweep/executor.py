@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -84,8 +86,24 @@ def run_on_ray(
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        tuner.fit()
+        with _own_signals():
+            tuner.fit()
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _own_signals() -> Any:
+    """Ray's handlers of signals end with its work: Ctrl-C is Ctrl-C again afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            if handler is not None:  # None: set by somebody who is not Python
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -144,7 +144,9 @@ def _build_base(
     arguments = described.get("init_args") or {}
     if not isinstance(arguments, Mapping):
         raise UserError(f"{what}.init_args: must hold arguments one a line, not {arguments!r}")
-    config = OptimizerConfig(described["class_path"], dict(arguments))
+    # the reader of the file adds this one to a class that it can import
+    arguments = {key: value for key, value in arguments.items() if key != "params"}
+    config = OptimizerConfig(described["class_path"], arguments)
     base, filled = _build(config, model, extent, what)
     if getattr(base, "wants_closure", None):
         raise UserError(
