@@ -63,6 +63,7 @@ def run_on_ray(
 
     scratch = folder / SCRATCH_NAME
     shutil.rmtree(scratch, ignore_errors=True)
+    closer = _closer(trials, folder, tell)
     with _ray(ray, address, sweep):
         payload = {
             "trials": [_packed(trial) for trial in trials],
@@ -82,12 +83,14 @@ def run_on_ray(
                 name="sweep",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[_closer(trials, folder, tell)],
+                callbacks=[closer],
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
         with _own_signals():
             tuner.fit()
+    for ours, run_dir, reason, message in closer.later:
+        closer.close(ours, run_dir, reason, message)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -157,6 +160,9 @@ def _closer(trials: Sequence[Trial], folder: Path, tell: Callable[[Trial], None]
     from ray.tune import Callback
 
     class Closer(Callback):
+        def __init__(self) -> None:
+            self.later: list[tuple[Trial, Path, str, str]] = []
+
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             message = "given up by early stopping: others did better at the same epoch"
             self._close(trial, "stopped", message)
@@ -167,8 +173,16 @@ def _closer(trials: Sequence[Trial], folder: Path, tell: Callable[[Trial], None]
         def _close(self, trial: Any, reason: str, message: str) -> None:
             ours = by_place[trial.config["place"]]
             run_dir = folder / ours.fingerprint
+            try:
+                self.close(ours, run_dir, reason, message, patience_s=0.0)
+            except UserError:  # its process has not ended yet; it will have when Ray has
+                self.later.append((ours, run_dir, reason, message))
+
+        def close(
+            self, ours: Trial, run_dir: Path, reason: str, message: str, **patience: float
+        ) -> None:
             if run_dir.is_dir():
-                close_record(run_dir, reason, message)
+                close_record(run_dir, reason, message, **patience)
             if tell is not None:
                 tell(ours)
 

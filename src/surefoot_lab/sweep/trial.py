@@ -60,9 +60,13 @@ def run_trial(
             raise
 
 
-def close_record(run_dir: Path, reason: str, message: str) -> None:
-    """Write the end of a run whose process could not."""
-    with alone(run_dir):
+def close_record(run_dir: Path, reason: str, message: str, patience_s: float = PATIENCE_S) -> None:
+    """Write the end of a run whose process could not.
+
+    Raises:
+        UserError: another process still works in the run's directory.
+    """
+    with alone(run_dir, patience_s):
         run = read_run(run_dir) if has_record(run_dir) else None
         if run is None or run.end is not None:
             return
