@@ -13,6 +13,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from surefoot._strict_json import decode, encode
 from surefoot.lr_range import suggest as rules
 from surefoot.lr_range.ramp import Ramp, group_ratios, set_rate
 from surefoot.lr_range.stop import StopReason
@@ -200,7 +201,7 @@ class RangeCurve:
 
     def to_json(self, path: str | Path | None = None) -> str:
         """The curve as strict JSON text, written to ``path`` as well if given."""
-        content = {"schema": SCHEMA, **_encode(dataclasses.asdict(self))}
+        content = {"schema": SCHEMA, **encode(dataclasses.asdict(self))}
         content["stop"] = self.stop.value
         text = json.dumps(content, indent=1, allow_nan=False)
         if path is not None:
@@ -217,7 +218,7 @@ class RangeCurve:
         is_text = isinstance(source, str) and source.lstrip().startswith("{")
         text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
         try:
-            content = _decode(json.loads(text))
+            content = decode(json.loads(text))
             if content.pop("schema", None) != SCHEMA:
                 raise ValueError(f"its schema is not {SCHEMA}")
             ramp = content.pop("ramp")
@@ -240,27 +241,3 @@ class RangeCurve:
 
 def _plain(value: Any) -> float | None:
     return None if value is None else float(value)
-
-
-_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-def _encode(value: Any) -> Any:
-    """Strict JSON knows no NaN: it travels as a word, so that the curve comes back as it was."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _encode(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encode(v) for v in value]
-    return value
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, str):
-        return _NON_FINITE.get(value, value)
-    if isinstance(value, dict):
-        return {key: _decode(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_decode(v) for v in value]
-    return value

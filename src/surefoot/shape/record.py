@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from surefoot._strict_json import decode, encode
 from surefoot.shape.line_sample import LineSample
 
 __all__ = ["LineRecords"]
@@ -49,7 +49,8 @@ class LineRecords:
         """Write a line; it is on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._drop_broken_end()
-        content = {name: _encode(getattr(sample, name)) for name in _FIELDS}
+        content = {name: encode(getattr(sample, name)) for name in _FIELDS if name != "info"}
+        content["info"] = sample.info
         if sample.sample_losses is not None:
             content["samples"] = self._write_samples(sample)
         text = json.dumps({"record": "line", "schema": _SCHEMA, **content}, allow_nan=False)
@@ -130,7 +131,7 @@ class LineRecords:
 
     def _decode(self, number: int, text: str) -> LineSample:
         content = self._entry(number, text)
-        fields = {name: _decode(content[name]) for name in _FIELDS if name != "info"}
+        fields = {name: decode(content[name], tuple) for name in _FIELDS if name != "info"}
         if "samples" in content:
             path = self.path.parent / content["samples"]
             fields["sample_losses"] = torch.load(path, weights_only=True)
@@ -145,23 +146,3 @@ class LineRecords:
         torch.save(sample.sample_losses, temporary)
         os.replace(temporary, target)
         return f"{folder.name}/{target.name}"
-
-
-_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-def _encode(value: Any) -> Any:
-    """Strict JSON knows no NaN: it travels as a word."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return [_encode(v) for v in value]
-    return value
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, str):
-        return _NON_FINITE.get(value, value)
-    if isinstance(value, list):
-        return tuple(_decode(v) for v in value)
-    return value

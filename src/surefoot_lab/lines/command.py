@@ -65,10 +65,11 @@ def conclude(experiment: Experiment, config: LinesConfig, folder: Path) -> dict[
         raise UserError(f"{folder / RECORDS}: no line has been sampled yet")
     others = {size: _read(folder / OTHERS.format(size)) for size in config.batch_sizes}
     others = {size: lines for size, lines in others.items() if lines}
-    found = find(samples, config, others, experiment.batch_size)
+    marked = mark(samples, config)
+    found = find(samples, marked, config, others, experiment.batch_size)
     text = json.dumps(found, indent=1, allow_nan=False)
     (folder / "findings.json").write_text(text + "\n", encoding="utf-8")
-    made = draw(samples, mark(samples, config), others, experiment.batch_size, folder)
+    made = draw(samples, marked, others, experiment.batch_size, folder)
     pictures = [Picture(title, path.read_bytes()) for title, path in made.items()]
     page = write_pictures(
         pictures, folder / "lines.html", title=f"{experiment.name}: lines", facts=_facts(found)

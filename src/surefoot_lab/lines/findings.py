@@ -42,6 +42,7 @@ def mark(samples: Sequence[LineSample], config: LinesConfig) -> list[dict[str, S
 
 def find(
     samples: Sequence[LineSample],
+    marked: Sequence[Mapping[str, StepOnLine]],
     config: LinesConfig,
     others: Mapping[int, Sequence[LineSample]] | None = None,
     batch_size: int | None = None,
@@ -50,6 +51,7 @@ def find(
 
     Args:
         samples: the lines of the steps.
+        marked: where the methods would go on each, as `mark` says.
         config: how they were made.
         others: lines along gradients of batches of other sizes.
         batch_size: that of the steps.
@@ -79,7 +81,7 @@ def find(
             [e for s in inside if (e := s.exact_minimum().standard_error) is not None]
         ),
         "tuned_rate": _tuned(samples) if config.along == "gradient" else None,
-        "methods": methods(samples, mark(samples, config)),
+        "methods": methods(samples, marked),
         "proportionality": _proportionality(inside),
         "proportionality_all_batch_sizes": _proportionality(pooled) if others else None,
         "batch_sizes": _batch_sizes(samples, others, batch_size),

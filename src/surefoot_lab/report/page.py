@@ -7,15 +7,11 @@ import functools
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import vl_convert
 
@@ -36,6 +32,7 @@ from surefoot_lab.compare import (
 from surefoot_lab.compare.text import failures
 from surefoot_lab.report.beside import lines, range_tests
 from surefoot_lab.report.charts import COLOURS, CURVE_CHARTS, DASHES, curve_spec, dots_spec
+from surefoot_lab.report.files import asset, template, write_whole
 from surefoot_lab.report.sweeps import across_context
 
 if TYPE_CHECKING:
@@ -68,18 +65,8 @@ def write_report(
         ValueError: there is no run.
         OSError: the file cannot be written.
     """
-    path = Path(path)
     html = render_report(runs, title=title, line_folders=line_folders)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(html)
-        os.chmod(part, 0o644)  # mkstemp's files are private, a report is made to be shared
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
-    return path
+    return write_whole(Path(path), html)
 
 
 def render_report(
@@ -91,16 +78,16 @@ def render_report(
     methods = summarize(runs)
     every = [run for method in methods for run in method.runs]
     data = page_data(runs, methods)
-    scripts = {"vega": _vega(), "page": "\n".join(map(_asset, ("table.js", "charts.js")))}
+    scripts = {"vega": _vega(), "page": "\n".join(map(asset, ("table.js", "charts.js")))}
     common = settings(runs)
     galleries = {"ranges": range_tests(runs), "lines": lines(line_folders)}
     problems = [(run.path.name, str(run.path), text) for run in runs for text in run.problems]
     problems += [problem for gallery in galleries.values() for problem in gallery.problems]
-    return _template().render(
+    return template("template.html").render(
         title=title or _title(runs),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         csp=_content_security_policy(scripts.values()),
-        style=_asset("style.css"),
+        style=asset("style.css"),
         scripts=scripts,
         data=_json(data),
         methods=methods,
@@ -112,8 +99,8 @@ def render_report(
         runs=every,
         run_columns=run_columns(every),
         charts=[chart for chart in CURVE_CHARTS if chart.key in data["charts"]],
-        across=_template("across.html").render(across_context(runs, methods)),
-        beside=_template("beside.html").render(galleries),
+        across=template("across.html").render(across_context(runs, methods)),
+        beside=template("beside.html").render(galleries),
         dots=data["dots"]["title"] if data["dots"] else None,
         settings=common,
         short=_short,
@@ -253,15 +240,3 @@ def _vega() -> str:
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")).replace(
         "</script", "<\\/script"
     )
-
-
-def _asset(name: str) -> str:
-    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    return text.replace("\r\n", "\n")
-
-
-def _template(name: str = "template.html") -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset(name))

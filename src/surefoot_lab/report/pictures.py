@@ -6,10 +6,9 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 
-import jinja2
+from surefoot_lab.report.files import asset, template, write_whole
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,11 @@ def write_pictures(
         title: heading.
         facts: name and text of each.
     """
-
-    def asset(name: str) -> str:
-        return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    html = environment.from_string(asset("pictures.html")).render(
+    html = template("pictures.html").render(
         title=title,
         style=asset("style.css"),
         pictures=pictures,
         facts=facts,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    path.write_text(html, encoding="utf-8", newline="\n")
-    return path
+    return write_whole(path, html)

@@ -15,7 +15,17 @@ from surefoot_lab.rivals.remember import fill_missing_gradients, parameters_of
 class _Averaged:
     """Keeps the polynomial-decay average that the authors call crucial; `eval` switches to it."""
 
-    def _begin(self, gamma: float) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        reps_rel: float = 1e-6,
+        lr: float = 1.0,
+        weight_decay: float = 0.0,
+        eps: float = 1e-8,
+        init_eta: float | None = None,
+        gamma: float = 8.0,
+    ) -> None:
+        super().__init__(params, reps_rel, lr, weight_decay, eps, init_eta)  # type: ignore[call-arg]
         # The averager wants a module; the list holds the very parameters that are trained.
         weights = nn.ParameterList(parameters_of(self))  # type: ignore[arg-type]
         self._averager = PolynomialDecayAverager(weights, gamma)
@@ -82,32 +92,6 @@ class AveragedDoG(_Averaged, DoG):  # type: ignore[misc]  # its package has no t
         gamma: of the average: the higher, the more recent.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        reps_rel: float = 1e-6,
-        lr: float = 1.0,
-        weight_decay: float = 0.0,
-        eps: float = 1e-8,
-        init_eta: float | None = None,
-        gamma: float = 8.0,
-    ) -> None:
-        super().__init__(params, reps_rel, lr, weight_decay, eps, init_eta)
-        self._begin(gamma)
-
 
 class AveragedLDoG(_Averaged, LDoG):  # type: ignore[misc]
     """DoG with a distance and a rate for each tensor; arguments as :class:`AveragedDoG`."""
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        reps_rel: float = 1e-6,
-        lr: float = 1.0,
-        weight_decay: float = 0.0,
-        eps: float = 1e-8,
-        init_eta: float | None = None,
-        gamma: float = 8.0,
-    ) -> None:
-        super().__init__(params, reps_rel, lr, weight_decay, eps, init_eta)
-        self._begin(gamma)
