@@ -69,6 +69,19 @@ def test_steepest_reads_a_linear_ramp_per_decade_too() -> None:
     assert decades(curve.suggestion("steepest"), 1e-2) < 0.25
 
 
+def test_noise_where_the_points_of_a_linear_ramp_crowd_is_not_steep() -> None:
+    n = 400
+    ramp = Ramp((0.0,), (0.4,), n, "linear")
+    lr = [0.4 * i / (n - 1) for i in range(n)]
+    for seed in range(20):
+        scatter = random.Random(seed)
+        losses = [
+            (typical(math.log10(rate)) if rate else 2.3) + scatter.gauss(0.0, 0.06) for rate in lr
+        ]
+        curve = RangeCurve(lr=lr, loss=losses, ramp=ramp)
+        assert decades(curve.suggestion("steepest"), 1e-2) < 0.4
+
+
 def test_minimum_tenth_is_a_tenth_of_the_lowest() -> None:
     curve = make_curve(typical)
     lowest = curve.lr[min(range(100), key=curve.loss.__getitem__)]

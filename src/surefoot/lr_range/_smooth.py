@@ -22,9 +22,10 @@ def finite_part(xs: Sequence[float], ys: Sequence[float | None]) -> tuple[list[f
 def smooth(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
     """A running median of 3 against spikes, then a centred Gaussian mean over ``xs``.
 
-    Its standard deviation is a fortieth of the range of ``xs``, and at most a fortieth of the
+    Its standard deviation is a fortieth of the range of ``xs``, and at most a tenth of the
     points, but no less than half a point. (Where points crowd in ``xs``, as the rates of a linear
-    ramp do on a logarithmic axis, the second limit keeps the sums short.)
+    ramp do on a logarithmic axis, the second limit keeps the sums short; a fortieth of the points
+    was too short there, and noise between neighbours that almost coincide passed for a slope.)
     """
     n = len(ys)
     if n < 3:
@@ -38,7 +39,7 @@ def _sigma(xs: Sequence[float], i: int, width: float) -> float:
     """Standard deviation at point i, in points."""
     left, right = max(i - 1, 0), min(i + 1, len(xs) - 1)
     spacing = (xs[right] - xs[left]) / (right - left)
-    return max(min(len(xs) / 40.0, width / spacing), 0.5)
+    return max(min(len(xs) / 10.0, width / spacing), 0.5)
 
 
 def slopes(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
