@@ -73,7 +73,7 @@ def test_noise_where_the_points_of_a_linear_ramp_crowd_is_not_steep() -> None:
     n = 400
     ramp = Ramp((0.0,), (0.4,), n, "linear")
     lr = [0.4 * i / (n - 1) for i in range(n)]
-    for seed in range(20):
+    for seed in range(40):
         scatter = random.Random(seed)
         losses = [
             (typical(math.log10(rate)) if rate else 2.3) + scatter.gauss(0.0, 0.06) for rate in lr
