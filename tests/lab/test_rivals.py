@@ -83,7 +83,10 @@ def test_each_trains_digits_is_evaluated_and_goes_on(name: str) -> None:
     assert forwards > 6 if name in searches else forwards == 6
     rate = effective_lr(parts.optimizer)
     silent = {"MomoAdam", "LDoG", "COCOB"}
-    assert rate is None if name in silent else isinstance(rate, float)
+    if name == "Muon":  # matrices, and the rest by AdamW
+        assert rate == [0.02, 0.002]
+    else:
+        assert rate is None if name in silent else isinstance(rate, float)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -356,3 +359,19 @@ def test_schedule_free_is_evaluated_at_its_average() -> None:
             z = optimizer.state[p]["z"]  # Defazio et al. 2024, eq. (1): y = (1 - beta) z + beta x
             assert torch.allclose(y, (1 - beta) * z + beta * p, atol=1e-5)
             assert not torch.equal(p, y)
+
+
+def test_muon_takes_the_hidden_matrices_and_leaves_adamw_the_rest() -> None:
+    from surefoot_lab.rivals.muon import split
+
+    model = nn.Sequential(
+        nn.Embedding(7, 4), nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), nn.Linear(6, 5), nn.Linear(5, 2)
+    )
+    model[1].bias.requires_grad_(False)
+    hidden, others = split(model)
+    assert [tuple(p.shape) for p in hidden] == [(6, 4, 3), (5, 6)]
+    assert [tuple(p.shape) for p in others] == [(7, 4), (6,), (6,), (5,), (2, 5), (2,)]
+    alone = nn.Linear(3, 2)
+    assert split(alone) == ([], [alone.weight, alone.bias])
+    optimizer, _ = build_optimizer(OptimizerConfig("Muon", {}), alone, EXTENT)
+    assert [group["use_muon"] for group in optimizer.param_groups] == [False]

@@ -48,6 +48,7 @@ RIVALS: dict[str, Rival] = {
     "GeN": Rival("GeN", f"{_HERE}.generalized_newton.GeN"),
     "AliG": Rival("pytorch_optimizer", f"{_HERE}.alig.AliG", "pytorch_optimizer.AliG"),
     "COCOB": Rival("parameterfree", "parameterfree.COCOB"),
+    "Muon": Rival("pytorch_optimizer", f"{_HERE}.muon.Muon", "pytorch_optimizer.Muon"),
     "SGDHD": Rival(None, f"{_HERE}.hypergradient.SGDHD"),
 }
 

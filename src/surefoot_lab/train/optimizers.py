@@ -114,7 +114,7 @@ def _build(
     filled = fill_in(constructor, config.init_args, extent)
     given = {**config.init_args, **filled}
     first: list[Any] = [[p for p in model.parameters() if p.requires_grad]]
-    if _is_a(constructor, surefoot.LineSearchOptimizer):
+    if _is_a(constructor, surefoot.LineSearchOptimizer) or hasattr(constructor, "takes_model"):
         first = [model]
     elif _is_a(constructor, surefoot.MeasuredLR):
         described = given.pop("optimizer", None)
