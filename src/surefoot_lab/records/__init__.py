@@ -5,12 +5,13 @@ A run directory holds `record.jsonl` (append-only, one strict JSON object a line
 record, by their `"kind"`:
 
 - `start`: `schema`, `name`, `label`, `seed`, `time`, `experiment`, `environment`, `applied`
-  (settings as read back from what was built), and for a trial `sweep` (its `method` and `cell`)
+  (settings as read back from what was built), `node` (`host`, and `ray` on a cluster), and for a
+  trial `sweep` (its `method` and `cell`)
 - `step`: `step`, `epoch`, `train_loss` (mean since the last such line), `effective_lr`, `status`,
   `forwards`, `backwards` (totals), `seconds` (of training)
 - `measure`: `step` and the fields of `StepOutcome.to_dict()`
 - `evaluation`: `step`, `epoch`, `split`, `loss`, `accuracy`, `forwards`, `backwards`, `seconds`
-- `resume`: `step`, `time`, `environment`; earlier lines with a larger step are void
+- `resume`: `step`, `time`, `environment`, `node`; earlier lines with a larger step are void
 - `end`: `step`, `reason`, `message`. `finished`; `non_finite`: the loss was; `interrupted`: by the
   user; `failed`: an error, which is the message; `stopped`: given up early by a sweep
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,18 @@ def describe_environment(device: str = "cpu") -> dict[str, Any]:
         "commit": _commit(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def describe_node() -> dict[str, str]:
+    """Where this process works: the machine's name, and in a Ray cluster the node.
+
+    Apart from the environment, which is the same on all nodes of a uniform cluster.
+    """
+    node = {"host": platform.node()}
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        node["ray"] = ray.get_runtime_context().get_node_id()
+    return node
 
 
 def _version(package: str) -> str | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.records.writer import RECORD_NAME, SCHEMA
+from surefoot_lab.records.writer import RECORD_NAME, SCHEMA, has_record
 
 _LISTS = {"step": "steps", "measure": "measurements", "evaluation": "evaluations"}
+_START = {"name": str, "label": str, "seed": int, "experiment": dict, "environment": dict}
+_MOST_STEPS = 2**53  # whole numbers up to here are exact wherever they are shown
+_LARGEST = 1e100  # beyond it, no run got there and squares overflow
 
 
 @dataclass
@@ -24,6 +29,7 @@ class RunRecord:
         seed: the run's seed; None if the record has no start line.
         experiment: the resolved experiment.
         environment: versions and hardware of the process that wrote last.
+        node: `host` that wrote last, and `ray`, its node in a Ray cluster.
         applied: settings as they were read back from what was built.
         sweep: `method` and `cell` of a sweep's trial; empty for a run of its own.
         steps: the `step` lines, in order.
@@ -39,6 +45,7 @@ class RunRecord:
     seed: int | None = None
     experiment: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    node: dict[str, Any] = field(default_factory=dict)
     applied: dict[str, Any] = field(default_factory=dict)
     sweep: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -55,29 +62,30 @@ def read_run(run_dir: str | Path) -> RunRecord:
         run_dir: a directory that holds `record.jsonl`.
 
     Returns:
-        The record; corrupt lines are left out and named in its `problems`.
+        The record; lines that are corrupt or repeated are left out and named in its `problems`,
+        as is a file that cannot be read at all.
 
     Raises:
         FileNotFoundError: there is no record in the directory.
     """
     path = Path(run_dir)
-    if not (path / RECORD_NAME).is_file():
+    if not has_record(path):
         raise FileNotFoundError(f"{path} holds no {RECORD_NAME}: it is not a run directory")
     record = RunRecord(path=path, name=path.name, label=path.name)
+    try:
+        if not (path / RECORD_NAME).is_file():  # a device would be read without end
+            raise OSError(errno.EINVAL, "is not a file")
+        content = (path / RECORD_NAME).read_bytes()
+    except OSError as error:
+        record.problems.append(f"{RECORD_NAME} cannot be read: {error.strerror}")
+        return record
     started = False
-    for number, line in _lines(path / RECORD_NAME, record.problems):
-        kind = line.get("kind")
-        if kind == "start" and not started:
+    for number, line in _lines(content, record.problems):
+        if line.get("kind") == "start" and not started:
             started = True
             _take_start(record, line)
-        elif kind in _LISTS and isinstance(line.get("step"), int):
-            getattr(record, _LISTS[kind]).append(line)
-        elif kind == "resume" and isinstance(line.get("step"), int):
-            _take_resume(record, line)
-        elif kind == "end" and isinstance(line.get("reason"), str):
-            record.end = line
-        else:
-            record.problems.append(f"line {number}: a {kind!r} line that does not belong here")
+        elif (why := _take(record, line)) is not None:
+            record.problems.append(f"line {number}: {why}, left out")
     if not started:
         record.problems.append("no start line: the run's name, seed and experiment are unknown")
     return record
@@ -108,11 +116,13 @@ def read_runs(paths: Iterable[str | Path]) -> list[RunRecord]:
     return list(found.values())
 
 
-def _lines(path: Path, problems: list[str]) -> Iterable[tuple[int, dict[str, Any]]]:
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+def _lines(content: bytes, problems: list[str]) -> Iterable[tuple[int, dict[str, Any]]]:
+    for number, raw in enumerate(io.BytesIO(content), start=1):
         try:
             line = json.loads(raw, parse_constant=_refuse_constant)
-        except ValueError:
+            if b"\\u" in raw:  # half a character, which no page and no terminal can show
+                json.dumps(line, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
             what = "not valid JSON" if raw.endswith(b"\n") else "cut off in the middle"
             problems.append(f"line {number}: {what}, left out")
             continue
@@ -129,14 +139,49 @@ def _refuse_constant(name: str) -> None:
 def _take_start(record: RunRecord, line: dict[str, Any]) -> None:
     if line.get("schema") != SCHEMA:
         record.problems.append(f"schema {line.get('schema')!r}: this version reads {SCHEMA}")
-    for key in ("name", "label", "seed", "experiment", "environment"):
-        if line.get(key) is not None:
+    for key, kind in _START.items():
+        if isinstance(line.get(key), kind):
             setattr(record, key, line[key])
         else:
-            record.problems.append(f"the start line has no {key!r}")
-    for key in ("applied", "sweep"):  # of newer records, and of trials
+            record.problems.append(f"the start line has no usable {key!r}")
+    for key in ("node", "applied", "sweep"):  # of newer records, and of trials
         if isinstance(line.get(key), dict):
             setattr(record, key, line[key])
+    if not isinstance(record.sweep.get("cell", {}), dict):
+        record.problems.append("the start line has no usable 'sweep'")
+        record.sweep = {}
+
+
+def _take(record: RunRecord, line: dict[str, Any]) -> str | None:
+    """Put a line where it belongs; where it does not, say why."""
+    kind, step = line.get("kind"), line.get("step")
+    placed = type(step) is int and 0 <= step < _MOST_STEPS
+    if kind == "end" and isinstance(line.get("reason"), str):
+        record.end = line
+    elif kind == "resume" and placed:
+        _take_resume(record, line)
+    elif kind in ("step", "measure", "evaluation") and placed:
+        return _take_fact(record, line, getattr(record, _LISTS[str(kind)]))
+    else:
+        return f"a {str(kind)[:40]!r} line that does not belong here"
+    return None
+
+
+def _take_fact(record: RunRecord, line: dict[str, Any], facts: list[dict[str, Any]]) -> str | None:
+    """Steps rise: a line that does not go on from the last of its kind was written twice."""
+    split = line.get("split")
+    last = next((old["step"] for old in reversed(facts) if old.get("split") == split), -1)
+    if line["step"] <= last:
+        return f"step {line['step']} of a {line['kind']!r} line comes after step {last}"
+    facts.append({key: _sound(value) for key, value in line.items()})
+    return None
+
+
+def _sound(value: Any) -> Any:
+    """Null in place of a number that no figure can be made of."""
+    if isinstance(value, list):
+        return [_sound(item) for item in value]
+    return None if isinstance(value, int | float) and abs(value) > _LARGEST else value
 
 
 def _take_resume(record: RunRecord, line: dict[str, Any]) -> None:
@@ -145,4 +190,7 @@ def _take_resume(record: RunRecord, line: dict[str, Any]) -> None:
         kept = [old for old in getattr(record, name) if old["step"] <= line["step"]]
         setattr(record, name, kept)
     record.end = None
-    record.environment = line.get("environment") or record.environment
+    if isinstance(line.get("environment"), dict):
+        record.environment = line["environment"]
+    if isinstance(line.get("node"), dict):
+        record.node = line["node"]

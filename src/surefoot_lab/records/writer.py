@@ -5,26 +5,33 @@ from __future__ import annotations
 import json
 import math
 import os
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from surefoot_lab.records.environment import describe_node
+
 SCHEMA = 1
 RECORD_NAME = "record.jsonl"
 END_REASONS = ("finished", "non_finite", "interrupted", "failed", "stopped")
+RESERVE_NAME = ".reserve"
+RESERVE_BYTES = 8192
 
 
 def has_record(run_dir: str | Path) -> bool:
     """Whether `run_dir` already holds the record of a run."""
-    return (Path(run_dir) / RECORD_NAME).exists()
+    return os.path.exists(Path(run_dir) / RECORD_NAME)  # False also where nobody may look
 
 
 class RecordWriter:
     """Append the lines of one run to `run_dir/record.jsonl`.
 
-    Every line is flushed to the operating system, so that a killed process loses none of them;
+    Every line is handed to the operating system, so that a killed process loses none of them;
     evaluations, starts, resumes and ends are also forced to the disk. A line torn by an earlier
-    crash is cut off before the first new line is written.
+    crash is cut off before the first new line is written; one that a full disk tears, at once.
+    While the writer is open, a small file holds room for the last line: a record on a full disk
+    still says how its run ended.
 
     Args:
         run_dir: the run's directory; created if it is not there.
@@ -40,7 +47,10 @@ class RecordWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             _repair_last_line(self.path)
-        self._file = open(self.path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        self._reserve = self.path.with_name(RESERVE_NAME)
+        with suppress(OSError):  # without room for it, there may still be room for the lines
+            self._reserve.write_bytes(os.urandom(RESERVE_BYTES))
 
     def start(
         self,
@@ -74,13 +84,15 @@ class RecordWriter:
             time=_now(),
             experiment=experiment,
             environment=environment,
+            node=describe_node(),
             **({} if applied is None else {"applied": applied}),
             **({} if sweep is None else {"sweep": sweep}),
         )
 
     def resume(self, step: int, environment: dict[str, Any]) -> None:
         """Declare that the run goes on from `step`: earlier lines beyond it are void."""
-        self.write("resume", sync=True, step=step, time=_now(), environment=environment)
+        where = {"environment": environment, "node": describe_node()}
+        self.write("resume", sync=True, step=step, time=_now(), **where)
 
     def evaluation(self, **fields: Any) -> None:
         """Write an evaluation, and force everything so far to the disk."""
@@ -88,17 +100,37 @@ class RecordWriter:
 
     def end(self, step: int, reason: str, message: str | None = None) -> None:
         """Write how the run ended: one of `END_REASONS`."""
-        self.write("end", sync=True, step=step, reason=reason, message=message)
+        fields = {"step": step, "reason": reason, "message": message}
+        try:
+            self.write("end", sync=True, **fields)
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
+            self.write("end", sync=True, **fields)
 
     def write(self, kind: str, *, sync: bool = False, **fields: Any) -> None:
-        """Append one line; `sync` forces it to the disk."""
+        """Append one line; `sync` forces it to the disk.
+
+        Raises:
+            OSError: the line could not be written as a whole; nothing of it is left.
+        """
         clean, non_finite = _strict({"kind": kind, **fields})
         if non_finite:
             clean["non_finite"] = True
-        self._file.write(json.dumps(clean, allow_nan=False, ensure_ascii=False) + "\n")
-        self._file.flush()
+        text = json.dumps(clean, allow_nan=False, ensure_ascii=False) + "\n"
+        self._append(text.encode("utf-8", "replace"))  # half a character, from a file's name
         if sync:
             self.sync()
+
+    def _append(self, line: bytes) -> None:
+        """All of a line or nothing of it."""
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError:
+            with suppress(OSError):  # no file to cut, such as a device
+                self._file.truncate(before)
+            raise
 
     def sync(self) -> None:
         """Force everything written so far to the disk."""
@@ -107,6 +139,8 @@ class RecordWriter:
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
+        with suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
 
     def __enter__(self) -> RecordWriter:
         return self
@@ -142,7 +176,7 @@ def _repair_last_line(path: Path) -> None:
     head, _, torn = content.rpartition(b"\n")
     try:
         json.loads(torn)
-    except ValueError:
+    except (ValueError, RecursionError):
         keep = len(head) + 1 if head else 0
         with open(path, "r+b") as file:
             file.truncate(keep)

@@ -47,7 +47,8 @@ def main(args: argparse.Namespace) -> int:
     console.print(terminal_table(summarize(runs)))
     for run in runs:
         for problem in run.problems:
-            console.print(f"{run.path}: {problem}", style="yellow", markup=False)
+            text = f"{run.path}: {problem}"
+            console.print(text, style="yellow", markup=False, soft_wrap=True)
     console.print(f"{len(runs)} runs: {path.resolve()}", markup=False, soft_wrap=True)
     return 0
 

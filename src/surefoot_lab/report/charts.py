@@ -15,7 +15,15 @@ import altair as alt
 from surefoot_lab.compare import MethodSummary
 
 _TICKS: Any = {"expr": "max(2, floor(width / 75))"}  # a phone has room for four numbers
-_LABELS: Any = {"expr": "max(90, 0.3 * containerSize()[0])"}
+_LABELS: Any = {"expr": "max(120, 0.3 * containerSize()[0])"}
+# ... and breaks a long name once, instead of cutting off what tells it from the others
+_BROKEN = (
+    "containerSize()[0] < 500 && length(datum.label) > 15 ? "
+    "[slice(datum.label, 0, 15), slice(datum.label, 15)] : datum.label"
+)
+ROW_HEIGHT = 30
+CLOSE_ROWS = 24  # in pixels, where there are many
+MANY = 25
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 COLOURS = 10  # in style.css, `--c0` to `--c9`; the eleventh method repeats a colour, dashed
@@ -122,7 +130,15 @@ def dots_spec(figure: str, methods: list[MethodSummary]) -> dict[str, Any]:
         "method:N",
         sort=order,
         title=None,
-        axis=alt.Axis(labelLimit=_LABELS, ticks=False, domain=False, grid=True, labelPadding=8),
+        axis=alt.Axis(
+            labelLimit=_LABELS,
+            labelExpr=_BROKEN,
+            labelLineHeight=11,
+            ticks=False,
+            domain=False,
+            grid=True,
+            labelPadding=8,
+        ),
     )
     x = alt.X("value:Q", title=None, axis=axis, scale=alt.Scale(zero=False, padding=12))
     colour = _colour(methods)
@@ -141,7 +157,8 @@ def dots_spec(figure: str, methods: list[MethodSummary]) -> dict[str, Any]:
         .encode(x=x, y=y, color=colour, opacity=_faded(0.85), tooltip=_dot_tooltip(axis.format))
         .properties(data=alt.NamedData(name="dots"))
     )
-    spec = _sized(alt.layer(spread, mean, dots), height=30 * len(methods)).add_params(
+    row = ROW_HEIGHT if len(methods) < MANY else CLOSE_ROWS
+    spec = _sized(alt.layer(spread, mean, dots), height=row * len(methods)).add_params(
         alt.param(name="hidden", value=[]), alt.param(name="focus", value="")
     )
     return _without_schema(spec)

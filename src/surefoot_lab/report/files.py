@@ -32,7 +32,7 @@ def write_whole(path: Path, html: str) -> Path:
     """
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+        with open(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
             file.write(html)
         os.chmod(part, 0o644)  # mkstemp's files are private, a report is made to be shared
         os.replace(part, path)

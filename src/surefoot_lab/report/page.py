@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,7 +30,7 @@ from surefoot_lab.compare import (
     step_curve,
     summarize,
 )
-from surefoot_lab.compare.text import failures
+from surefoot_lab.compare.text import NOTHING, failures
 from surefoot_lab.report.beside import lines, range_tests
 from surefoot_lab.report.charts import COLOURS, CURVE_CHARTS, DASHES, curve_spec, dots_spec
 from surefoot_lab.report.files import asset, template, write_whole
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 POINTS_PER_PAGE = 12_000  # of one chart's curves together: keeps 50 runs far below 5 MB
 POINTS_PER_CURVE = 300
+NODE_LETTERS = 8  # of the 56 that name a node of a cluster
 BROKEN = (State.NON_FINITE, State.INTERRUPTED, State.FAILED, State.STOPPED)
 
 
@@ -104,7 +106,8 @@ def render_report(
         dots=data["dots"]["title"] if data["dots"] else None,
         settings=common,
         short=_short,
-        environments=[(_environment(env), count) for env, count in environments(runs)],
+        where=_where(runs),
+        nodes=_nodes(runs),
         problems=problems,
     )
 
@@ -143,7 +146,10 @@ def _columnar(curves: list[Any], methods: list[MethodSummary]) -> dict[str, Any]
             rounded = {name: _rounded(array) for name, array in columns.items()}
             seeds.append({"method": index, "run": curve.path, "seed": curve.seed, **rounded})
             seeds[-1]["broken"] = broken.get(curve.path)
-        if (band := mean_band(own)) is not None:
+        with warnings.catch_warnings():  # of points that no run has a cost or a time for
+            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+            band = mean_band(own)
+        if band is not None:
             columns = {**band.x, "value": band.mean, "low": band.low, "high": band.high}
             columns["n"] = band.n
             rounded = {name: _rounded(array) for name, array in columns.items()}
@@ -185,6 +191,27 @@ def _finding(methods: list[MethodSummary]) -> dict[str, Any] | None:
 
 def _title(runs: Sequence[RunRecord]) -> str:
     return " · ".join(list(dict.fromkeys(run.name for run in runs if run.name))[:3])
+
+
+def _where(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """What all environments have in common, and a row for each of them of what differs."""
+    found = [(dict(_environment(env)), count) for env, count in environments(runs)]
+    keys = list(dict.fromkeys(key for environment, _ in found for key in environment))
+    differing = [key for key in keys if len({env.get(key) for env, _ in found}) > 1]
+    return {
+        "common": [(key, found[0][0][key]) for key in keys if key not in differing],
+        "differing": differing,
+        "rows": [(count, [env.get(key, NOTHING) for key in differing]) for env, count in found],
+    }
+
+
+def _nodes(runs: Sequence[RunRecord]) -> dict[str, str]:
+    """Where each run was, by path; empty where all were on one machine."""
+    nodes = {}
+    for run in runs:
+        parts = [str(run.node.get("host", "")), str(run.node.get("ray", ""))[:NODE_LETTERS]]
+        nodes[str(run.path)] = " ".join(part for part in parts if part) or NOTHING
+    return nodes if len(set(nodes.values())) > 1 else {}
 
 
 def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:

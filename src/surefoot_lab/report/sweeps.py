@@ -98,10 +98,10 @@ def _share(value: float | None) -> str:
 
 
 def _difference(found: Interval | None) -> str:
-    """`−1.2 points (−2.0 to −0.4)`."""
+    """`−1.2 (−2.0 to −0.4)`, in points."""
     if found is None:
         return NOTHING
-    text = f"{100 * found.mean:+.1f} points"
+    text = f"{100 * found.mean:+.1f}"
     if found.low is not None and found.high is not None:
         text += f" ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
     return text.replace("-", "−")

@@ -11,13 +11,13 @@ from typing import Any
 
 from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, UserError
 from surefoot_lab.parse import SWEEP_KEYS, parse_with_sections
-from surefoot_lab.records import has_record, read_run, read_runs
+from surefoot_lab.records import RECORD_NAME, has_record, read_run
 from surefoot_lab.sweep.cells import Trial, trials_of
 from surefoot_lab.sweep.executor import run_on_ray
 from surefoot_lab.sweep.table import write_table
 from surefoot_lab.sweep.trial import alone, is_done
 
-BAD_ENDS = ("failed", "interrupted")
+GOOD_ENDS = ("finished", "stopped")
 
 
 def run(words: Sequence[str]) -> int:
@@ -27,10 +27,10 @@ def run(words: Sequence[str]) -> int:
         words: the words after `sweep`: its own options, a file, overrides.
 
     Returns:
-        0 if every run came to an end of its own (a loss that is not finite is a result), else 1.
+        0 if every run was finished, or given up by early stopping; else 1.
 
     Raises:
-        UserError: the file or an option cannot be used.
+        UserError: the file, an option or the folder cannot be used.
     """
     own, rest = _parser().parse_known_args(list(words))
     base, sweep = read_sweep(own.experiment, rest)
@@ -40,7 +40,17 @@ def run(words: Sequence[str]) -> int:
             print(f"{trial.fingerprint}  {trial.experiment.label}, seed {trial.experiment.seed}")
         return 0
     folder = Path(own.out) if own.out else _folder(base)
-    folder = folder.absolute()
+    try:
+        return _run_all(trials, folder.absolute(), sweep, own)
+    except OSError as error:
+        where = folder if error.filename is None else error.filename
+        raise UserError(f"{where}: {error.strerror or error}") from error
+
+
+def _run_all(
+    trials: Sequence[Trial], folder: Path, sweep: SweepConfig, own: argparse.Namespace
+) -> int:
+    """Run what is not done, and say what came of everything."""
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(folder):
         pending = [trial for trial in trials if not is_done(folder / trial.fingerprint)]
@@ -54,7 +64,7 @@ def run(words: Sequence[str]) -> int:
                     sweep,
                     address=own.address,
                     concurrent=own.concurrent,
-                    tell=lambda trial: _tell(trial, folder, next(told), len(pending)),
+                    tell=lambda trial, said: _tell(trial, said, folder, next(told), len(pending)),
                 )
         finally:
             table = write_table(trials, folder)
@@ -137,24 +147,29 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _tell(trial: Trial, folder: Path, place: int, count: int) -> None:
+def _tell(trial: Trial, said: str, folder: Path, place: int, count: int) -> None:
     run_dir = folder / trial.fingerprint
-    end = (read_run(run_dir).end if has_record(run_dir) else None) or {}
+    end = (read_run(run_dir).end if has_record(run_dir) else None) or {"message": said}
     message = f" ({end['message']})" if end.get("message") else ""
     head = f"{place}/{count}  {trial.experiment.label}, seed {trial.experiment.seed}"
-    print(f"{head}: {end.get('reason', 'unfinished')}{message}", flush=True)
+    print(f"{head}: {end.get('reason', 'not recorded')}{message}", flush=True)
 
 
 def _conclude(trials: Sequence[Trial], folder: Path, table: Path) -> int:
     ends: dict[str, int] = {}
+    damaged = []
     for trial in trials:
         run_dir = folder / trial.fingerprint
-        end = read_run(run_dir).end if has_record(run_dir) else None
-        reason = end["reason"] if end else "missing"
+        run = read_run(run_dir) if has_record(run_dir) else None
+        reason = run.end["reason"] if run and run.end else "unfinished" if run else "missing"
         ends[reason] = ends.get(reason, 0) + 1
+        damaged += [(run_dir, run.problems)] if run and run.problems else []
     print(", ".join(f"{count} {reason}" for reason, count in ends.items()) + f": {table}")
+    for run_dir, problems in damaged:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        print(f"{run_dir}: damaged: {problems[0]}{more}; remove it to have it run anew")
     names = {trial.fingerprint for trial in trials}
-    strangers = [run.path for run in read_runs([folder]) if run.path.name not in names]
+    strangers = [p.parent for p in folder.rglob(RECORD_NAME) if p.parent.name not in names]
     if strangers:
         print(f"{len(strangers)} runs in the folder belong to no cell of this file")
-    return int(any(reason in ("missing", *BAD_ENDS) for reason in ends))
+    return int(bool(damaged) or any(reason not in GOOD_ENDS for reason in ends))

@@ -9,14 +9,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import EarlyStoppingConfig, SweepConfig, UserError, from_dict
 from surefoot_lab.sweep.cells import Trial
-from surefoot_lab.sweep.trial import close_record, run_trial
+from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial
+from surefoot_lab.train.log import MESSAGE_LENGTH
 
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
 OBJECT_STORE_BYTES = 100_000_000  # nothing but settings and scores goes through it
@@ -39,7 +40,7 @@ def run_on_ray(
     *,
     address: str | None = None,
     concurrent: int | None = None,
-    tell: Callable[[Trial], None] | None = None,
+    tell: Callable[[Trial, str], None] | None = None,
 ) -> None:
     """Run trials that are not done, each in a process of its own; failures do not stop the rest.
 
@@ -49,7 +50,7 @@ def run_on_ray(
         sweep: resources and early stopping.
         address: of a running Ray cluster; None starts Ray on this machine, for this sweep only.
         concurrent: most trials at a time; None for as many as the resources allow.
-        tell: called after every trial, whatever became of it.
+        tell: called after every trial, whatever became of it, with what its process said last.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
@@ -90,7 +91,7 @@ def run_on_ray(
         with _own_signals():
             tuner.fit()
     for ours, run_dir, reason, message in closer.later:
-        closer.close(ours, run_dir, reason, message)
+        closer.close(ours, run_dir, reason, message, patience_s=PATIENCE_S)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -155,7 +156,9 @@ def _scheduler(config: EarlyStoppingConfig | None) -> Any:
     )
 
 
-def _closer(trials: Sequence[Trial], folder: Path, tell: Callable[[Trial], None] | None) -> Any:
+def _closer(
+    trials: Sequence[Trial], folder: Path, tell: Callable[[Trial, str], None] | None
+) -> Any:
     """Ray's news of ended trials, for the records of those that could not write it themselves."""
     from ray.tune import Callback
 
@@ -168,7 +171,8 @@ def _closer(trials: Sequence[Trial], folder: Path, tell: Callable[[Trial], None]
             self._close(trial, "stopped", message)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self._close(trial, "failed", "the process of this trial ended without a word")
+            said = _last_words(trial) or "the process of this trial ended without a word"
+            self._close(trial, "failed", said)
 
         def _close(self, trial: Any, reason: str, message: str) -> None:
             ours = by_place[trial.config["place"]]
@@ -179,15 +183,31 @@ def _closer(trials: Sequence[Trial], folder: Path, tell: Callable[[Trial], None]
                 self.later.append((ours, run_dir, reason, message))
 
         def close(
-            self, ours: Trial, run_dir: Path, reason: str, message: str, **patience: float
+            self, ours: Trial, run_dir: Path, reason: str, message: str, patience_s: float
         ) -> None:
-            if run_dir.is_dir():
-                close_record(run_dir, reason, message, **patience)
+            with suppress(
+                OSError
+            ):  # where nothing can be written; it is told, and the rest goes on
+                if run_dir.is_dir():
+                    close_record(run_dir, reason, message, patience_s)
             if tell is not None:
-                tell(ours)
+                tell(ours, message)
 
     by_place = list(trials)
     return Closer()
+
+
+def _last_words(trial: Any) -> str:
+    """The error that ended a trial, by the last line of its traceback; empty if it was killed."""
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    except OSError:
+        return ""
+    if '  File "' not in text:
+        return ""
+    kind, _, message = text.strip().splitlines()[-1].partition(": ")
+    kind = kind.rpartition(".")[2]
+    return (message if kind == UserError.__name__ else f"{kind}: {message}")[:MESSAGE_LENGTH]
 
 
 def _on_worker(config: dict[str, Any], payload: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from surefoot_lab.config import UserError
 from surefoot_lab.records import RecordWriter, RunRecord, describe_environment, has_record, read_run
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.train import train
+from surefoot_lab.train.log import MESSAGE_LENGTH
 
 DONE = ("finished", "non_finite", "stopped")
 LOCK_NAME = ".lock"
@@ -40,6 +41,15 @@ def run_trial(
     Raises:
         Exception: whatever stopped the run; its record says what.
     """
+    try:
+        return _run_alone(trial, run_dir, observe)
+    except OSError as error:
+        raise UserError(f"{error.filename or run_dir}: {error.strerror or error}") from error
+
+
+def _run_alone(
+    trial: Trial, run_dir: Path, observe: Callable[[dict[str, Any]], None] | None
+) -> RunRecord:
     run_dir.mkdir(parents=True, exist_ok=True)
     with alone(run_dir):
         if is_done(run_dir):
@@ -65,6 +75,7 @@ def close_record(run_dir: Path, reason: str, message: str, patience_s: float = P
 
     Raises:
         UserError: another process still works in the run's directory.
+        OSError: nothing can be written there.
     """
     with alone(run_dir, patience_s):
         run = read_run(run_dir) if has_record(run_dir) else None
@@ -123,6 +134,6 @@ def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
             if not isinstance(error, UserError):
                 reason = f"{type(error).__name__}: {reason}"
             step = max((line["step"] for line in run.steps), default=0) if run else 0
-            record.end(step, "failed", reason)
+            record.end(step, "failed", reason[:MESSAGE_LENGTH])
     except OSError:
         os.write(2, f"surefoot: {run_dir}: {error}; nor could that be written down\n".encode())

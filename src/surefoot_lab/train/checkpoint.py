@@ -25,15 +25,51 @@ def save_checkpoint(
         run_dir: the run's directory.
         state: everything else that the run needs.
         random_states: those of all processes, by rank; None for this process alone.
+
+    Raises:
+        OSError: the file cannot be written; the old one is still there.
     """
     content = {"schema": SCHEMA, "random": random_states or [random_state()], **state}
     path = run_dir / CHECKPOINT_NAME
     temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
+    try:
+        _write(content, temporary)
+        os.replace(temporary, path)
+    except Exception:
+        temporary.unlink(missing_ok=True)  # on a full disk, its room is needed
+        raise
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    with open(path, "wb", buffering=0) as file:
+        target = _Target(file)
+        try:
+            torch.save(content, target)
+        except RuntimeError as error:  # what torch makes of a write that failed
+            raise (target.error or error) from None
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+
+
+class _Target:
+    """A file to write to that remembers what went wrong."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def load_checkpoint(run_dir: Path) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
 from surefoot_lab.train.progress import ProgressDisplay
 
 EXPERIMENT_NAME = "experiment.yaml"
+TRACEBACK_NAME = "traceback.txt"
 TENSORBOARD_NAME = "tensorboard"
+MESSAGE_LENGTH = 1000  # of what stands in the record; the rest is in the traceback
 # What a resumed run may be given anew: where the data lies and what else is written, not what is
 # computed (another device computes the same up to rounding).
 FREE_ON_RESUME = ("data.root", "data.download", "train.device", "train.tensorboard")
@@ -32,13 +36,12 @@ class RunLog:
     def __init__(
         self, run_dir: Path, display: ProgressDisplay, *, tensorboard: bool, purge_step: int | None
     ) -> None:
+        self.run_dir = run_dir
         self.record = RecordWriter(run_dir)
         self._display = display
         self._board: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(run_dir / TENSORBOARD_NAME), purge_step=purge_step)
+        self._wants_board = tensorboard
+        self._purge_step = purge_step
 
     def step(self, **fields: Any) -> None:
         """A line of training: loss, effective learning rate, cost."""
@@ -66,6 +69,14 @@ class RunLog:
         """The first line."""
         self.record.start(**fields)
 
+    def open_board(self) -> None:
+        """Begin with TensorBoard, after the record: which says so if that fails."""
+        if self._wants_board:
+            from torch.utils.tensorboard import SummaryWriter
+
+            place = str(self.run_dir / TENSORBOARD_NAME)
+            self._board = SummaryWriter(place, purge_step=self._purge_step)
+
     def resume(self, step: int, environment: dict[str, Any]) -> None:
         """The run goes on from here."""
         self.record.resume(step, environment)
@@ -73,6 +84,16 @@ class RunLog:
     def end(self, step: int, reason: str, message: str | None = None) -> None:
         """How it ended."""
         self.record.end(step, reason, message)
+
+    def fail(self, step: int, error: Exception) -> None:
+        """The run ends with an error: in one line of the record, and in full beside it."""
+        reason = " ".join(str(error).split())[:MESSAGE_LENGTH]
+        name = type(error).__name__
+        with suppress(OSError):  # a full disk may not take even that
+            self.record.end(step, "failed", f"{name}: {reason}" if reason else name)
+        with suppress(OSError):
+            text = "".join(traceback.format_exception(error))
+            (self.run_dir / TRACEBACK_NAME).write_text(text, "utf-8", "replace")
 
     def sync(self) -> None:
         """Force the record to the disk."""
@@ -82,7 +103,8 @@ class RunLog:
         """Close all files."""
         self.record.close()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # what a run came to stands in the record
+                self._board.close()
 
     def _scalar(self, name: str, value: float | None, step: int) -> None:
         if self._board is not None and value is not None and math.isfinite(value):
@@ -135,7 +157,7 @@ def check_same_experiment(record: RunRecord, resolved: dict[str, Any]) -> None:
 
 def clear_run(run_dir: Path) -> None:
     """Remove what a former run wrote, and nothing else."""
-    for name in (RECORD_NAME, CHECKPOINT_NAME, EXPERIMENT_NAME):
+    for name in (RECORD_NAME, CHECKPOINT_NAME, EXPERIMENT_NAME, TRACEBACK_NAME):
         (run_dir / name).unlink(missing_ok=True)
     shutil.rmtree(run_dir / TENSORBOARD_NAME, ignore_errors=True)
 

@@ -8,14 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from surefoot_lab.config import Experiment
+from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RunRecord, describe_environment, read_run
 from surefoot_lab.train.applied import applied, check_applied
@@ -75,11 +75,12 @@ def train(
         an error other than a UserError is raised after it was recorded as `failed`.
 
     Raises:
-        UserError: something in the experiment or the directory cannot be used.
+        UserError: something in the experiment or the directory cannot be used, or the disk does
+            not take (or give) a file any more.
 
     Example:
         >>> import tempfile
-        >>> from surefoot_lab.config import Experiment
+        >>> from surefoot_lab.config import Experiment, UserError
         >>> run = train(Experiment(steps=2), tempfile.mkdtemp(), progress=False)
         >>> run.end["reason"]
         'finished'
@@ -99,6 +100,11 @@ def train(
         start = {"applied": proof, "sweep": sweep}
         _train(parts, path, state, start, resume=resume, progress=progress, observe=observe)
         return team.lead(lambda: read_run(path))
+    except OSError as error:
+        if error.errno is None:  # not the system about a file, but a library about its content
+            raise
+        where = path if error.filename is None else error.filename
+        raise UserError(f"{where}: {error.strerror}") from error
     finally:
         team.close()
 
@@ -137,17 +143,14 @@ def _train(
     log: RunLog | SilentLog = SilentLog()
     if team.leads:
         log = RunLog(path, display, tensorboard=config.tensorboard, purge_step=purge_step)
+    run = _Run(parts, log, path, observe)
     try:
-        run = _Run(parts, log, path, observe)
         run.open(state, start, resumed=resume)
-        try:
-            with display, _interruptible() as stop:
-                run.execute(stop)
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            with suppress(OSError):  # a full disk takes no last line either
-                log.end(run.step, "failed", f"{type(error).__name__}: {reason}")
-            raise
+        with display, _interruptible() as stop:
+            run.execute(stop)
+    except Exception as error:
+        log.fail(run.step, error)
+        raise
     finally:
         log.close()
 
@@ -184,9 +187,7 @@ class _Run:
             return
         environment = describe_environment(str(self.parts.device))
         environment["processes"] = self.team.size
-        if resumed and read_run(self.run_dir).experiment:
-            self.log.resume(self.step, environment)
-        else:
+        if not (resumed and read_run(self.run_dir).experiment):
             self.log.start(
                 name=str(experiment.name),
                 label=str(experiment.label),
@@ -195,6 +196,9 @@ class _Run:
                 environment=environment,
                 **start,
             )
+        if resumed:
+            self.log.resume(self.step, environment)
+        self.log.open_board()
 
     def execute(self, stop: threading.Event) -> None:
         """Train to the end, to a loss that is not finite, or until asked to stop."""
