@@ -1,17 +1,15 @@
 """Data sets read from files exactly as they are published, only smaller."""
 
 import hashlib
-import io
 import pickle
-import struct
-import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from _formats import pixels, python2_pickle, write_cifar10, write_cifar100
 from scipy.io import savemat
 
 from surefoot_lab.config import DataConfig, UserError
@@ -19,69 +17,9 @@ from surefoot_lab.data import load_data
 from surefoot_lab.data.cifar import read_pickle
 
 
-class _Python2Pickler(pickle._Pickler):
-    """Writes text and bytes as Python 2 did: as one and the same kind of string."""
-
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
-
-    def save_string(self, text: str | bytes) -> None:
-        data = text.encode("latin1") if isinstance(text, str) else text
-        if len(data) < 256:
-            self.write(b"U" + bytes([len(data)]) + data)  # SHORT_BINSTRING
-        else:
-            self.write(b"T" + struct.pack("<i", len(data)) + data)  # BINSTRING
-        self.memoize(text)
-
-    dispatch[str] = dispatch[bytes] = save_string
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray):  # as NumPy 1 under Python 2 did
-            state = (1, value.shape, value.dtype, False, value.tobytes())
-            return _OLD_RECONSTRUCT, (np.ndarray, (0,), "b"), state
-        return NotImplemented
-
-    def save_global(self, value: Any, name: str | None = None) -> None:
-        if value is _OLD_RECONSTRUCT:
-            self.write(b"cnumpy.core.multiarray\n_reconstruct\n")
-        else:
-            super().save_global(value, name)
-
-    dispatch[types.FunctionType] = save_global
-
-
-def _old_reconstruct() -> None: ...
-
-
-_OLD_RECONSTRUCT = _old_reconstruct
-
-
-def _python2_pickle(content: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    _Python2Pickler(buffer, protocol=2).dump(content)
-    return buffer.getvalue()
-
-
-def _pixels(count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
-
-
 @pytest.fixture
 def cifar10_root(tmp_path: Path) -> Path:
-    """CIFAR-10's files, 10 images each."""
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-    for seed, name in enumerate(names):
-        content = {
-            "batch_label": f"batch {seed}",
-            "labels": list(range(10)),
-            "data": _pixels(10, seed),
-            "filenames": [f"{place}.png" for place in range(10)],
-        }
-        (folder / name).write_bytes(_python2_pickle(content))
-    meta = {"label_names": [f"class{n}" for n in range(10)], "num_vis": 3072}
-    (folder / "batches.meta").write_bytes(_python2_pickle(meta))
-    return tmp_path
+    return write_cifar10(tmp_path)
 
 
 def test_the_pickles_of_these_tests_are_as_python_2_wrote_them(cifar10_root: Path) -> None:
@@ -90,7 +28,7 @@ def test_the_pickles_of_these_tests_are_as_python_2_wrote_them(cifar10_root: Pat
     assert not any(name in content for name in (b"_codecs", b"numpy._core"))
     again = pickle.loads(content, encoding="bytes")  # as the data set's page says to read it
     assert again[b"batch_label"] == b"batch 0"
-    assert again[b"data"].tolist() == _pixels(10, 0).tolist()
+    assert again[b"data"].tolist() == pixels(10, 0).tolist()
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -98,34 +36,23 @@ def test_cifar10(cifar10_root: Path, inside: bool) -> None:
     root = cifar10_root / "cifar-10-batches-py" if inside else cifar10_root
     splits = load_data(DataConfig("cifar10", root=str(root), validation=10))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 10, 10)
-    assert splits.test.inputs.flatten(1).tolist() == _pixels(10, 5).tolist()  # planes R, G, B
+    assert splits.test.inputs.flatten(1).tolist() == pixels(10, 5).tolist()  # planes R, G, B
     assert splits.test.labels.tolist() == list(range(10))
     assert splits.classes[3] == "class3"
     assert (splits.channels, splits.image_size) == (3, (32, 32))
 
 
 def test_cifar100_has_its_fine_classes(tmp_path: Path) -> None:
-    folder = tmp_path / "cifar-100-python"
-    folder.mkdir()
-    for seed, (name, count) in enumerate((("train", 30), ("test", 20))):
-        content = {
-            "filenames": [f"{place}.png" for place in range(count)],
-            "fine_labels": [99 - place for place in range(count)],
-            "coarse_labels": [place % 20 for place in range(count)],
-            "data": _pixels(count, seed),
-        }
-        (folder / name).write_bytes(_python2_pickle(content))
-    meta = {f"{kind}_label_names": [f"{kind}{n}" for n in range(100)] for kind in ("fine",)}
-    (folder / "meta").write_bytes(_python2_pickle(meta))
+    write_cifar100(tmp_path)
     splits = load_data(DataConfig("cifar100", root=str(tmp_path), validation=0))
     assert len(splits.classes) == 100
     assert splits.test.labels.tolist() == [99 - place for place in range(20)]
-    assert splits.test.inputs.flatten(1).tolist() == _pixels(20, 1).tolist()
+    assert splits.test.inputs.flatten(1).tolist() == pixels(20, 1).tolist()
 
 
 def test_pickles_of_python_3_are_read_too(tmp_path: Path) -> None:
     for protocol in (2, 5):
-        content = {b"data": _pixels(2, 0), "labels": [1, 2]}
+        content = {b"data": pixels(2, 0), "labels": [1, 2]}
         (tmp_path / "batch").write_bytes(pickle.dumps(content, protocol=protocol))
         found = read_pickle(tmp_path / "batch")
         assert found["data"].tolist() == content[b"data"].tolist()
@@ -161,7 +88,7 @@ def test_missing_and_damaged_cifar10_files_are_named(cifar10_root: Path) -> None
         load_data(DataConfig("cifar10", root=str(cifar10_root / "elsewhere")))
     batch = cifar10_root / "cifar-10-batches-py" / "data_batch_2"
     whole = batch.read_bytes()
-    for content in (b"damaged", whole[:2000], _python2_pickle({"labels": [1]}), pickle.dumps([1])):
+    for content in (b"damaged", whole[:2000], python2_pickle({"labels": [1]}), pickle.dumps([1])):
         batch.write_bytes(content)
         with pytest.raises(UserError, match=r"data_batch_2: .*fetch"):
             load_data(config)
@@ -169,7 +96,7 @@ def test_missing_and_damaged_cifar10_files_are_named(cifar10_root: Path) -> None
     with pytest.raises(UserError, match=r"data_batch_2: cannot be read"):
         load_data(config)
     batch.write_bytes(whole)
-    (batch.parent / "batches.meta").write_bytes(_python2_pickle({"num_vis": 3072}))
+    (batch.parent / "batches.meta").write_bytes(python2_pickle({"num_vis": 3072}))
     with pytest.raises(UserError, match=r"batches\.meta: has no label_names"):
         load_data(config)
 
@@ -181,7 +108,7 @@ def test_a_batch_of_full_size_must_be_the_published_one(
 
     config = DataConfig("cifar10", root=str(cifar10_root))
     batch = cifar10_root / "cifar-10-batches-py" / "data_batch_1"
-    content = _python2_pickle({"data": _pixels(10_000, 0), "labels": [0] * 10_000})
+    content = python2_pickle({"data": pixels(10_000, 0), "labels": [0] * 10_000})
     batch.write_bytes(content)
     with pytest.raises(UserError, match=r"data_batch_1: is not the published file, or damaged"):
         load_data(config)

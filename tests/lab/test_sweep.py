@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, SweepConfig, UserError
 from surefoot_lab.records import read_run
 from surefoot_lab.sweep import Trial, is_done, run_trial, trials_of, write_table
 from surefoot_lab.sweep.command import read_sweep, run
 from surefoot_lab.sweep.trial import alone, close_record
-from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
 from surefoot_lab.train.stepping import Stepper
 
 pytest.importorskip("ray")
@@ -336,30 +334,3 @@ def test_a_sweep_killed_at_any_moment_gives_the_same_table(tmp_path: Path) -> No
         assert row.pop("seconds")
     assert tables[0] == tables[1]
     assert len({row["run"] for row in tables[0]}) == 4
-
-
-# The recipes
-
-
-@pytest.mark.parametrize(
-    ("recipe", "count"),
-    [
-        ("pal-grid/pal", 24),
-        ("pal-grid/sgd", 12),
-        ("pal-grid/adam", 8),
-        ("labpal-grid/labpal", 18),
-        ("labpal-grid/rivals", 45),
-        ("labpal-grid/sgd", 54),
-    ],
-)
-def test_the_papers_grids_are_sweeps_whose_every_cell_can_be_built(recipe: str, count: int) -> None:
-    file = str(Path(__file__).parents[2] / "experiments" / f"{recipe}.yaml")
-    trials = trials_of(*read_sweep(file, []), file)
-    assert len(trials) == count
-    for trial in trials:
-        experiment = trial.experiment
-        extent = Extent(150_000, 45_000 // experiment.batch_size, 45_000, experiment.batch_size)
-        optimizer, _ = build_optimizer(experiment.optimizer, torch.nn.Linear(2, 2), extent)
-        build_scheduler(experiment.scheduler, optimizer, extent)
-        assert experiment.steps == 150_000
-        assert (experiment.data.name, experiment.model.class_path) == ("cifar100", "mobilenetv2")

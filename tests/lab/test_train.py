@@ -1,7 +1,5 @@
 """The training loop: what it gives the optimizer, what it fills in, what it writes down."""
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from surefoot_lab.train.evaluate import evaluation_mode, score
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler, fill_in
 from surefoot_lab.train.stepping import Stepper, closure_mode, effective_lr
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 EXTENT = Extent(total_steps=25, steps_per_epoch=10, dataset_size=1285, batch_size=128)
 
 
@@ -464,41 +461,3 @@ def test_a_run_is_not_written_over_unless_asked(tmp_path: Path) -> None:
     assert len((tmp_path / "record.jsonl").read_text().splitlines()) == 1 + 3 + 2 + 1
     with pytest.raises(UserError, match="is a file"):
         train(_experiment(), tmp_path / "notes.txt", progress=False)
-
-
-# The recipes (those of cyclical rates and super-convergence have tests of their own)
-
-COMPARED = ("fashion-mnist-convnet", "cifar10-resnet8", "cifar10-resnet20")
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    sorted(path for folder in COMPARED for path in (EXPERIMENTS / folder).glob("*.yaml")),
-    ids=lambda path: f"{path.parent.name}/{path.stem}",
-)
-def test_every_recipe_runs(
-    recipe: Path, tmp_path: Path, image_root: Path, fashion_root: Path
-) -> None:
-    root = fashion_root if recipe.parent.name.startswith("fashion") else image_root
-    small = ["--steps=2", "--batch_size=8", "--data.validation=0.2", "--train.device=cpu"]
-    experiment = parse_train([str(recipe), f"--data.root={root}", *small]).experiment
-    full = parse_train([str(recipe)]).experiment
-    assert full.name == recipe.parent.name
-    assert full.batch_size == 128
-    assert full.data.validation == 10000
-    if full.name.startswith("cifar10"):
-        assert (full.data.crop, full.data.flip, full.epochs) == (4, True, 10)
-    run = train(experiment, tmp_path / "run", progress=False)
-    assert run.end is not None
-    assert run.end["reason"] == "finished"
-    assert all(math.isfinite(line["train_loss"]) for line in run.steps)
-    assert json.loads(json.dumps(run.experiment)) == run.experiment
-
-
-def test_there_are_the_recipes_that_are_promised() -> None:
-    found = {f"{path.parent.name}/{path.stem}" for path in EXPERIMENTS.glob("*/*.yaml")}
-    for folder in COMPARED:
-        assert {f"{folder}/{method}" for method in ("pal", "labpal", "sgd-1cycle")} <= found
-        text = (EXPERIMENTS / folder / "README.md").read_text()
-        for word in ("**Question.**", "**Prediction.**", "**How to run**", "**Result.**"):
-            assert word in text

@@ -1,0 +1,375 @@
+"""Every recipe under experiments/, found by itself: can it be used as it stands, and does it run?
+
+The quick version of a recipe is the recipe, through the command it is meant for, on a few batches
+of small files in the format that it names.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+import subprocess
+import textwrap
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import _formats
+import pytest
+import torch
+import yaml
+
+from surefoot.lr_range import RangeCurve
+from surefoot.shape import LineRecords
+from surefoot_lab.cli import COMMANDS
+from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.lines import OTHERS, RECORDS
+from surefoot_lab.lines.config import LinesConfig
+from surefoot_lab.models import build_model
+from surefoot_lab.parse import SWEEP_KEYS, parse_train, parse_with_sections
+from surefoot_lab.records import RunRecord, read_run
+from surefoot_lab.sweep import run_trial, trials_of
+from surefoot_lab.sweep.command import read_sweep
+from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+RECIPES = sorted(p for p in EXPERIMENTS.rglob("*") if p.suffix in (".yaml", ".yml"))
+FOLDERS = sorted({path.parent for path in RECIPES})
+SECTIONS = {**dict.fromkeys(SWEEP_KEYS, "sweep"), "lines": "lines"}
+
+STEPS = 5  # a cycle needs as many
+SMALL = {
+    "steps": STEPS,
+    "batch_size": 4,
+    "data.validation": 8,
+    "train.device": "cpu",
+    "train.log_every": 1,
+    "train.tensorboard": "false",
+}
+# What the data sets really are: training images, classes, channels, pixels on a side.
+TRUE_SIZES = {
+    "imagefolder": (50_000, 10, 3, 32),
+    "fashion-mnist": (60_000, 10, 1, 28),
+    "cifar100": (50_000, 100, 3, 32),
+}
+
+
+def _id(path: Path) -> str:
+    return str(path.relative_to(EXPERIMENTS).with_suffix(""))
+
+
+every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=_id)
+every_folder = pytest.mark.parametrize("folder", FOLDERS, ids=_id)
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Generated data, by the name that recipes use."""
+    place = tmp_path_factory.mktemp("data")
+    return {
+        "imagefolder": _formats.write_image_folder(place / "images", test=1),
+        "fashion-mnist": _formats.write_fashion_mnist(place / "fashion", test=10),
+        "cifar10": _formats.write_cifar10(place / "cifar10"),
+        "cifar100": _formats.write_cifar100(place / "cifar100", train=50, test=10),
+    }
+
+
+def command_of(recipe: Path) -> tuple[str, list[str]]:
+    """The command that a recipe is meant for, and its options: by its sections and its header.
+
+    Raises:
+        LookupError: there is no quick version for it.
+    """
+    text = recipe.read_text(encoding="utf-8")
+    sections = {SECTIONS[key] for key in yaml.safe_load(text) if key in SECTIONS}
+    said = re.findall(rf"^# +surefoot (\S+) \S*/{re.escape(recipe.name)}(.*)$", text, re.MULTILINE)
+    commands = sections | {command for command, _ in said} or {"train"}
+    if len(commands) != 1 or not commands <= RUNNERS.keys():
+        raise LookupError(f"{recipe}: no quick version for {sorted(commands)}")
+    return commands.pop(), said[0][1].split() if said else []
+
+
+@functools.cache
+def experiments_of(recipe: Path) -> list[Experiment]:
+    """What a recipe stands for, in full: one experiment, or those of all its cells."""
+    command, _ = command_of(recipe)
+    if command == "sweep":
+        return [trial.experiment for trial in trials_of(*read_sweep(str(recipe), []), recipe.name)]
+    if command == "lines":
+        experiment, sections = parse_with_sections(str(recipe), [], ("lines",))
+        LinesConfig.from_dict(sections["lines"])
+        return [experiment]
+    return [parse_train([str(recipe)]).experiment]
+
+
+def small(name: str, roots: dict[str, Path]) -> list[str]:
+    """The words that make an experiment on a data set small."""
+    if name not in roots:
+        raise LookupError(f"no generated files for data.name: {name}")
+    return [f"--{key}={value}" for key, value in {**SMALL, "data.root": roots[name]}.items()]
+
+
+# As they stand
+
+
+@every_recipe
+def test_a_recipe_can_be_used_as_it_stands(recipe: Path) -> None:
+    """All its settings are known, and all that they name can be built, without a warning."""
+    experiments = experiments_of(recipe)
+    heads = re.findall(r"(\d+) (?:cells|runs)\b", recipe.read_text(encoding="utf-8").split("\n")[0])
+    assert heads in ([], [str(len(experiments))])
+    for experiment in experiments:
+        images, classes, channels, side = TRUE_SIZES[experiment.data.name]
+        count = images - int(experiment.data.validation)
+        steps = count // experiment.batch_size
+        total = experiment.steps or round(experiment.epochs * steps)
+        extent = Extent(total, steps, count, experiment.batch_size)
+        optimizer, _ = build_optimizer(experiment.optimizer, torch.nn.Linear(2, 2), extent)
+        build_scheduler(experiment.scheduler, optimizer, extent)
+    facts = {"num_classes": classes, "in_channels": channels, "image_size": (side, side)}
+    assert len({str(experiment.model) for experiment in experiments}) == 1
+    build_model(experiment.model, SimpleNamespace(facts=facts))
+
+
+@every_folder
+def test_a_folder_asks_predicts_and_says_what_came_of_it(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for word in ("**Question.**", "**Prediction.**", "**How to run**", "**Result.**"):
+        assert text.count(word) == 1, word
+    assert f"]({_id(folder)}/" in (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+
+
+SAY_IT = 'surefoot() { echo "$PWD" "$@"; }'
+
+
+@every_folder
+def test_what_a_folder_says_to_run_is_there_and_meant_for_that_command(folder: Path) -> None:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    block = re.findall(r"^    .*", text[text.index("**How to run**") :], re.MULTILINE)
+    script = textwrap.dedent("\n".join([f"    {SAY_IT}", *block]))
+    done = subprocess.run(["bash", "-eu", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == ""
+    said = [line.split() for line in done.stdout.splitlines()]
+    recipes = [(place, words) for place, *words in said if words[0] != "report"]
+    assert recipes
+    for place, words in recipes:
+        (file,) = (word for word in words if word.endswith(".yaml"))
+        command, options = command_of(Path(place, file))
+        assert words[0] == command
+        assert set(options) <= set(words)
+
+
+@every_folder
+def test_recipes_of_a_question_share_their_data_and_differ_in_their_labels(folder: Path) -> None:
+    found = {path: experiments_of(path) for path in RECIPES if path.parent == folder}
+    labels = [{f"{e.name}: {e.label}" for e in experiments} for experiments in found.values()]
+    assert len(set.union(*labels)) == sum(map(len, labels))
+    assert len({str(e.data) for experiments in found.values() for e in experiments}) == 1
+
+
+METHODS = ("fashion-mnist-convnet", "cifar10-resnet8", "cifar10-resnet20", "cifar10-comparison")
+
+
+@pytest.mark.parametrize("folder", METHODS)
+def test_methods_are_compared_with_everything_else_equal(folder: str) -> None:
+    terms = []
+    for recipe in (EXPERIMENTS / folder).glob("*.yaml"):
+        for experiment in experiments_of(recipe):
+            values = experiment.to_dict()
+            for key in ("label", "optimizer", "scheduler"):
+                del values[key]
+            terms.append(values)
+    assert all(values == terms[0] for values in terms)
+    assert (terms[0]["name"], terms[0]["batch_size"], terms[0]["seed"]) == (folder, 128, 0)
+    assert terms[0]["data"]["validation"] == 10_000
+    if folder.startswith("cifar10"):
+        data = terms[0]["data"]
+        assert (data["crop"], data["flip"], terms[0]["epochs"]) == (4, True, 10)
+
+
+def test_there_are_the_recipes_that_are_promised() -> None:
+    promised = {f"{folder}/{m}" for folder in METHODS[:3] for m in ("pal", "labpal", "sgd-1cycle")}
+    assert promised <= {_id(path) for path in RECIPES}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count"),
+    [
+        ("pal-grid/pal", 24),
+        ("pal-grid/sgd", 12),
+        ("pal-grid/adam", 8),
+        ("labpal-grid/labpal", 18),
+        ("labpal-grid/rivals", 45),
+        ("labpal-grid/sgd", 54),
+    ],
+)
+def test_the_papers_grids_have_their_cells(recipe: str, count: int) -> None:
+    experiments = experiments_of(EXPERIMENTS / f"{recipe}.yaml")
+    assert len(experiments) == count
+    for experiment in experiments:
+        assert experiment.steps == 150_000
+        assert (experiment.data.name, experiment.model.class_path) == ("cifar100", "mobilenetv2")
+
+
+# Quick versions
+
+
+def _flat(values: Any, key: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {key: values}
+    parts = [_flat(value, f"{key}.{name}".strip(".")) for name, value in values.items()]
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _check_run(
+    run: RunRecord, full: Experiment, steps: int = STEPS, free: Collection[str] = ()
+) -> None:
+    """The run came to its end, and it was the recipe but for what makes it small."""
+    assert run.problems == []
+    assert run.end is not None
+    assert (run.end["reason"], run.end["step"]) == ("finished", steps)
+    assert [line["step"] for line in run.steps] == list(range(1, steps + 1))
+    assert all(math.isfinite(line["train_loss"]) for line in run.steps)
+    scores = {line["split"]: line for line in run.evaluations if line["step"] == steps}
+    assert scores.keys() == {"validation", "test"}
+    assert all(0 <= line["accuracy"] <= 1 for line in scores.values())
+    assert json.loads(json.dumps(run.experiment)) == run.experiment
+    ran = _flat(parse_train([str(run.path / "experiment.yaml")]).experiment.to_dict())
+    changed = {key for key, value in _flat(full.to_dict()).items() if ran.get(key, key) != value}
+    assert changed <= {*SMALL, "data.root", *free}
+
+
+def _train(recipe: Path, full: list[Experiment], words: list[str], place: Path) -> None:
+    run_dir = place / "run"
+    assert COMMANDS["train"][1]([str(recipe), *words, f"--out={run_dir}"]) == 0
+    _check_run(read_run(run_dir), *full)
+
+
+def _sweep(recipe: Path, full: list[Experiment], words: list[str], place: Path) -> None:
+    """The first cell and the last of every optimizer, as the ordinary runs that Ray starts."""
+    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    sizes = values.get("grid", {}).get("batch_size", [])
+    if sizes:
+        values["grid"]["batch_size"] = [size // 4 for size in sizes]
+    file = place / f"small-{recipe.name}"
+    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    trials = trials_of(*read_sweep(str(file), [*words, "--steps=3"]), file.name)
+    last = {trial.experiment.optimizer.class_path: number for number, trial in enumerate(trials)}
+    for number in sorted({0, *last.values()}):
+        run = run_trial(trials[number], place / trials[number].fingerprint)
+        _check_run(run, full[number], steps=3, free=["label"] if sizes else [])
+
+
+def _lines(recipe: Path, full: list[Experiment], words: list[str], place: Path) -> None:
+    _, sections = parse_with_sections(str(recipe), words, ("lines",))
+    asked = LinesConfig.from_dict(sections["lines"])
+    sizes = [2, 8][: len(asked.batch_sizes)]
+    own = ["--every=2", "--images=8", *(["--batch-sizes", *map(str, sizes)] if sizes else [])]
+    assert COMMANDS["lines"][1]([str(recipe), f"--out={place}", *own, *words]) == 0
+    for name in (RECORDS, *map(OTHERS.format, sizes)):
+        lines = LineRecords(place / name).read()
+        assert [line.step for line in lines] == [0, 2, 4]
+        assert all(line.lengths == tuple(sorted({0.0, *asked.lengths})) for line in lines)
+        assert all(sum(line.batch_sizes) == 8 for line in lines)
+    assert json.loads((place / "findings.json").read_text(encoding="utf-8"))["lines"] == 3
+    assert (place / "lines.html").is_file()
+
+
+def _range_test(recipe: Path, full: list[Experiment], words: list[str], place: Path) -> None:
+    """With all images in a batch, since the loss has to fall: noise is learnt by heart only."""
+    command, own = command_of(recipe)
+    run_dir = place / "run"
+    length = ["--batch_size=32", "--num-iter=40", "--steps=50", f"--out={run_dir}"]
+    assert COMMANDS[command][1]([str(recipe), *own, *words, *length]) == 0
+    curve = RangeCurve.from_json(run_dir / "range_test.json")
+    run = read_run(run_dir)
+    measured = {"label", "scheduler.class_path", "scheduler.init_args"}
+    _check_run(run, *full, steps=50 - curve.cost.backwards, free=measured)
+    assert run.experiment["scheduler"]["init_args"]["max_lr"] == curve.suggestion()
+
+
+RUNNERS = {"train": _train, "sweep": _sweep, "lines": _lines, "range-test": _range_test}
+
+
+@every_recipe
+@pytest.mark.filterwarnings("ignore:.*too short for a cycle:UserWarning")  # five steps are
+def test_the_quick_version_runs(
+    recipe: Path, roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    full = experiments_of(recipe)
+    command, _ = command_of(recipe)
+    RUNNERS[command](recipe, full, small(full[0].data.name, roots), tmp_path)
+
+
+# What must be refused
+
+
+def _keys(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places of all keys in nested mappings and lists."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield (*path, key)
+            yield from _keys(value, (*path, key))
+    elif isinstance(values, list):
+        for number, value in enumerate(values):
+            yield from _keys(value, (*path, number))
+
+
+@functools.cache
+def _each_key_once() -> dict[str, tuple[Path, tuple[Any, ...]]]:
+    """For every key that recipes of a command use: one of these recipes, and its place there."""
+    found: dict[str, tuple[Path, tuple[Any, ...]]] = {}
+    for recipe in RECIPES:
+        values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        class_path = values.get("optimizer", {}).get("class_path", "")
+        for place in _keys(values):
+            name = ".".join(str(key) for key in place if isinstance(key, str))
+            of = f" of {class_path}" if name.startswith("optimizer.init_args.") else ""
+            found.setdefault(f"{command_of(recipe)[0]}: {name}{of}", (recipe, place))
+    return found
+
+
+@pytest.mark.parametrize("key", _each_key_once())
+def test_a_misspelt_key_is_refused_by_name_before_a_step_is_taken(
+    key: str, roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe, place = _each_key_once()[key]
+    text = recipe.read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    *parents, last = place
+    inside = functools.reduce(lambda part, step: part[step], parents, values)
+    inside[f"{last}x"] = inside.pop(last)
+    for name, cells in values.get("grid", {}).items():  # the cell that holds it is enough
+        number = place[2] if len(place) > 2 and name == place[1] else 0
+        values["grid"][name] = cells[number : number + 1]
+    head = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("#"))
+    file = tmp_path / recipe.name
+    file.write_text(head + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    full = experiments_of(recipe)
+    with pytest.raises(UserError, match=rf"\b{last}x?\b"):
+        RUNNERS[command_of(recipe)[0]](file, full, small(full[0].data.name, roots), tmp_path)
+    runs = [read_run(path.parent) for path in tmp_path.rglob("record.jsonl")]
+    assert all(run.steps == run.evaluations == [] for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# surefoot demo made/up.yaml", "no quick version for .*demo"),
+        ("# surefoot train made/up.yaml\ngrid: {seed: [0]}", "no quick version for .*sweep.*train"),
+        ("lines: {every: 1}\ngrid: {seed: [0]}", "no quick version for .*lines.*sweep"),
+        ("data: {name: imagenet}", "no generated files for data.name: imagenet"),
+    ],
+)
+def test_a_recipe_that_nobody_taught_this_file_to_run_fails(
+    text: str, message: str, roots: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "up.yaml").write_text(f"{text}\nsteps: 1\n", encoding="utf-8")
+    with pytest.raises(LookupError, match=message):
+        small(experiments_of(tmp_path / "up.yaml")[0].data.name, roots)
