@@ -133,6 +133,29 @@ def test_with_the_rate_frozen_training_is_the_plain_optimizers_to_the_bit(
     assert_equal(plain(base.state_dict()), plain(wrapped.state_dict()))
 
 
+@pytest.mark.parametrize(
+    ("options", "expected", "falls"),
+    [
+        ({"total_steps": 40}, 1.0 / 0.6, True),
+        ({}, 1.0, False),
+        ({"total_steps": 40, "horizon": "none"}, 1.0, False),
+        ({"total_steps": 40, "step_adaptation": 0.5}, 0.5, True),
+        ({"step_adaptation": 0.5}, 0.5, False),
+    ],
+)
+def test_steps_go_beyond_the_minimum_only_where_a_horizon_takes_it_back(
+    options: dict[str, Any], expected: float, falls: bool
+) -> None:
+    model, base, optimizer = build("sgd", overhead=9.0, precision=1e-9, **options)
+    for step, batch in enumerate(batches(40)):
+        optimizer.step(closure_for(model, batch))
+        horizon = 1.0 - step / 40 if falls else 1.0
+        scale = optimizer._gauge.memory["scale"] or 1.0
+        unit = optimizer._gauge.memory["reference"][0]
+        applied = base.param_groups[0]["effective_lr"]
+        assert applied == pytest.approx(expected * horizon * scale * unit)
+
+
 def test_a_measurement_never_touches_the_state_tensors() -> None:
     """The very same objects with the very same versions: nothing was even written and put back."""
     model, base, optimizer = build("adamw", frozen=True, overhead=1.0)

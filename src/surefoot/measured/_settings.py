@@ -26,7 +26,7 @@ class Settings:
     precision: float
     confidence: float
     horizon: str
-    step_adaptation: float
+    step_adaptation: float | None
     line: str
     batch: str
     curvature: str

@@ -24,6 +24,8 @@ from surefoot.outcome import Cost, Status, StepOutcome
 
 __all__ = ["MeasuredLR"]
 
+UNDER_A_HORIZON = 1.0 / 0.6
+"""α where the rate falls to zero: measured, docs/measured-lr.md."""
 _COUNTERS = ("steps", "forwards", "backwards", "probes")
 _CONVENTION = "closure_calls_backward"
 
@@ -55,7 +57,8 @@ class MeasuredLR(Optimizer):
         confidence: of that interval.
         horizon: ``"linear"``: the rate falls linearly to 0 over ``total_steps``, where they are
             given; ``"none"``: no such factor.
-        step_adaptation: α.
+        step_adaptation: α: how far to go, in measured minima. None: PAL's 1 / 0.6 under a horizon,
+            which takes back what was too far, and 1 without.
         line: what is measured. ``"share"``: the part of the update that this batch's gradient
             has, with all the effect it will have through the optimizer's memory (momentum).
             ``"update"``: the whole next update.
@@ -112,7 +115,7 @@ class MeasuredLR(Optimizer):
         precision: float = 0.1,
         confidence: float = 0.95,
         horizon: Literal["linear", "none"] = "linear",
-        step_adaptation: float = 1.0,
+        step_adaptation: float | None = None,
         line: Literal["update", "share"] = "update",
         batch: Literal["own", "fresh"] = "own",
         curvature: Literal["probe", "hessian"] = "probe",
@@ -318,7 +321,15 @@ class MeasuredLR(Optimizer):
         if settings.frozen:
             return 1.0
         scale: float = 1.0 if memory["scale"] is None else memory["scale"]
-        return scale * settings.step_adaptation * self._horizon()
+        return scale * self._step_adaptation() * self._horizon()
+
+    def _step_adaptation(self) -> float:
+        """α: measured minima to go."""
+        settings = self._gauge.settings
+        if settings.step_adaptation is not None:
+            return settings.step_adaptation
+        falls = settings.horizon == "linear" and settings.total_steps is not None
+        return UNDER_A_HORIZON if falls else 1.0
 
     def _horizon(self) -> float:
         """The factor that falls from 1 to 0 over ``total_steps``."""
