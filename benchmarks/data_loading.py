@@ -54,7 +54,7 @@ def make_parts() -> tuple[Callable, Callable]:
         crop=4,
         flip=True,
     )
-    model = cifar_resnet(8)
+    model = cifar_resnet(8).to(memory_format=torch.channels_last)  # as surefoot train does
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, foreach=True)
 
     def step(inputs: torch.Tensor, targets: torch.Tensor) -> None:
