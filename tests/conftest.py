@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -15,6 +16,7 @@ def _seeded() -> None:
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor does a process that a test starts need more
     # Where the suite is started in the background, SIGINT is ignored, also in every child; the
     # tests of Ctrl-C need what a terminal gives.
     signal.signal(signal.SIGINT, signal.default_int_handler)

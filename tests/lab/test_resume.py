@@ -150,6 +150,7 @@ def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> 
     lines = moment.randint(3, 60)  # of 100 lines about steps
     while not (record.exists() and record.read_bytes().count(b'"kind": "step"') >= lines):
         assert killed.poll() is None, killed.communicate()
+        time.sleep(0.005)
     time.sleep(moment.uniform(0.0, 0.02))
     killed.send_signal(signal.SIGKILL)
     killed.communicate()

@@ -304,7 +304,7 @@ def test_early_stopping_gives_up_what_falls_behind(tmp_path: Path) -> None:
 def test_a_sweep_killed_at_any_moment_gives_the_same_table(tmp_path: Path) -> None:
     """kill -9 of all its processes at a moment drawn anew at every run of this test."""
     sections = "grid:\n  optimizer.init_args.lr: [0.01, 0.1]\n  seed: [0, 1]\n"
-    base = BASE.replace("steps: 12", "steps: 600")
+    base = BASE.replace("steps: 12", "steps: 300")
     file = _file(tmp_path, sections, base)
     path = os.pathsep.join(p for p in sys.path if p)
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -316,14 +316,13 @@ def test_a_sweep_killed_at_any_moment_gives_the_same_table(tmp_path: Path) -> No
         )
 
     killed = start(tmp_path / "killed")
-    deadline = time.monotonic() + 90
-    while not list((tmp_path / "killed").glob("*/checkpoint.pt")) and time.monotonic() < deadline:
+    while not list((tmp_path / "killed").glob("*/checkpoint.pt")):
         assert killed.poll() is None
         time.sleep(0.05)
-    time.sleep(random.Random(time.time_ns()).uniform(0.0, 4.0))
+    time.sleep(random.Random(time.time_ns()).uniform(0.0, 3.0))
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
-    output, _ = start(tmp_path / "killed").communicate(timeout=120)
+    output, _ = start(tmp_path / "killed").communicate(timeout=400)
     assert b"4 finished" in output
     trials = trials_of(*read_sweep(file, []), file)
     for trial in trials:  # the same, in this process and without a break

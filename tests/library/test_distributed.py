@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from _problems import batches, noisy
+from _two_ranks import TwoRanks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,11 +22,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def worker(rank: int, name: str, calls_backward: bool, nan_at: int | None, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1")
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", rank=rank, world_size=2, store=store)
+# name, whether the closure calls backward, the step at which rank 1 sees NaN
+CASES: dict[str, tuple[str, bool, int | None]] = {
+    **{name: (name, False, None) for name in SETTINGS},
+    **{f"{name}, backward": (name, True, None) for name in ("pal-steepest", "labpal")},
+    **{f"{name}, NaN at {i}": (name, False, i) for name in ("pal", "labpal") for i in (0, 2, 30)},
+}
+
+
+def walk(rank: int, name: str, calls_backward: bool, nan_at: int | None) -> dict[str, Any]:
     model = noisy(seed=rank)  # DDP makes them equal
     ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
     make = PAL if name.startswith("pal") else LABPAL
@@ -51,16 +51,12 @@ def worker(rank: int, name: str, calls_backward: bool, nan_at: int | None, folde
         optimizer.step(closure)
         assert optimizer.last is not None
         trace.append((str(optimizer.last.status), optimizer.last.length))
-    result = {"params": [p.detach().clone() for p in model.parameters()], "trace": trace}
-    torch.save(result, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {"params": [p.detach().clone() for p in model.parameters()], "trace": trace}
 
 
-def both(tmp_path: Path, name: str, calls_backward: bool = False, nan_at: int | None = None) -> Any:
-    # the workers import this file, and it imports its neighbours
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    mp.spawn(worker, (name, calls_backward, nan_at, str(tmp_path)), nprocs=2)
-    return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> TwoRanks:
+    return TwoRanks(walk, CASES, tmp_path_factory.mktemp("both"))
 
 
 def assert_agree(first: Any, second: Any) -> None:
@@ -71,8 +67,8 @@ def assert_agree(first: Any, second: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_parameters_are_equal_to_the_bit_after_50_steps(name: str, tmp_path: Path) -> None:
-    first, second = both(tmp_path, name)
+def test_parameters_are_equal_to_the_bit_after_50_steps(name: str, both: TwoRanks) -> None:
+    first, second = both[name]
     assert_agree(first, second)
     moved = [length for _, length in first["trace"] if length > 0.0]
     assert len(moved) >= 25
@@ -81,21 +77,16 @@ def test_parameters_are_equal_to_the_bit_after_50_steps(name: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["pal-steepest", "labpal"])
-def test_a_closure_that_calls_backward_takes_the_same_steps(name: str, tmp_path: Path) -> None:
+def test_a_closure_that_calls_backward_takes_the_same_steps(name: str, both: TwoRanks) -> None:
     """Although DDP's buckets, which the gradients are views of, are written again in each probe."""
-    ends = []
-    for calls_backward in (False, True):
-        folder = tmp_path / str(calls_backward)
-        folder.mkdir()
-        first, second = both(folder, name, calls_backward=calls_backward)
-        assert_agree(first, second)
-        ends.append(first)
-    assert_agree(*ends)
+    for key in (name, f"{name}, backward"):
+        assert_agree(*both[key])
+    assert_agree(both[name][0], both[f"{name}, backward"][0])
 
 
 @pytest.mark.parametrize("name", ["pal", "labpal"])
 @pytest.mark.parametrize("nan_at", [0, 2, 30])
-def test_nan_on_one_rank_is_rejected_by_both(name: str, nan_at: int, tmp_path: Path) -> None:
-    first, second = both(tmp_path, name, nan_at=nan_at)
+def test_nan_on_one_rank_is_rejected_by_both(name: str, nan_at: int, both: TwoRanks) -> None:
+    first, second = both[f"{name}, NaN at {nan_at}"]
     assert_agree(first, second)
     assert Status.NON_FINITE.value in {status for status, _ in first["trace"]} or name == "labpal"

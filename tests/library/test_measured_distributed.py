@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from _problems import batches, noisy
+from _two_ranks import TwoRanks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from surefoot import MeasuredLR, Status
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "own": {},
+    "fresh": {"batch": "fresh"},
+    "hessian": {"curvature": "hessian"},
+}
+OFTEN = {"overhead": 9.0, "check_every": 0}
+# options, whether the closure calls backward, the step at which rank 1 sees NaN
+CASES: dict[str, tuple[dict[str, Any], bool, int]] = {
+    **{name: ({**options, "overhead": 0.5}, False, -1) for name, options in OPTIONS.items()},
+    "without backward": (OFTEN, False, -1),
+    "with backward": (OFTEN, True, -1),
+    "NaN": ({}, False, 7),
+}
 
-def worker(rank: int, options: dict[str, Any], backward: bool, nan_at: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", rank=rank, world_size=2, store=store)
+
+def walk(rank: int, options: dict[str, Any], backward: bool, nan_at: int) -> dict[str, Any]:
     model = noisy(seed=rank)  # DDP makes them equal
     ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
     optimizer = MeasuredLR(torch.optim.AdamW(ddp.parameters()), ddp, **options)
@@ -44,17 +51,12 @@ def worker(rank: int, options: dict[str, Any], backward: bool, nan_at: int, fold
         trace.append(
             [str(optimizer.last.status), optimizer.last.t, rate.value, rate.low, rate.high]
         )
-    result = {"params": [p.detach().clone() for p in model.parameters()], "trace": trace}
-    torch.save(result, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return {"params": [p.detach().clone() for p in model.parameters()], "trace": trace}
 
 
-def both(folder: Path, options: dict[str, Any], backward: bool = False, nan_at: int = -1) -> Any:
-    folder.mkdir(exist_ok=True)
-    # the workers import this file, and it imports its neighbours
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    mp.spawn(worker, (options, backward, nan_at, str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> TwoRanks:
+    return TwoRanks(walk, CASES, tmp_path_factory.mktemp("both"))
 
 
 def assert_agree(first: Any, second: Any) -> None:
@@ -64,23 +66,21 @@ def assert_agree(first: Any, second: Any) -> None:
         assert torch.equal(p, q)
 
 
-@pytest.mark.parametrize("options", [{}, {"batch": "fresh"}, {"curvature": "hessian"}])
-def test_all_ranks_measure_the_same_rate(options: dict[str, Any], tmp_path: Path) -> None:
-    first, second = both(tmp_path, {**options, "overhead": 0.5})
+@pytest.mark.parametrize("name", OPTIONS)
+def test_all_ranks_measure_the_same_rate(name: str, both: TwoRanks) -> None:
+    first, second = both[name]
     assert_agree(first, second)
     measured = [s for s, *_ in first["trace"] if s not in ("reused", "fixed")]
     assert len(measured) >= 8
 
 
-def test_a_closure_that_calls_backward_takes_the_same_steps(tmp_path: Path) -> None:
-    options = {"overhead": 9.0, "check_every": 0}
-    ends = [both(tmp_path / str(b), options, backward=b) for b in (False, True)]
-    for first, second in ends:
-        assert_agree(first, second)
-    assert_agree(ends[0][0], ends[1][0])
+def test_a_closure_that_calls_backward_takes_the_same_steps(both: TwoRanks) -> None:
+    for key in ("without backward", "with backward"):
+        assert_agree(*both[key])
+    assert_agree(both["without backward"][0], both["with backward"][0])
 
 
-def test_nan_on_one_rank_is_rejected_by_both(tmp_path: Path) -> None:
-    first, second = both(tmp_path, {}, nan_at=7)
+def test_nan_on_one_rank_is_rejected_by_both(both: TwoRanks) -> None:
+    first, second = both["NaN"]
     assert_agree(first, second)
     assert first["trace"][7][0] == Status.NON_FINITE.value

@@ -87,7 +87,6 @@ def work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.timeout(120)
 def test_two_ranks_see_the_same_curve_and_stop_together(tmp_path: Path) -> None:
     mp.spawn(work, (str(tmp_path),), nprocs=2)
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]

@@ -107,7 +107,7 @@ def test_resumed_in_a_new_process(name: str, tmp_path: Path) -> None:
     run(model, optimizer, 5, 10, torch.float32)
     paths = tmp_path / "checkpoint.pt", tmp_path / "end.pt"
     arguments = [Path(__file__).parent, name, *paths, torch.get_num_threads()]
-    subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], check=True, timeout=300)
     assert_same(torch.load(tmp_path / "end.pt", weights_only=True), snapshot(model))
 
 
