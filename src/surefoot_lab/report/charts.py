@@ -16,10 +16,12 @@ from surefoot_lab.compare import MethodSummary
 
 _TICKS: Any = {"expr": "max(2, floor(width / 75))"}  # a phone has room for four numbers
 _LABELS: Any = {"expr": "max(120, 0.3 * containerSize()[0])"}
-# ... and breaks a long name once, instead of cutting off what tells it from the others
+# ... and breaks a long name once, at a space, instead of cutting off what tells it from others
+_SPACE = "lastindexof(slice(datum.label, 0, 16), ' ')"
+_CUT = f"({_SPACE} > 4 ? {_SPACE} : 15)"
 _BROKEN = (
     "containerSize()[0] < 500 && length(datum.label) > 15 ? "
-    "[slice(datum.label, 0, 15), slice(datum.label, 15)] : datum.label"
+    f"[slice(datum.label, 0, {_CUT}), slice(datum.label, {_CUT})] : datum.label"
 )
 ROW_HEIGHT = 30
 CLOSE_ROWS = 24  # in pixels, where there are many

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
     with open(path, "wb", buffering=0) as file:
         target = _Target(file)
         try:
-            torch.save(content, target)
+            torch.save(content, cast(IO[bytes], target))  # it only ever writes
         except RuntimeError as error:  # what torch makes of a write that failed
             raise (target.error or error) from None
         os.fsync(file.fileno())
