@@ -7,7 +7,7 @@ the table gives the median processor time relative to torch-lr-finder's in the s
 rate each suggests. Finders that are not installed are left out (`pip install torch-lr-finder fastai
 lightning`, best in an environment of their own). With --validation every finder that can, also
 evaluates the 10,000 test images: torch-lr-finder at every iteration, surefoot with its defaults
-(every 5th iteration, a fifth of the images) and, as the reference for its suggestion, in full.
+(every 2nd iteration, a fifth of the images) and, as the reference for its suggestion, in full.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Bench:
         return answer_of(self._surefoot())
 
     def surefoot_validated(self) -> str:
-        """With its defaults: every 5th iteration, a fifth of the images."""
+        """With its defaults: every 2nd iteration, a fifth of the images."""
         return answer_of(self._surefoot(val_loader=self.test))
 
     def surefoot_fully_validated(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 from _problems import batches, noisy
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from surefoot.lr_range import Progress, range_test
+from surefoot.lr_range._share import share_of, spread_out
 
 LOSS = nn.functional.cross_entropy
 
@@ -215,15 +219,18 @@ def test_validation_is_the_mean_over_the_chosen_share_in_evaluation_mode() -> No
     )
     assert [(p.iteration, p.samples) for p in curve.validation] == [(2, 24), (5, 24), (6, 24)]
     assert [p.lr for p in curve.validation] == [curve.lr[2], curve.lr[5], curve.lr[6]]
-    # ... and the BatchNorm statistics that the batches before it left
+    # ... and the BatchNorm statistics that the batches before it left; three examples of five
+    chosen = [i for i in range(40) if i % 5 in (0, 2, 4)]
     for i in range(7):
         model(train[i % 4][0])
         if i == 2:
             model.eval()
-            output = model(x[:24])
+            output = model(x[chosen])
             model.train()
-            assert curve.validation[0].loss == pytest.approx(LOSS(output, y[:24]).item(), rel=1e-5)
-            right = (output.argmax(1) == y[:24]).float().mean().item()
+            assert curve.validation[0].loss == pytest.approx(
+                LOSS(output, y[chosen]).item(), rel=1e-5
+            )
+            right = (output.argmax(1) == y[chosen]).float().mean().item()
             assert curve.validation[0].accuracy == pytest.approx(right)
     assert curve.cost.forwards == 7 + 3 * 3
     assert curve.cost.backwards == 7
@@ -263,6 +270,26 @@ def test_validation_does_not_change_training_and_sees_the_same_samples(
         losses.append(curve.loss)
     assert losses[0] == losses[1]
     assert seen == seen[:2] * (1 if keep else 6)
+
+
+@pytest.mark.parametrize("kind", ["loader", "list"])
+def test_a_share_of_a_validation_set_sorted_by_class_holds_all_classes(kind: str) -> None:
+    x, y = torch.randn(60, 3, 8, 8), torch.arange(60) // 12
+    loader: Any = DataLoader(TensorDataset(x, y), batch_size=6)
+    if kind == "list":
+        loader = list(loader)
+    labels = torch.cat([labels for _, labels in share_of(loader, 0.5)])
+    assert labels.bincount().tolist() == [6] * 5
+
+
+@given(st.integers(1, 500), st.data())
+def test_places_are_spread_out_evenly(total: int, data: st.DataObject) -> None:
+    wanted = data.draw(st.integers(1, total))
+    places = spread_out(total, wanted)
+    assert len(places) == wanted
+    assert 0 <= places[0] <= places[-1] < total
+    gaps = {b - a for a, b in itertools.pairwise(places)}
+    assert gaps <= {total // wanted, -(-total // wanted)}
 
 
 def test_progress_is_reported_after_each_iteration() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,12 +13,13 @@ from surefoot._reduce import mean
 from surefoot.lr_range._batches import samples_in
 from surefoot.lr_range._loss import LossOf
 from surefoot.lr_range._position import LoaderPosition
+from surefoot.lr_range._share import share_of
 
 __all__ = ["Validator"]
 
 
 class Validator:
-    """Measures loss and accuracy on the first ``share`` of a validation set, again and again.
+    """Measures loss and accuracy on a ``share`` of a validation set, again and again.
 
     Every pass starts from the same random state, so a shuffling loader gives the same samples
     each time, and it leaves the random state where it found it: the training batches are those
@@ -39,12 +37,11 @@ class Validator:
         process_group: Any,
         keep_bytes: int = 256 * 2**20,
     ) -> None:
-        self._loader = loader
+        self._loader = share_of(loader, share)
         self._loss_of = loss_of
         self._modules = list(model.modules()) if model is not None else []
         self._devices = list(devices)
         self._group = process_group
-        self._batches_wanted = _share_of(loader, share)
         self._rng = RngState.capture(self._devices)
         self._position = LoaderPosition(loader)
         self._room: int = keep_bytes
@@ -93,7 +90,7 @@ class Validator:
         if self._complete and self._kept is not None:
             yield from self._kept
             return
-        for batch in itertools.islice(self._loader, self._batches_wanted):
+        for batch in self._loader:
             self._keep(batch)
             yield batch
         self._complete = True
@@ -111,18 +108,6 @@ class Validator:
 def _mean_over(parts: list[torch.Tensor], group: Any) -> float:
     total = torch.stack(parts).sum()
     return mean(float(total.item()), group, total.device)
-
-
-def _share_of(loader: Any, share: float) -> int:
-    """Number of batches that make up the share; all of them where the length is not known."""
-    try:
-        return max(1, math.ceil(share * len(loader)))
-    except TypeError:
-        if share < 1.0:
-            raise ValueError(
-                "val_share needs a val_loader with a length; pass val_share=1 or a shorter loader"
-            ) from None
-        return sys.maxsize  # islice takes no more
 
 
 def _bytes_in(batch: Any) -> int:

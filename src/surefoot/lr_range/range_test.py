@@ -54,7 +54,7 @@ def range_test(
     epochs: float | None = None,
     step_mode: str = "exp",
     val_loader: Iterable[Any] | None = None,
-    val_every: int = 5,
+    val_every: int = 2,
     val_share: float = 0.2,
     accumulation_steps: int = 1,
     autocast: Any = None,
@@ -92,7 +92,8 @@ def range_test(
         step_mode: ``"exp"``, equal factors, or ``"linear"``, equal differences.
         val_loader: if given, loss and accuracy are measured on it, too.
         val_every: iterations between two validations.
-        val_share: share of the validation batches used, the same ones each time.
+        val_share: share of the validation set used, the same examples each time: of a DataLoader
+            that reads in order every n-th example, of others some batches.
         accumulation_steps: batches per optimizer step; their losses are averaged.
         autocast: a dtype such as ``torch.bfloat16``, a ``torch.autocast`` or a function that
             returns a context manager.
