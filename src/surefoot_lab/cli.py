@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 
 from surefoot_lab.config import UserError, did_you_mean
 
+FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 EXIT_CODES = {"finished": 0, "stopped": 0, "non_finite": 1, "failed": 1, "interrupted": INTERRUPTED}
@@ -79,9 +81,22 @@ def _train(words: Sequence[str]) -> int:
         print(to_yaml(experiment, comments=True), end="")
         return 0
     from surefoot_lab.train import train
+    from surefoot_lab.train.log import TRACEBACK_NAME
 
     run_dir = arguments.out or experiment.run_dir
-    record = train(experiment, run_dir, resume=arguments.resume, overwrite=arguments.overwrite)
+    try:
+        record = train(experiment, run_dir, resume=arguments.resume, overwrite=arguments.overwrite)
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # of the model, the loss, the optimizer: recorded before it came here
+        where = Path(run_dir) / TRACEBACK_NAME
+        if not where.is_file():
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        print(f"surefoot: error: the run failed: {reason} (see {where})", file=sys.stderr)
+        return FAILED
     end = record.end or {"reason": "interrupted", "message": None, "step": 0}
     message = f" ({end['message']})" if end["message"] else ""
     if _rank() == 0:

@@ -246,6 +246,22 @@ def test_a_run_that_raises_leaves_its_reason_and_its_traceback(
     assert "in raising" in (tmp_path / "run" / "traceback.txt").read_text()
 
 
+def test_the_command_says_in_one_line_that_a_run_raised_and_where_the_rest_stands(
+    file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def raising(self: Stepper, batch: Any) -> Any:
+        raise ZeroDivisionError("of all\nthings")
+
+    monkeypatch.setattr(Stepper, "step", raising)
+    assert main(["train", file, "--out", str(tmp_path / "run")]) == 1
+    line = _one_line(capsys)
+    assert "the run failed: ZeroDivisionError: of all things (see " in line
+    assert str(tmp_path / "run" / "traceback.txt") in line
+
+
 def test_a_loss_that_is_not_finite_ends_with_a_code_that_is_not_0(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
