@@ -195,7 +195,8 @@ def test_the_options_are_these() -> None:
         *["model.class_path", "model.init_args"],
         *["optimizer.class_path", "optimizer.init_args"],
         *["scheduler.class_path", "scheduler.init_args"],
-        *["train.closure", "train.device", "train.precision", "train.accumulate"],
+        *["train.closure", "train.device", "train.precision", "train.channels_last"],
+        "train.accumulate",
         *["train.eval_every", "train.eval_batch_size", "train.log_every", "train.checkpoint_every"],
         "train.tensorboard",
     ]
