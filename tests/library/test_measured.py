@@ -136,7 +136,7 @@ def test_with_the_rate_frozen_training_is_the_plain_optimizers_to_the_bit(
 @pytest.mark.parametrize(
     ("options", "expected", "falls"),
     [
-        ({"total_steps": 40}, 1.0 / 0.6, True),
+        ({"total_steps": 40}, 1.0, True),  # the model has BatchNorm
         ({}, 1.0, False),
         ({"total_steps": 40, "horizon": "none"}, 1.0, False),
         ({"total_steps": 40, "step_adaptation": 0.5}, 0.5, True),
@@ -154,6 +154,18 @@ def test_steps_go_beyond_the_minimum_only_where_a_horizon_takes_it_back(
         unit = optimizer._gauge.memory["reference"][0]
         applied = base.param_groups[0]["effective_lr"]
         assert applied == pytest.approx(expected * horizon * scale * unit)
+
+
+def test_without_batch_norm_steps_go_beyond_the_minimum_under_a_horizon() -> None:
+    x, y = torch.randn(64, 3), torch.randn(64, 1)
+    model = nn.Linear(3, 1)
+    base = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = MeasuredLR(base, model, total_steps=40)
+    for step in range(40):
+        optimizer.step(lambda: nn.functional.mse_loss(model(x), y))
+        scale = optimizer._gauge.memory["scale"] or 1.0
+        expected = 0.1 / 0.6 * (1.0 - step / 40) * scale
+        assert base.param_groups[0]["effective_lr"] == pytest.approx(expected)
 
 
 def test_a_measurement_never_touches_the_state_tensors() -> None:

@@ -58,7 +58,7 @@ class MeasuredLR(Optimizer):
         horizon: ``"linear"``: the rate falls linearly to 0 over ``total_steps``, where they are
             given; ``"none"``: no such factor.
         step_adaptation: α: how far to go, in measured minima. None: PAL's 1 / 0.6 under a horizon,
-            which takes back what was too far, and 1 without.
+            which takes back what was too far; 1 without, and where the model has BatchNorm.
         line: what is measured. ``"share"``: the part of the update that this batch's gradient
             has, with all the effect it will have through the optimizer's memory (momentum).
             ``"update"``: the whole next update.
@@ -329,7 +329,12 @@ class MeasuredLR(Optimizer):
         if settings.step_adaptation is not None:
             return settings.step_adaptation
         falls = settings.horizon == "linear" and settings.total_steps is not None
-        return UNDER_A_HORIZON if falls else 1.0
+        return UNDER_A_HORIZON if falls and not self._has_batch_norm() else 1.0
+
+    def _has_batch_norm(self) -> bool:
+        """Whether weights can grow without the loss's noticing, and the rate with them."""
+        modules = () if self._model is None else self._model.modules()
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
 
     def _horizon(self) -> float:
         """The factor that falls from 1 to 0 over ``total_steps``."""
