@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import re
 import tempfile
 import textwrap
@@ -88,7 +89,7 @@ def parse_values(values: dict[str, Any], where: str) -> Experiment:
         UserError: a key or value cannot be used.
     """
     try:
-        namespace = make_parser().parse_object(values)
+        namespace = _parser_of_values().parse_object(values)
     except argparse.ArgumentError as error:
         raise UserError(_explain(str(error), where)) from None
     taken = namespace.as_dict()
@@ -146,6 +147,12 @@ def _loader() -> type:
     number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
     return Loader
+
+
+@functools.cache
+def _parser_of_values() -> Any:
+    """One parser for all cells of a sweep: to build it takes longer than to use it."""
+    return make_parser()
 
 
 def make_parser() -> Any:

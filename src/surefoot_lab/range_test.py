@@ -84,7 +84,7 @@ def measure(experiment: Experiment, options: argparse.Namespace) -> tuple[RangeC
                 parts.model,
                 parts.optimizer,
                 Stream(parts.loader),
-                parts.data.task.loss,
+                parts.loss_fn,
                 start_lr=options.start_lr,
                 end_lr=options.end_lr,
                 num_iter=options.num_iter,

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -138,3 +139,37 @@ def write_cifar100(root: Path, train: int = 30, test: int = 20) -> Path:
     meta = {f"{kind}_label_names": [f"{kind}{n}" for n in range(100)] for kind in ("fine",)}
     (folder / "meta").write_bytes(python2_pickle(meta))
     return root
+
+
+def write_svhn(root: Path, train: int = 30, test: int = 12) -> Path:
+    """SVHN's two files as MATLAB writes them; images last, zeros labelled 10."""
+    root.mkdir(parents=True, exist_ok=True)
+    for seed, (split, count) in enumerate((("train", train), ("test", test))):
+        images = np.random.default_rng(seed).integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        labels = (np.arange(count) % 10 + 1).astype(np.uint8).reshape(-1, 1)
+        savemat(root / f"{split}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
+    return root
+
+
+def write_imagenet(root: Path, train: int = 8, val: int = 3) -> Path:
+    """ImageNet's layout, with images of many sizes whose red says which image it is."""
+    for part, count in (("train", train), ("val", val)):
+        for wnid in ("n01440764", "n01443537"):
+            folder = root / part / wnid
+            folder.mkdir(parents=True)
+            for number in range(count):
+                size = (40 + 7 * number, 60 - 3 * number)
+                values = np.zeros((size[1], size[0], 3), np.uint8)
+                values[..., 0] = 20 * number + 5 * (wnid == "n01443537")
+                values[..., 1] = np.linspace(0, 255, size[0]).astype(np.uint8)
+                Image.fromarray(values).save(folder / f"{wnid}_{number}.png")
+    return root
+
+
+def write_text(path: Path) -> Path:
+    """A text of 8,000 characters."""
+    said = "the loss along a line is nearly a parabola and where it is not we say so."
+    words = said.split(" ")
+    order = np.random.default_rng(0).integers(0, len(words), 3000)
+    path.write_text(" ".join(words[place] for place in order)[:8000], encoding="utf-8")
+    return path

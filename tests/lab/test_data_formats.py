@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from _formats import pixels, python2_pickle, write_cifar10, write_cifar100
+from _formats import pixels, python2_pickle, write_cifar10, write_cifar100, write_svhn
 from scipy.io import savemat
 
 from surefoot_lab.config import DataConfig, UserError
@@ -119,12 +119,7 @@ def test_a_batch_of_full_size_must_be_the_published_one(
 
 @pytest.fixture
 def svhn_root(tmp_path: Path) -> Path:
-    """SVHN's two files as MATLAB writes them; images last, zeros labelled 10."""
-    for seed, (split, count) in enumerate((("train", 30), ("test", 12))):
-        images = np.random.default_rng(seed).integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
-        labels = (np.arange(count) % 10 + 1).astype(np.uint8).reshape(-1, 1)
-        savemat(tmp_path / f"{split}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
-    return tmp_path
+    return write_svhn(tmp_path)
 
 
 def test_svhn_has_its_own_test_split_and_a_zero(svhn_root: Path) -> None:

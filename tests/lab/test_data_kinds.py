@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _formats import write_imagenet
 from PIL import Image
 
 from surefoot_lab.config import (
@@ -203,18 +204,7 @@ def test_losses_are_means_and_totals_add_up_to_them() -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """ImageNet's layout, with images of many sizes whose red says which image it is."""
-    for part, count in (("train", 8), ("val", 3)):
-        for wnid in ("n01440764", "n01443537"):
-            folder = tmp_path / part / wnid
-            folder.mkdir(parents=True)
-            for number in range(count):
-                size = (40 + 7 * number, 60 - 3 * number)
-                pixels = np.zeros((size[1], size[0], 3), np.uint8)
-                pixels[..., 0] = 20 * number + 5 * (wnid == "n01443537")
-                pixels[..., 1] = np.linspace(0, 255, size[0]).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f"{wnid}_{number}.png")
-    return tmp_path
+    return write_imagenet(tmp_path)
 
 
 def _imagenet(photos: Path, **settings: object) -> DataConfig:

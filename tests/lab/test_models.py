@@ -4,8 +4,16 @@ import pytest
 import torch
 
 from surefoot_lab.config import ModelConfig, UserError
-from surefoot_lab.data import Examples, Splits
-from surefoot_lab.models import MLP, ConvNet, build_model, cifar_resnet, short_names
+from surefoot_lab.data import Classification, Examples, Splits
+from surefoot_lab.models import (
+    MLP,
+    ConvNet,
+    SeveralHeads,
+    build_model,
+    cifar_resnet,
+    loss_of,
+    short_names,
+)
 
 
 def _splits(channels: int, size: int, classes: int = 10) -> Splits:
@@ -102,10 +110,11 @@ IMAGE_NETWORKS = [name for name in short_names() if not name.startswith("char-")
 def test_each_network_takes_a_step_on_cifars_images(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(ModelConfig(name), _splits(3, 32))
-    outputs = model(torch.randn(2, 3, 32, 32))
-    assert outputs.shape == (2, 10)
+    images = torch.randn(2, 3, 32, 32)
+    assert model.eval()(images).shape == (2, 10)
+    outputs = model.train()(images)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    torch.nn.functional.cross_entropy(outputs, torch.tensor([1, 7])).backward()
+    loss_of(model, Classification())(outputs, torch.tensor([1, 7])).backward()
     grads = [parameter.grad for parameter in model.parameters()]
     if not name.startswith("sdresnet"):  # a block that is left out has no gradient
         assert all(grad is not None for grad in grads)
@@ -114,6 +123,37 @@ def test_each_network_takes_a_step_on_cifars_images(name: str) -> None:
     optimizer.step()
     moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
     assert sum(moved) > 0.5 * len(moved)
+
+
+def test_the_losses_of_several_heads_are_added() -> None:
+    torch.manual_seed(0)
+    model = SeveralHeads(num_classes=3, image_size=(8, 8), box_weight=2.0, picture_weight=0.5)
+    images = torch.zeros(2, 1, 8, 8)
+    images[0, 0, 2:5, 1:7] = 1.0
+    images[1, 0, 7, 3] = 1.0
+    labels = torch.tensor([2, 0])
+    scores, box, picture, true_box, true_picture = model(images)
+    # left, top, right, bottom
+    assert true_box.tolist() == [[1.0, 2.0, 7.0, 5.0], [3.0, 7.0, 4.0, 8.0]]
+    assert torch.equal(true_picture, images.flatten(1))
+    apart = (box - true_box).abs()
+    smooth = torch.where(apart < 1, 0.5 * apart**2, apart - 0.5).sum() / 2
+    squares = (picture - true_picture).pow(2).sum() / 2
+    entropy = torch.nn.functional.cross_entropy(scores, labels)
+    found = loss_of(model, Classification())(model(images), labels)
+    torch.testing.assert_close(found, entropy + 2.0 * smooth + 0.5 * squares)
+    assert torch.equal(model.eval()(images), scores)
+    assert loss_of(model, Classification())(scores, labels) == entropy
+
+
+def test_torchvisions_networks_have_the_classes_of_the_data() -> None:
+    model = build_model(ModelConfig("torchvision.models.resnet18"), _splits(3, 64, classes=7))
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_a_network_without_a_loss_of_its_own_has_the_tasks() -> None:
+    task = Classification()
+    assert loss_of(MLP(), task) == task.loss
 
 
 # Published for ImageNet's 1,000 classes; what a 3x3 stem instead of a 7x7 one saves.

@@ -66,6 +66,17 @@ def test_seeds_share_a_label_and_cells_do_not(tmp_path: Path) -> None:
     assert len({trial.fingerprint for trial in trials}) == 4
 
 
+def test_a_network_is_called_by_its_name_and_settings_by_theirs(tmp_path: Path) -> None:
+    grid = """\
+grid:
+  model.class_path: [surefoot_lab.models.MLP, convnet]
+  model.init_args: [{}, {hidden: 8, widths: [4, 4]}]
+"""
+    found = [t.experiment.label for t in _trials(tmp_path, grid)]
+    small = "hidden=8, widths=[4, 4]"
+    assert found == ["SGD (MLP)", f"SGD (MLP, {small})", "SGD (convnet)", f"SGD (convnet, {small})"]
+
+
 def test_a_section_as_a_whole_compares_methods(tmp_path: Path) -> None:
     grid = """\
 grid:

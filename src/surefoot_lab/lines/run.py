@@ -55,7 +55,7 @@ def sample_experiment(
     everything = FullBatch(parts, config.images)
     everything.check_sizes(config.batch_sizes)
     others = {size: LineRecords(folder / OTHERS.format(size)) for size in config.batch_sizes}
-    loss_fn = parts.data.task.loss
+    loss_fn = parts.loss_fn
 
     def further(line: LineSample) -> None:
         step = int(line.step or 0)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from surefoot_lab.build import argument_names, call, find
 from surefoot_lab.config import ModelConfig, UserError, did_you_mean
-from surefoot_lab.data import Splits
+from surefoot_lab.data import Splits, Task
 from surefoot_lab.models import stems
 from surefoot_lab.models.cifar import cifar_resnet, densenet, stochastic_depth, wide_resnet
+from surefoot_lab.models.heads import SeveralHeads
 from surefoot_lab.models.small import MLP, ConvNet, LeNet
 from surefoot_lab.models.text import CharLSTM, CharTransformer
 
@@ -21,9 +23,11 @@ __all__ = [
     "CharTransformer",
     "ConvNet",
     "LeNet",
+    "SeveralHeads",
     "build_model",
     "cifar_resnet",
     "densenet",
+    "loss_of",
     "short_names",
     "stochastic_depth",
     "wide_resnet",
@@ -34,6 +38,7 @@ NAMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "convnet": (ConvNet, {}),
     "mlp": (MLP, {}),
     "lenet": (LeNet, {}),
+    "several-heads": (SeveralHeads, {}),
     "resnet18": (stems.small_resnet, {"depth": 18}),
     "resnet34": (stems.small_resnet, {"depth": 34}),
     "mobilenetv2": (stems.small_mobilenet, {}),
@@ -79,11 +84,23 @@ def build_model(config: ModelConfig, data: Splits) -> nn.Module:
     facts = data.facts
     constructor, arguments = _constructor(config)
     takes = argument_names(constructor)
+    if getattr(constructor, "__module__", "").startswith("torchvision.models."):
+        takes = [*takes, "num_classes"]  # hidden in **kwargs
     given = {key: value for key, value in facts.items() if key in takes}
     model = call(constructor, [], {**given, **arguments, **config.init_args}, "model")
     if not isinstance(model, nn.Module):
         raise UserError(f"model.class_path: {config.class_path} does not make a torch.nn.Module")
     return model
+
+
+def loss_of(model: nn.Module, task: Task) -> Callable[[Any, Tensor], Tensor]:
+    """What is minimized: the network's own `training_loss(outputs, labels)`, else the task's loss.
+
+    A network with several heads knows best how their losses are added. In evaluation mode it must
+    give what the task wants, and is judged by the task.
+    """
+    own = getattr(model, "training_loss", None)
+    return own if callable(own) else task.loss
 
 
 def _constructor(config: ModelConfig) -> tuple[Any, dict[str, Any]]:

@@ -157,7 +157,12 @@ def _text(cell: Mapping[str, Any], *, name_classes: bool) -> str:
     """`lr=0.1, momentum=0.9`: what tells this cell from the others."""
     parts: list[str] = []
     for key, value in cell.items():
-        if isinstance(value, Mapping):
+        last = key.rpartition(".")[2]
+        if last == "class_path":  # of a network, say: its name says enough
+            parts.append(str(value).rpartition(".")[2])
+        elif last == "init_args" and isinstance(value, Mapping):
+            parts += [f"{name}={_word(item)}" for name, item in value.items()]
+        elif isinstance(value, Mapping):
             path = value.get("class_path")
             if name_classes and path:
                 parts.append(str(path).rpartition(".")[2])
@@ -167,7 +172,7 @@ def _text(cell: Mapping[str, Any], *, name_classes: bool) -> str:
                     text = _text({name: item}, name_classes=name_classes)
                 parts += [text] if text else []
         else:
-            parts.append(f"{key.rpartition('.')[2]}={_word(value)}")
+            parts.append(f"{last}={_word(value)}")
     return ", ".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.data import Normalize, Splits, TrainLoader, load_data, loader_of, normalizer_of
-from surefoot_lab.models import build_model
+from surefoot_lab.models import build_model, loss_of
 from surefoot_lab.train.evaluate import averages_weights
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
 from surefoot_lab.train.processes import Team, form_team
@@ -34,6 +35,7 @@ class Parts:
         normalizer: for evaluations.
         model: the network, on `device`, with autocast if asked for; the stepper's own may be
             wrapped for several processes.
+        loss_fn: of its outputs and the labels, in training.
         optimizer: of the model's parameters.
         scheduler: of the optimizer, or None.
         stepper: takes a step.
@@ -48,6 +50,7 @@ class Parts:
     loader: TrainLoader
     normalizer: Normalize
     model: nn.Module
+    loss_fn: Callable[[Any, torch.Tensor], torch.Tensor]
     optimizer: Any
     scheduler: Any
     stepper: Stepper
@@ -95,11 +98,12 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
 
     if averages_weights(optimizer):
         optimizer.train()
+    loss_fn = loss_of(model, data.task)
     prepared = accelerator.prepare_model(model)
     mode = closure_mode(optimizer, experiment.train.closure)
     stepper = Stepper(
         prepared,
-        data.task.loss,
+        loss_fn,
         optimizer,
         mode,
         accelerator.backward,
@@ -115,6 +119,7 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
         loader=loader,
         normalizer=normalizer,
         model=accelerator.unwrap_model(prepared, keep_fp32_wrapper=True),
+        loss_fn=loss_fn,
         optimizer=optimizer,
         scheduler=scheduler,
         stepper=stepper,

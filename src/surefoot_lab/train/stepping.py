@@ -51,7 +51,7 @@ class Stepper:
 
     Args:
         model: the network, in training mode.
-        loss_function: of class scores and labels.
+        loss_function: of the network's outputs and labels.
         optimizer: what steps.
         mode: what `optimizer.step` is given.
         backward: runs the backward pass of a loss (accelerate's).
@@ -62,7 +62,7 @@ class Stepper:
     def __init__(
         self,
         model: nn.Module,
-        loss_function: Callable[[Tensor, Tensor], Tensor],
+        loss_function: Callable[[Any, Tensor], Tensor],
         optimizer: torch.optim.Optimizer,
         mode: Mode,
         backward: Callable[[Tensor], None],
