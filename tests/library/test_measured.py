@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+import math
 import pickle
 import warnings
 from collections.abc import Callable
@@ -146,7 +147,7 @@ def test_with_the_rate_frozen_training_is_the_plain_optimizers_to_the_bit(
 def test_steps_go_beyond_the_minimum_only_where_a_horizon_takes_it_back(
     options: dict[str, Any], expected: float, falls: bool
 ) -> None:
-    model, base, optimizer = build("sgd", overhead=9.0, precision=1e-9, **options)
+    model, base, optimizer = build("sgd", overhead=9.0, precision=1e-9, max_change=None, **options)
     for step, batch in enumerate(batches(40)):
         optimizer.step(closure_for(model, batch))
         horizon = 1.0 - step / 40 if falls else 1.0
@@ -160,7 +161,7 @@ def test_without_batch_norm_steps_go_beyond_the_minimum_under_a_horizon() -> Non
     x, y = torch.randn(64, 3), torch.randn(64, 1)
     model = nn.Linear(3, 1)
     base = torch.optim.SGD(model.parameters(), 0.1)
-    optimizer = MeasuredLR(base, model, total_steps=40)
+    optimizer = MeasuredLR(base, model, total_steps=40, max_change=None)
     for step in range(40):
         optimizer.step(lambda: nn.functional.mse_loss(model(x), y))
         scale = optimizer._gauge.memory["scale"] or 1.0
@@ -403,7 +404,9 @@ def test_a_measured_step_is_the_bases_step_at_the_measured_rate() -> None:
 def test_the_rate_falls_linearly_to_nothing() -> None:
     problem = Quadratic()
     base = torch.optim.SGD(problem.parts, 1e-3)
-    optimizer = MeasuredLR(base, total_steps=10, overhead=0.0)  # one measurement, at the start
+    optimizer = MeasuredLR(
+        base, total_steps=10, overhead=0.0, max_change=None
+    )  # one measurement, at the start
     rates = []
     for _ in range(10):
         optimizer.step(problem.loss)
@@ -423,7 +426,7 @@ def test_schedulers_multiply_the_measured_rate() -> None:
     for scheduled in (False, True):
         problem = Quadratic()
         base = torch.optim.SGD(problem.parts, 1e-3)
-        optimizer = MeasuredLR(base, overhead=0.0)
+        optimizer = MeasuredLR(base, overhead=0.0, max_change=None)
         scheduler = StepLR(optimizer, 2, 0.5) if scheduled else None
         rates = []
         for _ in range(6):
@@ -442,7 +445,7 @@ def test_a_schedulers_factor_does_not_disturb_what_is_measured() -> None:
     for factor in (1.0, 0.01):
         problem = Quadratic()
         base = torch.optim.SGD(problem.parts, 1e-3)
-        optimizer = MeasuredLR(base)
+        optimizer = MeasuredLR(base, max_change=None)
         LinearLR(optimizer, factor, total_iters=100)
         optimizer.step(problem.loss)
         found.append((optimizer.rate.value, base.param_groups[0]["effective_lr"]))
@@ -700,7 +703,7 @@ def test_a_loss_that_is_no_parabola_is_told_once() -> None:
 
 def test_a_loss_out_of_its_range_halves_the_rate_at_once() -> None:
     p = bowl()
-    optimizer = MeasuredLR(torch.optim.SGD([p], 1e-3), overhead=0.0)
+    optimizer = MeasuredLR(torch.optim.SGD([p], 1e-3), overhead=0.0, max_change=None)
     for _ in range(12):
         optimizer.step(lambda: p.square().sum() + 10.0)
     assert optimizer.last is not None
@@ -765,3 +768,64 @@ def test_every_measurement_is_reported() -> None:
         kept.append(optimizer.last)
     assert told == [outcome for outcome in kept if outcome.status.measured]
     assert 5 <= len(told) < 30
+
+
+# No step changes the weights by more than a share of their norm
+
+
+def _change(optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> tuple[float, float]:
+    """How far a step moved the weights, and their norm, PyTorch's initial one at least."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    before = torch.cat([p.detach().flatten().clone() for p in params])
+    optimizer.step(closure)
+    after = torch.cat([p.detach().flatten() for p in params])
+    initial = math.sqrt(sum(p.shape[0] for p in params) / 3)
+    return float((after - before).norm()), max(float(before.norm()), initial)
+
+
+def _far(model: nn.Module) -> Callable[[], Tensor]:
+    """A loss whose minimum along the gradient is far away."""
+    return lambda: -sum(p.sum() for p in model.parameters())  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "pytorch_optimizer-muon"])
+def test_no_step_changes_the_weights_by_more_than_a_share_of_their_norm(name: str) -> None:
+    changes = {}
+    for share in (None, 0.25):
+        model, base, optimizer = build(name, max_change=share)
+        changes[share] = []
+        for _ in range(6):
+            moved, norm = _change(optimizer, _far(model))
+            changes[share].append(moved / norm)
+            assert optimizer.last is not None
+            assert optimizer.last.effective_lr == base.param_groups[0]["effective_lr"]
+    assert max(changes[None]) > 0.5
+    assert changes[0.25][-1] == pytest.approx(0.25, rel=1e-4)
+    assert max(changes[0.25]) <= 0.25 * (1 + 1e-4)
+
+
+def test_a_bounded_step_is_the_plain_one_made_shorter() -> None:
+    ends, starts, rates = {}, {}, {}
+    for share in (None, 0.01):
+        model, base, optimizer = build("sgd", max_change=share)
+        starts[share] = [p.detach().clone() for p in model.parameters()]
+        optimizer.step(_far(model))
+        ends[share] = [p.detach() for p in model.parameters()]
+        rates[share] = base.param_groups[0]["effective_lr"]
+    part = rates[0.01] / rates[None]
+    assert 0.0 < part < 1.0
+    for start, free, held in zip(starts[None], ends[None], ends[0.01], strict=True):
+        torch.testing.assert_close(held - start, part * (free - start))
+
+
+def test_weights_that_begin_at_zero_may_leave_it() -> None:
+    p = nn.Parameter(torch.zeros(3, 4))
+    optimizer = MeasuredLR(torch.optim.SGD([p], 1.0), max_change=0.1)
+    moved, _ = _change(optimizer, lambda: ((p - 100.0) ** 2).sum())
+    assert moved == pytest.approx(0.1)  # of √(3 / 3), the norm that PyTorch would have given it
+
+
+def test_optimizers_with_two_sets_of_weights_are_not_bounded() -> None:
+    model, _, optimizer = build("schedulefree", max_change=1e-9)
+    moved, _ = _change(optimizer, _far(model))
+    assert moved > 1e-3

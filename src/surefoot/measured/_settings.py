@@ -34,6 +34,7 @@ class Settings:
     places: tuple[float, ...]
     check_every: int
     growth: float
+    max_change: float | None
     frozen: bool
     loss_precision: float | None
 
@@ -50,7 +51,8 @@ class Settings:
         check_number("confidence", self.confidence, at_least=0.5)
         if self.confidence >= 1.0:
             raise ValueError(f"confidence must be below 1, got {self.confidence!r}")
-        for name in ("precision", "step_adaptation", "measuring_length", "loss_precision"):
+        optional = ("max_change", "step_adaptation", "measuring_length", "loss_precision")
+        for name in ("precision", *optional):
             value = getattr(self, name)
             if value is not None:
                 check_number(name, value, at_least=0.0, above=name != "loss_precision")

@@ -15,6 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from surefoot import _params, _reduce
 from surefoot._closure import CLOSURE_HELP, Closure
 from surefoot.line import QuietRoom
+from surefoot.measured._bound import Bound, can_be_pulled_back
 from surefoot.measured._gauge import Gauge, Visit
 from surefoot.measured._settings import Settings
 from surefoot.measured._trial import multiplied
@@ -73,6 +74,9 @@ class MeasuredLR(Optimizer):
         check_every: measurements from one with three probes to the next, which tells whether the
             parabola fits; 0 for none.
         growth: by how much a measurement may raise the rate at most.
+        max_change: share of the weights' norm by which a step may change them at most; None for no
+            bound. Costs a copy of the weights. Optimizers with two sets of weights
+            (schedule-free) are not bounded.
         frozen: measure and report, but train as the plain optimizer does.
         loss_precision: relative rounding error of a loss; None takes it from the loss's dtype.
         process_group: processes to agree with; None for torch's default group, if there is one.
@@ -123,6 +127,7 @@ class MeasuredLR(Optimizer):
         places: tuple[float, ...] = (1.0,),
         check_every: int = 8,
         growth: float = 2.0,
+        max_change: float | None = 0.03,
         frozen: bool = False,
         loss_precision: float | None = None,
         process_group: Any = None,
@@ -144,6 +149,7 @@ class MeasuredLR(Optimizer):
             places=tuple(places),
             check_every=check_every,
             growth=growth,
+            max_change=max_change,
             frozen=frozen,
             loss_precision=loss_precision,
         )
@@ -156,6 +162,8 @@ class MeasuredLR(Optimizer):
         """Everything that copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
         self._gauge.attach(group)
+        share = self._gauge.settings.max_change
+        self._bound = Bound(share) if share and can_be_pulled_back(self._base) else None
         self.last: StepOutcome | None = None
 
     # What makes it an optimizer: the wrapped one's groups and state
@@ -353,8 +361,13 @@ class MeasuredLR(Optimizer):
     def _move(self, found: StepOutcome | None, value0: float) -> StepOutcome:
         """The wrapped optimizer's own step, at the measured rate."""
         factor = self._factor()
+        bound = None if self._gauge.settings.frozen else self._bound
+        if bound is not None:
+            bound.take(self._params())
         with multiplied(self._base, factor):
             self._base.step()
+        if bound is not None:
+            factor *= bound.hold()
         memory = self._gauge.memory
         multiples = []
         for group, unit in zip(self.param_groups, memory["reference"], strict=True):

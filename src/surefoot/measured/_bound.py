@@ -1,0 +1,62 @@
+"""No step changes the weights by more than a share of their norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from surefoot import _params
+from surefoot._params import Copies
+
+__all__ = ["Bound", "can_be_pulled_back"]
+
+
+def can_be_pulled_back(optimizer: Optimizer) -> bool:
+    """Whether weights may be moved behind the optimizer's back.
+
+    Not those of optimizers with two sets of weights (schedule-free ones, which have ``train`` and
+    ``eval``): they compute one set from the other.
+    """
+    return not all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
+class Bound:
+    """Pulls a step that went too far back, on the line that it took.
+
+    The loss of one batch may have its minimum far away, where rectifiers have died for good and
+    other batches' losses are a hundred times as high: early in training, and where losses of
+    several heads are added. Weights that begin near zero are taken for as large as PyTorch's own
+    initialization would make them.
+
+    Args:
+        share: of the weights' norm.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._copies = Copies()
+
+    def take(self, params: Sequence[Tensor]) -> None:
+        """Remember the weights before a step."""
+        self._copies.take(params)
+        norm_sq = _params.norm_sq(params, [1.0] * len(params))
+        self._limit = self._share * math.sqrt(max(norm_sq, _initial_norm_sq(params)))
+
+    def hold(self) -> float:
+        """Shorten the step since then to the bound; the share of it that is left."""
+        moves = self._copies.difference()
+        ones = [1.0] * len(moves)
+        length = math.sqrt(_params.norm_sq(moves, ones))
+        if length <= self._limit or not math.isfinite(length):
+            return 1.0
+        left = self._limit / length
+        self._copies.put_moved(moves, ones, left)
+        return left
+
+
+def _initial_norm_sq(params: Sequence[Tensor]) -> float:
+    """Squared norm of weights uniform in ±1/√fan_in, as those of Linear and Conv2d are."""
+    return sum(p.shape[0] if p.dim() else 1 for p in params) / 3.0
