@@ -147,7 +147,9 @@ def test_with_the_rate_frozen_training_is_the_plain_optimizers_to_the_bit(
 def test_steps_go_beyond_the_minimum_only_where_a_horizon_takes_it_back(
     options: dict[str, Any], expected: float, falls: bool
 ) -> None:
-    model, base, optimizer = build("sgd", overhead=9.0, precision=1e-9, max_change=None, **options)
+    model, base, optimizer = build(
+        "sgd", overhead=9.0, precision=1e-9, max_change=math.inf, **options
+    )
     for step, batch in enumerate(batches(40)):
         optimizer.step(closure_for(model, batch))
         horizon = 1.0 - step / 40 if falls else 1.0
@@ -161,7 +163,7 @@ def test_without_batch_norm_steps_go_beyond_the_minimum_under_a_horizon() -> Non
     x, y = torch.randn(64, 3), torch.randn(64, 1)
     model = nn.Linear(3, 1)
     base = torch.optim.SGD(model.parameters(), 0.1)
-    optimizer = MeasuredLR(base, model, total_steps=40, max_change=None)
+    optimizer = MeasuredLR(base, model, total_steps=40, max_change=math.inf)
     for step in range(40):
         optimizer.step(lambda: nn.functional.mse_loss(model(x), y))
         scale = optimizer._gauge.memory["scale"] or 1.0
@@ -404,9 +406,8 @@ def test_a_measured_step_is_the_bases_step_at_the_measured_rate() -> None:
 def test_the_rate_falls_linearly_to_nothing() -> None:
     problem = Quadratic()
     base = torch.optim.SGD(problem.parts, 1e-3)
-    optimizer = MeasuredLR(
-        base, total_steps=10, overhead=0.0, max_change=None
-    )  # one measurement, at the start
+    # one measurement, at the start
+    optimizer = MeasuredLR(base, total_steps=10, overhead=0.0, max_change=math.inf)
     rates = []
     for _ in range(10):
         optimizer.step(problem.loss)
@@ -426,7 +427,7 @@ def test_schedulers_multiply_the_measured_rate() -> None:
     for scheduled in (False, True):
         problem = Quadratic()
         base = torch.optim.SGD(problem.parts, 1e-3)
-        optimizer = MeasuredLR(base, overhead=0.0, max_change=None)
+        optimizer = MeasuredLR(base, overhead=0.0, max_change=math.inf)
         scheduler = StepLR(optimizer, 2, 0.5) if scheduled else None
         rates = []
         for _ in range(6):
@@ -445,7 +446,7 @@ def test_a_schedulers_factor_does_not_disturb_what_is_measured() -> None:
     for factor in (1.0, 0.01):
         problem = Quadratic()
         base = torch.optim.SGD(problem.parts, 1e-3)
-        optimizer = MeasuredLR(base, max_change=None)
+        optimizer = MeasuredLR(base, max_change=math.inf)
         LinearLR(optimizer, factor, total_iters=100)
         optimizer.step(problem.loss)
         found.append((optimizer.rate.value, base.param_groups[0]["effective_lr"]))
@@ -703,7 +704,7 @@ def test_a_loss_that_is_no_parabola_is_told_once() -> None:
 
 def test_a_loss_out_of_its_range_halves_the_rate_at_once() -> None:
     p = bowl()
-    optimizer = MeasuredLR(torch.optim.SGD([p], 1e-3), overhead=0.0, max_change=None)
+    optimizer = MeasuredLR(torch.optim.SGD([p], 1e-3), overhead=0.0, max_change=math.inf)
     for _ in range(12):
         optimizer.step(lambda: p.square().sum() + 10.0)
     assert optimizer.last is not None
@@ -791,7 +792,7 @@ def _far(model: nn.Module) -> Callable[[], Tensor]:
 @pytest.mark.parametrize("name", ["sgd", "adamw", "pytorch_optimizer-muon"])
 def test_no_step_changes_the_weights_by_more_than_a_share_of_their_norm(name: str) -> None:
     changes = {}
-    for share in (None, 0.25):
+    for share in (math.inf, 0.25):
         model, base, optimizer = build(name, max_change=share)
         changes[share] = []
         for _ in range(6):
@@ -799,22 +800,35 @@ def test_no_step_changes_the_weights_by_more_than_a_share_of_their_norm(name: st
             changes[share].append(moved / norm)
             assert optimizer.last is not None
             assert optimizer.last.effective_lr == base.param_groups[0]["effective_lr"]
-    assert max(changes[None]) > 0.5
+    assert max(changes[math.inf]) > 0.5
     assert changes[0.25][-1] == pytest.approx(0.25, rel=1e-4)
     assert max(changes[0.25]) <= 0.25 * (1 + 1e-4)
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_bound_is_3_percent_where_there_is_no_batch_norm(batch_norm: bool) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(4, 4), nn.BatchNorm1d(4)] if batch_norm else [nn.Linear(4, 4)]
+    model = nn.Sequential(*layers)
+    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 1.0), model)
+    shares = [moved / norm for moved, norm in (_change(optimizer, _far(model)) for _ in range(6))]
+    if batch_norm:
+        assert max(shares) > 0.1
+    else:
+        assert max(shares) == pytest.approx(0.03)
+
+
 def test_a_bounded_step_is_the_plain_one_made_shorter() -> None:
     ends, starts, rates = {}, {}, {}
-    for share in (None, 0.01):
+    for share in (math.inf, 0.01):
         model, base, optimizer = build("sgd", max_change=share)
         starts[share] = [p.detach().clone() for p in model.parameters()]
         optimizer.step(_far(model))
         ends[share] = [p.detach() for p in model.parameters()]
         rates[share] = base.param_groups[0]["effective_lr"]
-    part = rates[0.01] / rates[None]
+    part = rates[0.01] / rates[math.inf]
     assert 0.0 < part < 1.0
-    for start, free, held in zip(starts[None], ends[None], ends[0.01], strict=True):
+    for start, free, held in zip(starts[math.inf], ends[math.inf], ends[0.01], strict=True):
         torch.testing.assert_close(held - start, part * (free - start))
 
 

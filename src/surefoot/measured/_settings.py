@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ class Settings:
         optional = ("max_change", "step_adaptation", "measuring_length", "loss_precision")
         for name in ("precision", *optional):
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and not (name == "max_change" and value == math.inf):
                 check_number(name, value, at_least=0.0, above=name != "loss_precision")
         if not self.places:
             raise ValueError("places must hold one number at least")

@@ -27,6 +27,8 @@ __all__ = ["MeasuredLR"]
 
 UNDER_A_HORIZON = 1.0 / 0.6
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
+MAX_CHANGE = 0.03
+"""Where no BatchNorm takes a layer's change of scale back: measured, docs/measured-lr.md."""
 _COUNTERS = ("steps", "forwards", "backwards", "probes")
 _CONVENTION = "closure_calls_backward"
 
@@ -74,9 +76,9 @@ class MeasuredLR(Optimizer):
         check_every: measurements from one with three probes to the next, which tells whether the
             parabola fits; 0 for none.
         growth: by how much a measurement may raise the rate at most.
-        max_change: share of the weights' norm by which a step may change them at most; None for no
-            bound. Costs a copy of the weights. Optimizers with two sets of weights
-            (schedule-free) are not bounded.
+        max_change: share of the weights' norm by which a step may change them at most; costs a copy
+            of the weights. None: 0.03, but no bound where the model has BatchNorm; ``math.inf``: no
+            bound. Optimizers with two sets of weights (schedule-free) are never bounded.
         frozen: measure and report, but train as the plain optimizer does.
         loss_precision: relative rounding error of a loss; None takes it from the loss's dtype.
         process_group: processes to agree with; None for torch's default group, if there is one.
@@ -127,7 +129,7 @@ class MeasuredLR(Optimizer):
         places: tuple[float, ...] = (1.0,),
         check_every: int = 8,
         growth: float = 2.0,
-        max_change: float | None = 0.03,
+        max_change: float | None = None,
         frozen: bool = False,
         loss_precision: float | None = None,
         process_group: Any = None,
@@ -162,8 +164,9 @@ class MeasuredLR(Optimizer):
         """Everything that copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
         self._gauge.attach(group)
-        share = self._gauge.settings.max_change
-        self._bound = Bound(share) if share and can_be_pulled_back(self._base) else None
+        share = self._max_change()
+        bounded = math.isfinite(share) and can_be_pulled_back(self._base)
+        self._bound = Bound(share) if bounded else None
         self.last: StepOutcome | None = None
 
     # What makes it an optimizer: the wrapped one's groups and state
@@ -343,6 +346,13 @@ class MeasuredLR(Optimizer):
         """Whether weights can grow without the loss's noticing, and the rate with them."""
         modules = () if self._model is None else self._model.modules()
         return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
+
+    def _max_change(self) -> float:
+        """The share of their norm by which a step may change the weights."""
+        given = self._gauge.settings.max_change
+        if given is not None:
+            return given
+        return math.inf if self._has_batch_norm() else MAX_CHANGE
 
     def _horizon(self) -> float:
         """The factor that falls from 1 to 0 over ``total_steps``."""

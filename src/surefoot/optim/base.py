@@ -36,6 +36,8 @@ ParamsLike: TypeAlias = (
     nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 )
 
+_FAR = 0.5
+"""Length of a step, as a share of the weights' norm, from which on it is told."""
 _COUNTERS = ("steps", "forwards", "backwards", "probes")
 
 
@@ -140,6 +142,7 @@ class LineSearchOptimizer(Optimizer):
         self._grad_scaler, self._on_measure = scaler, on_measure
         self._copies = Copies()
         self.last = None
+        self._has_warned, self._size = False, 0.0
         self._remember()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -231,9 +234,26 @@ class LineSearchOptimizer(Optimizer):
         loss, outcome = self._advance(call)
         outcome = dataclasses.replace(outcome, cost=call.cost)
         self._book(call, outcome)
+        self._notice_far_step(params, outcome)
         if self._on_measure is not None and outcome.status.measured:
             self._on_measure(outcome)
         return loss
+
+    def _notice_far_step(self, params: list[Tensor], outcome: StepOutcome) -> None:
+        """Warn, once, of a step about as long as all weights of a network together."""
+        if self._has_warned or outcome.length <= _FAR * self._size or not _is_deep(self._model):
+            return
+        self._size = math.sqrt(_params.norm_sq(params, [1.0] * len(params)))
+        if outcome.length > _FAR * self._size:
+            self._has_warned = True
+            warnings.warn(
+                f"a step of length {outcome.length:.2g}, where all weights together have the norm "
+                f"{self._size:.2g}: little of the network is left after it. It happens where "
+                "losses of several heads are added, and where a small network starts on a "
+                f"plateau. Bound the step (max_length; 3 % of the norm: {0.03 * self._size:.2g}), "
+                "or use surefoot.MeasuredLR, which bounds every step",
+                stacklevel=4,
+            )
 
     @torch.no_grad()
     def check_closure(self, closure: Callable[[], Any]) -> None:
@@ -359,6 +379,12 @@ class LineSearchOptimizer(Optimizer):
             shrink = effective_lr * _ratio(group["lr"], top) * group["weight_decay"]
             # a tiny gradient makes the effective rate huge; never let decay flip a sign
             _params.shrink([p for p in group["params"] if id(p) in moved], 1.0 - min(shrink, 1.0))
+
+
+def _is_deep(model: nn.Module | None) -> bool:
+    """Whether there are layers on top of each other, so that a long step can undo them."""
+    params = () if model is None else model.parameters()
+    return sum(p.dim() >= 2 for p in params) >= 2
 
 
 def rejected(value0: float) -> StepOutcome:
