@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from surefoot_lab.config import OptimizerConfig, SchedulerConfig
@@ -36,9 +37,9 @@ def grid() -> dict[str, Method]:
     return cells
 
 
-def _measured(class_path: str, **settings: Any) -> Method:
+def _measured(class_path: str, measuring: dict[str, Any] | None = None, **settings: Any) -> Method:
     base = {"class_path": class_path, "init_args": settings}
-    return OptimizerConfig("MeasuredLR", {"optimizer": base}), NONE
+    return OptimizerConfig("MeasuredLR", {"optimizer": base, **(measuring or {})}), NONE
 
 
 def _plain(class_path: str, schedule: SchedulerConfig = NONE, **settings: Any) -> Method:
@@ -69,3 +70,24 @@ RIVALS = {
     "Muon, its default, linear": _plain("Muon", LINEAR),
 }
 """Each as its authors say; docs/rivals.md has the handling."""
+
+WITHOUT: dict[str, dict[str, Any]] = {
+    "no horizon": {"horizon": "none"},
+    "no step adaptation": {"step_adaptation": 1.0},
+    "no bound": {"max_change": math.inf},
+    "no warm-up by certainty, one measurement": {"overhead": 0.0},
+    "ten times the measurements": {"overhead": 0.3},
+    "growth unlimited": {"growth": 1e6},
+    "fresh batches": {"batch": "fresh"},
+    "this batch's share of the update": {"line": "share"},
+    "exact curvature": {"curvature": "hessian"},
+}
+"""What makes up the method, taken away or exchanged, one at a time."""
+ABLATION = {
+    f"{name}, {what}": _measured(class_path, measuring, **settings)
+    for name, class_path, settings in (
+        ("Measured AdamW", "AdamW", {"lr": 1e-3}),
+        ("Measured SGD", "SGD", {"lr": 0.1, "momentum": 0.9}),
+    )
+    for what, measuring in WITHOUT.items()
+}

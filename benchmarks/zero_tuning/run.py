@@ -6,7 +6,8 @@
 
 Every run is an ordinary run of the lab, one thread each. What is finished stays, so the command may
 be stopped and given again. The grid runs with seed 0; its best cells, as many as `--best`, with the
-other seeds, too: their best mean is the ceiling.
+other seeds, too: their best mean is the ceiling. `--ablation` runs MeasuredLR with one of its parts taken away
+or exchanged at a time, which `score.py --ablation` compares with the whole.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from methods import OURS, RIVALS, Method, grid
+from methods import ABLATION, OURS, RIVALS, Method, grid
 from tasks import Task, prepare, tasks
 
 from surefoot_lab.config import Experiment, TrainConfig, UserError
@@ -103,6 +104,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--best", type=int, default=4, help="cells of the grid with all seeds")
     parser.add_argument("--tasks", nargs="*", help="only these")
+    parser.add_argument(
+        "--ablation", action="store_true", help="what makes up MeasuredLR, and nothing else"
+    )
     options = parser.parse_args()
     prepare(options.data, options.cifar10, options.fashion_mnist)
     known = tasks(options.data)
@@ -112,9 +116,11 @@ def main() -> None:
         for name in options.tasks or known
         if all(given[need] is not None for need in known[name].needs)
     ]
-    methods = {**OURS, **RIVALS, **grid()}
-    first: list[Cell] = [(name, label, 0) for name in names for label in methods]
-    others = [(n, label, s) for s in SEEDS[1:] for n in names for label in (*OURS, *RIVALS)]
+    methods = {**OURS, **RIVALS, **grid(), **ABLATION}
+    alone = ABLATION if options.ablation else {**OURS, **RIVALS}
+    searched = {} if options.ablation else grid()
+    first: list[Cell] = [(name, label, 0) for name in names for label in (*alone, *searched)]
+    others = [(n, label, s) for s in SEEDS[1:] for n in names for label in alone]
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
 
         def run(cells: list[Cell]) -> None:
@@ -137,7 +143,7 @@ def main() -> None:
         for name in names:
             scores = {
                 label: score_of(run_dir(options.out, name, label, 0), known[name].figure)
-                for label in grid()
+                for label in searched
             }
             best += [
                 (name, label, seed)

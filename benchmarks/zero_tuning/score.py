@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from methods import OURS, RIVALS, grid
+from methods import ABLATION, OURS, RIVALS, grid
 from run import SEEDS, run_dir, score_of
 from tasks import tasks
 
@@ -68,7 +68,9 @@ def gap_of(values: list[float], top: float, figure: str) -> Gap:
     return Gap(statistics.fmean(gaps), (found.high - found.low) / 2.0, len(gaps))
 
 
-def collect(out: Path) -> tuple[dict[str, tuple[str, float]], dict[str, dict[str, Gap]]]:
+def collect(
+    out: Path, labels: list[str]
+) -> tuple[dict[str, tuple[str, float]], dict[str, dict[str, Gap]]]:
     """Ceilings by task, and gaps by method and task."""
     known = tasks(Path("data"))
     ceilings, gaps = {}, {}
@@ -77,7 +79,7 @@ def collect(out: Path) -> tuple[dict[str, tuple[str, float]], dict[str, dict[str
         if top is None:
             continue
         ceilings[name] = top
-        for label in (*OURS, *RIVALS):
+        for label in labels:
             values = scores(out, name, label, task.figure)
             if values:
                 gaps.setdefault(label, {})[name] = gap_of(values, top[1], task.figure)
@@ -149,8 +151,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, help="also writes OUT.json and OUT.png")
+    parser.add_argument(
+        "--ablation", action="store_true", help="MeasuredLR and it without its parts"
+    )
     options = parser.parse_args()
-    ceilings, gaps = collect(options.runs)
+    whole = [label for label in OURS if any(part.startswith(f"{label},") for part in ABLATION)]
+    labels = [*whole, *ABLATION] if options.ablation else [*OURS, *RIVALS]
+    ceilings, gaps = collect(options.runs, labels)
     print(table(ceilings, gaps))
     if options.out is not None:
         plain = {
