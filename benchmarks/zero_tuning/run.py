@@ -6,8 +6,8 @@
 
 Every run is an ordinary run of the lab, one thread each. What is finished stays, so the command may
 be stopped and given again. The grid runs with seed 0; its best cells, as many as `--best`, with the
-other seeds, too: their best mean is the ceiling. `--ablation` runs MeasuredLR with one of its parts taken away
-or exchanged at a time, which `score.py --ablation` compares with the whole.
+other seeds, too: their best mean is the ceiling. `--ablation` runs MeasuredLR with one of its parts
+taken away or exchanged at a time, which `score.py --ablation` compares with the whole.
 """
 
 from __future__ import annotations
