@@ -1,11 +1,13 @@
 """What a step costs beside torch's SGD with momentum (foreach), measured in turns.
 
-Two tables: a whole training step of resnet20 at batch 128, and the optimizer's own work, without
-forward and backward passes, on the 11 million parameters of ResNet-18. Every round times each
-method once, in an order that changes; the ratio to SGD is taken within the round, and the median
-over the rounds is printed with its quartiles.
+Three parts: a whole training step of resnet20 at batch 128 (`step`); the optimizer's own work,
+without forward and backward passes, on the 11 million parameters of ResNet-18 (`own`); and runs of
+100 steps with a measured rate beside the same runs of the wrapped optimizer alone (`measured`:
+resnet8, and a conv net without BatchNorm, where each step is bounded, too). Every round times each
+method once, in an order that changes; the ratio is taken within the round, and the median over the
+rounds is printed with its quartiles.
 
-    python benchmarks/step_cost.py [--rounds 15] [--threads 1]
+    python benchmarks/step_cost.py [--rounds 15] [--threads 1] [--parts step own measured]
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot import LABPAL, PAL
+from surefoot import LABPAL, PAL, MeasuredLR
 
 LIMITS = {
     "step": {"LABPAL between measurements": 1.05, "LABPAL amortized": 1.05, "PAL": 1.45},
     "own work": {"LABPAL between measurements": 0.7, "PAL": 2.2},
+    "measured": {"measured": 1.05},
 }
+RUN_STEPS = 100
 
 
 def in_turns(work: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -125,9 +129,43 @@ def own_work() -> dict[str, Callable[[], float]]:
     }
 
 
-def table(title: str, seconds: dict[str, list[float]], limits: dict[str, float]) -> bool:
-    base = seconds["SGD with momentum"]
-    print(f"\n{title}\n\n| method | ms, median | × SGD with momentum | quartiles | at most |")
+def measured_runs(
+    build: Callable[[], nn.Module], base: type[torch.optim.Optimizer]
+) -> dict[str, Callable[[], float]]:
+    """Whole runs, their measurements and all, from the first step to the last."""
+    x, y = torch.randn(128, 3, 32, 32), torch.randint(0, 10, (128,))
+
+    def plain() -> Callable[[], Any]:
+        model = build()
+        optimizer = base(model.parameters(), lr=1e-3)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+        return step
+
+    def measured() -> Callable[[], Any]:
+        model = build()
+        inner = base(model.parameters(), lr=1e-3)
+        optimizer = MeasuredLR(inner, model, total_steps=RUN_STEPS)
+        return lambda: optimizer.step(lambda: nn.functional.cross_entropy(model(x), y))
+
+    return {
+        name: lambda make=make: timed(make(), RUN_STEPS)()  # type: ignore[misc]
+        for name, make in (("plain", plain), ("measured", measured))
+    }
+
+
+def table(
+    title: str,
+    seconds: dict[str, list[float]],
+    limits: dict[str, float],
+    against: str = "SGD with momentum",
+) -> bool:
+    base = seconds[against]
+    print(f"\n{title}\n\n| method | ms, median | × {against} | quartiles | at most |")
     print("|---|---|---|---|---|")
     kept = True
     for name, taken in seconds.items():
@@ -146,27 +184,54 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
+    parts = ("step", "own", "measured")
+    parser.add_argument("--parts", nargs="*", choices=parts, default=parts)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, "
           f"{options.threads} thread(s), {options.rounds} rounds")  # fmt: skip
-    work = training_steps()
-    work["LABPAL measuring, per batch"] = measurement_seconds()
-    seconds = in_turns(work, options.rounds)
-    # 10 measuring batches for every 1000 updates, of which the measurement makes one
-    seconds["LABPAL amortized"] = [
-        (999 * between + 10 * measuring) / 1009
-        for between, measuring in zip(
-            seconds["LABPAL between measurements"],
-            seconds["LABPAL measuring, per batch"],
-            strict=True,
-        )
-    ]
-    kept = table("Training step, resnet20, batch 128, per batch", seconds, LIMITS["step"])
-    seconds = in_turns(own_work(), options.rounds)
-    kept &= table("Optimizer alone, ResNet-18 (11.7 million)", seconds, LIMITS["own work"])
+    kept = True
+    if "step" in options.parts:
+        work = training_steps()
+        work["LABPAL measuring, per batch"] = measurement_seconds()
+        seconds = in_turns(work, options.rounds)
+        # 10 measuring batches for every 1000 updates, of which the measurement makes one
+        seconds["LABPAL amortized"] = [
+            (999 * between + 10 * measuring) / 1009
+            for between, measuring in zip(
+                seconds["LABPAL between measurements"],
+                seconds["LABPAL measuring, per batch"],
+                strict=True,
+            )
+        ]
+        kept &= table("Training step, resnet20, batch 128, per batch", seconds, LIMITS["step"])
+    if "own" in options.parts:
+        seconds = in_turns(own_work(), options.rounds)
+        kept &= table("Optimizer alone, ResNet-18 (11.7 million)", seconds, LIMITS["own work"])
+    if "measured" in options.parts:
+        kept &= all(measured_tables(options.rounds))
     return 0 if kept else 1
+
+
+def measured_tables(rounds: int) -> list[bool]:
+    from surefoot_lab.models import ConvNet, cifar_resnet
+
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "resnet8": lambda: cifar_resnet(8),
+        "conv net without BatchNorm": lambda: ConvNet(10, 3, (32, 32)),
+    }
+    bases = (torch.optim.SGD, torch.optim.AdamW)
+    return [
+        table(
+            f"{base.__name__} on {name}, runs of {RUN_STEPS} steps, per step",
+            in_turns(measured_runs(build, base), rounds),
+            LIMITS["measured"],
+            "plain",
+        )
+        for name, build in networks.items()
+        for base in bases
+    ]
 
 
 if __name__ == "__main__":
