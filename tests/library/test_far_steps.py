@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 from collections.abc import Callable
@@ -51,22 +52,79 @@ def warned(optimizer: Any, loss: Callable[[], Tensor], steps: int = 12) -> list[
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "pal": PAL,
+    "pal-rarely": functools.partial(PAL, measure_every=3),
     "labpal": functools.partial(LABPAL, measuring_batches=1, reuse=2),
+    "labpal-sgd": functools.partial(LABPAL, mode="sgd", measuring_batches=1, reuse=2),
 }
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_step_as_long_as_the_weights_is_told_once(name: str) -> None:
     model, loss = task(box_weight=1.0)
-    (message,) = warned(MAKERS[name](model), loss)
+    (message,) = warned(MAKERS[name](model, max_length=20.0), loss)
     assert "several heads" in message
     assert "MeasuredLR" in message
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_bounded_as_the_message_says_there_is_no_reason_to_warn(name: str) -> None:
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_by_default_no_step_is_longer_than_3_percent_of_the_weights(
+    name: str, alpha: float
+) -> None:
     model, loss = task(box_weight=1.0)
-    assert warned(MAKERS[name](model, max_length=0.2), loss) == []
+    optimizer = MAKERS[name](model, alpha)
+    lengths = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(60):
+            size = float(torch.cat([p.detach().flatten() for p in model.parameters()]).norm())
+            optimizer.step(loss)
+            lengths.append(optimizer.last.length / size)
+    assert max(lengths) == pytest.approx(0.03, rel=0.3)  # the norm is counted every 32 steps
+
+
+@pytest.mark.parametrize("name", ["pal", "pal-rarely"])
+def test_the_norm_that_bounds_is_resumed_with_everything_else(name: str) -> None:
+    ends = []
+    for cut in (None, 17):
+        model, loss = task(box_weight=1.0)
+        optimizer = MAKERS[name](model)
+        for step in range(40):
+            if step == cut:
+                state = copy.deepcopy(optimizer.state_dict())
+                optimizer = MAKERS[name](model)
+                optimizer.load_state_dict(state)
+            optimizer.step(loss)
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("why", ["batch norm", "parameters only"])
+def test_with_batch_norm_or_without_the_model_it_is_the_published_bound(
+    name: str, why: str
+) -> None:
+    model, loss = task(box_weight=1.0)
+    if why == "batch norm":
+        model.trunk.append(nn.BatchNorm1d(32))
+        optimizer = MAKERS[name](model, 1.0)
+    else:
+        optimizer = MAKERS[name](list(model.parameters()), 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer.step(loss)
+    assert optimizer.last.length > 0.5
+
+
+def test_labpal_tells_that_it_goes_by_the_bound_and_not_by_what_it_measures() -> None:
+    model, loss = task(box_weight=1.0)
+    optimizer = LABPAL(model, measuring_batches=1, reuse=2, untrusted=0, max_length=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(6):  # measures at every second update
+            optimizer.step(loss)
+    with pytest.warns(UserWarning, match="4 measurements in a row .* several heads"):
+        optimizer.step(loss)
 
 
 @pytest.mark.parametrize("name", MAKERS)

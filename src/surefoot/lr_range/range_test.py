@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from surefoot._networks import has_batch_norm
 from surefoot._quiet import devices_of
 from surefoot._reduce import is_distributed, mean
 from surefoot.lr_range._batches import endless
@@ -168,7 +169,7 @@ def range_test(
         hessian_free=run.estimates,
         optimizer=type(unwrapped(optimizer)[-1]).__name__,
         momentum=_momentum(unwrapped(optimizer)[-1]),
-        batch_norm=_has_batch_norm(model),
+        batch_norm=None if model is None else has_batch_norm(model),
         cost=run.cost + Cost(forwards=validator.forwards if validator else 0),
         seconds=time.perf_counter() - began,
     )
@@ -282,10 +283,3 @@ def _momentum(optimizer: Any) -> float | None:
     if not isinstance(optimizer, torch.optim.SGD):
         return None
     return float(optimizer.param_groups[0]["momentum"])
-
-
-def _has_batch_norm(model: nn.Module | None) -> bool | None:
-    """Whether any layer is a BatchNorm, of torch or of anybody who derives from it."""
-    if model is None:
-        return None
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())

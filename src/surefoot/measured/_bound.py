@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from surefoot import _params
+from surefoot._networks import size_of
 from surefoot._params import Copies
 
 __all__ = ["Bound", "can_be_pulled_back"]
@@ -28,8 +29,7 @@ class Bound:
 
     The loss of one batch may have its minimum far away, where rectifiers have died for good and
     other batches' losses are a hundred times as high: early in training, and where losses of
-    several heads are added. Weights that begin near zero are taken for as large as PyTorch's own
-    initialization would make them.
+    several heads are added.
 
     Args:
         share: of the weights' norm.
@@ -42,8 +42,7 @@ class Bound:
     def take(self, params: Sequence[Tensor]) -> None:
         """Remember the weights before a step."""
         self._copies.take(params)
-        norm_sq = _params.norm_sq(params, [1.0] * len(params))
-        self._limit = self._share * math.sqrt(max(norm_sq, _initial_norm_sq(params)))
+        self._limit = self._share * size_of(params)
 
     def hold(self) -> float:
         """Shorten the step since then to the bound; the share of it that is left."""
@@ -55,8 +54,3 @@ class Bound:
         left = self._limit / length
         self._copies.put_moved(moves, ones, left)
         return left
-
-
-def _initial_norm_sq(params: Sequence[Tensor]) -> float:
-    """Squared norm of weights uniform in ±1/√fan_in, as those of Linear and Conv2d are."""
-    return sum(p.shape[0] if p.dim() else 1 for p in params) / 3.0

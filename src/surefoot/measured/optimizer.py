@@ -14,6 +14,7 @@ from torch.optim import LBFGS, Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import CLOSURE_HELP, Closure
+from surefoot._networks import has_batch_norm, largest_change
 from surefoot.line import QuietRoom
 from surefoot.measured._bound import Bound, can_be_pulled_back
 from surefoot.measured._gauge import Gauge, Visit
@@ -27,8 +28,6 @@ __all__ = ["MeasuredLR"]
 
 UNDER_A_HORIZON = 1.0 / 0.6
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
-MAX_CHANGE = 0.03
-"""Where no BatchNorm takes a layer's change of scale back: measured, docs/measured-lr.md."""
 _COUNTERS = ("steps", "forwards", "backwards", "probes")
 _CONVENTION = "closure_calls_backward"
 
@@ -77,8 +76,9 @@ class MeasuredLR(Optimizer):
             parabola fits; 0 for none.
         growth: by how much a measurement may raise the rate at most.
         max_change: share of the weights' norm by which a step may change them at most; costs a copy
-            of the weights. None: 0.03, but no bound where the model has BatchNorm; ``math.inf``: no
-            bound. Optimizers with two sets of weights (schedule-free) are never bounded.
+            of the weights. None: 0.03, but no bound where the model has BatchNorm or one layer;
+            ``math.inf``: no bound. Optimizers with two sets of weights (schedule-free) are never
+            bounded.
         frozen: measure and report, but train as the plain optimizer does.
         loss_precision: relative rounding error of a loss; None takes it from the loss's dtype.
         process_group: processes to agree with; None for torch's default group, if there is one.
@@ -340,19 +340,14 @@ class MeasuredLR(Optimizer):
         if settings.step_adaptation is not None:
             return settings.step_adaptation
         falls = settings.horizon == "linear" and settings.total_steps is not None
-        return UNDER_A_HORIZON if falls and not self._has_batch_norm() else 1.0
-
-    def _has_batch_norm(self) -> bool:
-        """Whether weights can grow without the loss's noticing, and the rate with them."""
-        modules = () if self._model is None else self._model.modules()
-        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
+        # with BatchNorm weights can grow without the loss's noticing, and the rate with them
+        grows = self._model is not None and has_batch_norm(self._model)
+        return UNDER_A_HORIZON if falls and not grows else 1.0
 
     def _max_change(self) -> float:
         """The share of their norm by which a step may change the weights."""
         given = self._gauge.settings.max_change
-        if given is not None:
-            return given
-        return math.inf if self._has_batch_norm() else MAX_CHANGE
+        return largest_change(self._model) if given is None else given
 
     def _horizon(self) -> float:
         """The factor that falls from 1 to 0 over ``total_steps``."""

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import CLOSURE_HELP, Closure
+from surefoot._networks import is_deep, largest_change, size_of
 from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
@@ -36,6 +37,10 @@ ParamsLike: TypeAlias = (
     nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 )
 
+PUBLISHED_MAX_LENGTH = 3.16
+"""s_max of PAL's released code."""
+_SIZE_EVERY = 32
+"""Steps after which the norm of the weights is computed anew."""
 _FAR = 0.5
 """Length of a step, as a share of the weights' norm, from which on it is told."""
 _COUNTERS = ("steps", "forwards", "backwards", "probes")
@@ -167,7 +172,7 @@ class LineSearchOptimizer(Optimizer):
 
     def _fresh_memory(self) -> dict[str, Any]:
         """The scalars a new optimizer starts from. They live in the first param group."""
-        return {**dict.fromkeys(_COUNTERS, 0), "closure_calls_backward": None}
+        return {**dict.fromkeys(_COUNTERS, 0), "closure_calls_backward": None, "size": None}
 
     @property
     def _memory(self) -> dict[str, Any]:
@@ -241,7 +246,10 @@ class LineSearchOptimizer(Optimizer):
 
     def _notice_far_step(self, params: list[Tensor], outcome: StepOutcome) -> None:
         """Warn, once, of a step about as long as all weights of a network together."""
-        if self._has_warned or outcome.length <= _FAR * self._size or not _is_deep(self._model):
+        model = self._model
+        if self._has_warned or outcome.length <= _FAR * self._size:
+            return
+        if model is None or not is_deep(model):
             return
         self._size = math.sqrt(_params.norm_sq(params, [1.0] * len(params)))
         if outcome.length > _FAR * self._size:
@@ -361,6 +369,24 @@ class LineSearchOptimizer(Optimizer):
             )
         return max(0.0, 1.0 - done / total)
 
+    def _max_length(self, params: list[Tensor], multiple: float = 1.0) -> float:
+        """The longest step: as given, else the papers', or what changes the weights by a share.
+
+        Args:
+            params: the weights that move.
+            multiple: what the length is still going to be multiplied by, α.
+        """
+        memory = self._memory
+        given: float | None = memory["max_length"]
+        if given is not None or self._model is None:
+            return PUBLISHED_MAX_LENGTH if given is None else given
+        share = largest_change(self._model)
+        if not math.isfinite(share):
+            return PUBLISHED_MAX_LENGTH
+        if memory["size"] is None or memory["steps"] % _SIZE_EVERY == 0:
+            memory["size"] = size_of(params)
+        return min(PUBLISHED_MAX_LENGTH, share * float(memory["size"]) / (multiple or 1.0))
+
     def _rounding(self, loss: Tensor) -> float:
         """Relative error below which differences of losses mean nothing: a few ulp."""
         given: float | None = self._memory["loss_precision"]
@@ -379,12 +405,6 @@ class LineSearchOptimizer(Optimizer):
             shrink = effective_lr * _ratio(group["lr"], top) * group["weight_decay"]
             # a tiny gradient makes the effective rate huge; never let decay flip a sign
             _params.shrink([p for p in group["params"] if id(p) in moved], 1.0 - min(shrink, 1.0))
-
-
-def _is_deep(model: nn.Module | None) -> bool:
-    """Whether there are layers on top of each other, so that a long step can undo them."""
-    params = () if model is None else model.parameters()
-    return sum(p.dim() >= 2 for p in params) >= 2
 
 
 def rejected(value0: float) -> StepOutcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -45,6 +46,10 @@ def noise_factor(dataset_size: int, batch_size: int) -> float:
     return 128 / batch_size * dataset_size / 40_000
 
 
+_TOLD_CAPS = 4
+"""Measurements in a row that are cut off at the longest step until it is told."""
+
+
 class LABPAL(LineSearchOptimizer):
     r"""Large-batch parabolic approximation line search (LABPAL).
 
@@ -74,7 +79,9 @@ class LABPAL(LineSearchOptimizer):
             minimum; see :class:`surefoot.searches.LargeBatchSearch`.
         measuring_length: μ, distance of the farthest probe, in units of the weights.
         max_length: largest measured step, before α. In ``"sgd"`` mode also the largest update,
-            in multiples of α, so that a sudden gradient cannot throw the weights away.
+            in multiples of α, so that a sudden gradient cannot throw the weights away. None: 3.16,
+            but where the model is known and has several layers and no BatchNorm, at most 3 % of the
+            norm of the weights, α included.
         stretch: how many times the minimum of the large batch a measurement may be, where the
             minimum of the direction's own batch lies farther; 1 for the papers' rule. Along a
             gradient that is mostly noise the large batch's minimum is short, because it rises
@@ -117,7 +124,7 @@ class LABPAL(LineSearchOptimizer):
         reuse: int | None = None,
         fit: Literal["parabola", "released"] = "parabola",
         measuring_length: float = 0.1,
-        max_length: float = 3.16,
+        max_length: float | None = None,
         stretch: float = 2.0,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
@@ -148,7 +155,8 @@ class LABPAL(LineSearchOptimizer):
         check_count("average_over", average_over)
         check_count("untrusted", untrusted, at_least=0)
         check_number("measuring_length", measuring_length, at_least=0.0, above=True)
-        check_number("max_length", max_length, at_least=0.0, above=True)
+        if max_length is not None:
+            check_number("max_length", max_length, at_least=0.0, above=True)
         check_number("stretch", stretch, at_least=1.0)
         check_share("momentum", momentum)
         noise = 1.0
@@ -195,6 +203,7 @@ class LABPAL(LineSearchOptimizer):
             "value_sums": [0.0, 0.0, 0.0],  # losses at 0 and at the two probes
             "own_values": [0.0, 0.0, 0.0],  # the same of the direction's own batch
             "rate": None,  # what is reused: a learning rate ("sgd") or a length ("nsgd")
+            "capped": 0,  # measurements in a row
             "recent": [],  # trusted measurements, the latest last
         }
 
@@ -315,7 +324,7 @@ class LABPAL(LineSearchOptimizer):
         if not direction.is_usable:
             self._reset(kept.params)
             return StepOutcome(0.0, 0.0, Status.FLAT, value0)
-        search = self._search(loss)
+        search = self._search(loss, kept.params)
         with self._line(kept.params, direction.unit(), call, room, value0) as line:
             if not memory["checked"]:
                 line.check_repeatable()
@@ -331,11 +340,11 @@ class LABPAL(LineSearchOptimizer):
             return StepOutcome(0.0, 0.0, Status.COLLECTING, value0)
         return self._finish(search, kept.params, direction)
 
-    def _search(self, loss: Tensor) -> LargeBatchSearch:
+    def _search(self, loss: Tensor, params: list[Tensor]) -> LargeBatchSearch:
         memory = self._memory
         return LargeBatchSearch(
             measuring_length=memory["measuring_length"],
-            max_length=memory["max_length"],
+            max_length=self._max_length(params, self._top_lr()),
             fit=memory["fit"],
             rounding=self._rounding(loss),
         )
@@ -350,7 +359,8 @@ class LABPAL(LineSearchOptimizer):
             search(_MeanLine(dict(zip((0.0, *search.lengths), values, strict=True))))
             for values in (means, memory["own_values"])
         )
-        self._learn(found, own, direction)
+        self._learn(search, found, own, direction)
+        self._notice_caps(found)
         if memory["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
@@ -359,6 +369,19 @@ class LABPAL(LineSearchOptimizer):
             return found
         moved = self._move(params, direction, found.status, found.value0)
         return dataclasses.replace(moved, slope0=found.slope0, parabola=found.parabola)
+
+    def _notice_caps(self, found: StepOutcome) -> None:
+        """Warn, once, when measurement after measurement is cut off: then nothing is measured."""
+        memory = self._memory
+        memory["capped"] = memory["capped"] + 1 if found.status is Status.CAPPED else 0
+        if memory["capped"] == _TOLD_CAPS:
+            warnings.warn(
+                f"{_TOLD_CAPS} measurements in a row found the minimum beyond the longest step, so "
+                "the steps are bounded rather than measured. It happens where losses of several "
+                "heads are added, and LABPAL, which measures rarely, tends to fail there: see "
+                "surefoot.MeasuredLR, or PAL",
+                stacklevel=7,
+            )
 
     def _stretched(self, found: StepOutcome, own: StepOutcome) -> float:
         """The length that counts: the minimum, or up to ``stretch`` times it where there is noise.
@@ -370,7 +393,9 @@ class LABPAL(LineSearchOptimizer):
             return limit * found.length  # the own batch falls as far as was seen
         return min(max(found.length, own.length), limit * found.length)
 
-    def _learn(self, found: StepOutcome, own: StepOutcome, direction: Direction) -> None:
+    def _learn(
+        self, search: LargeBatchSearch, found: StepOutcome, own: StepOutcome, direction: Direction
+    ) -> None:
         """Take a measurement into what is reused."""
         memory = self._memory
         memory["since_measurement"] = 0
@@ -384,7 +409,7 @@ class LABPAL(LineSearchOptimizer):
         elif memory["rate"] is None and found.status is Status.NOT_CONVEX:
             # Nothing to keep yet: as far as the loss was seen to fall, as PAL does, and measure
             # again at once.
-            length = min(memory["measuring_length"], memory["max_length"])
+            length = min(memory["measuring_length"], search.max_length)
             memory["rate"] = length * per_length
             memory["since_measurement"] = memory["reuse"]
 
@@ -397,7 +422,8 @@ class LABPAL(LineSearchOptimizer):
             self._reset(params)
             return StepOutcome(0.0, 0.0, Status.FLAT, value0)
         per_length = 1.0 if memory["mode"] == "nsgd" else direction.norm
-        minimum = min(memory["rate"] * per_length, memory["max_length"])
+        longest = self._max_length(params, self._top_lr())
+        minimum = min(memory["rate"] * per_length, longest)
         rate = self._top_lr() * self._horizon() * minimum / direction.norm
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
         self._decay(params, rate)

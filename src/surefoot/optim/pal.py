@@ -42,7 +42,9 @@ class PAL(LineSearchOptimizer):
         lr: α, multiple of the measured minimum that is taken; 1/0.6 in the authors' code. Torch's
             schedulers act on it.
         measuring_length: μ, distance of the probe from the start, in units of the weights.
-        max_length: s_max, largest distance moved in a step.
+        max_length: s_max, largest distance moved in a step. None: 3.16, as published, but where the
+            model is known and has several layers and no BatchNorm, at most 3 % of the norm of the
+            weights (counted anew every 32 steps).
         direction_adaptation: β, share of the previous direction, at least 0 and below 1.
         weight_decay: decoupled, per unit of the effective learning rate.
         total_steps: length of the run in steps; the step then falls linearly to 0 over it. Strongly
@@ -82,7 +84,7 @@ class PAL(LineSearchOptimizer):
         lr: float = 1 / 0.6,
         *,
         measuring_length: float = 1.0,
-        max_length: float = 3.16,
+        max_length: float | None = None,
         direction_adaptation: float = 0.4,
         weight_decay: float = 0.0,
         total_steps: int | None = None,
@@ -95,7 +97,8 @@ class PAL(LineSearchOptimizer):
         on_measure: Callable[[StepOutcome], None] | None = None,
     ) -> None:
         check_number("measuring_length", measuring_length, at_least=0.0, above=True)
-        check_number("max_length", max_length, at_least=0.0, above=True)
+        if max_length is not None:
+            check_number("max_length", max_length, at_least=0.0, above=True)
         check_share("direction_adaptation", direction_adaptation)
         check_share("averaging", averaging)
         check_count("measure_every", measure_every)
@@ -138,7 +141,7 @@ class PAL(LineSearchOptimizer):
                 return loss, StepOutcome(0.0, 0.0, Status.FLAT, value0)
             try:
                 with self._line(active.params, direction.unit(), call, room, value0) as line:
-                    found = self._search(loss)(line)
+                    found = self._search(loss, active.params)(line)
                     outcome = self._settle(found, direction)
                     line.commit(outcome.t)
             except BaseException:
@@ -206,14 +209,15 @@ class PAL(LineSearchOptimizer):
             _params.lerp(active.memory(self.state, "direction"), active.grads, 1.0 - 1.0 / beta)
             self._keep_norms_sq(active, norms_sq)
 
-    def _search(self, loss: Tensor) -> ParabolicSearch:
+    def _search(self, loss: Tensor, params: list[Tensor]) -> ParabolicSearch:
         memory = self._memory
         as_published = memory["measure_every"] == 1
+        alpha = self._top_lr()
         return ParabolicSearch(
             measuring_length=memory["measuring_length"],
-            max_length=memory["max_length"],
             # PAL's cap holds for the adapted step; an average is taken of the minima themselves
-            step_adaptation=self._top_lr() if as_published else 1.0,
+            max_length=self._max_length(params, 1.0 if as_published else alpha),
+            step_adaptation=alpha if as_published else 1.0,
             rounding=self._rounding(loss),
         )
 

@@ -1,0 +1,46 @@
+"""What a network is made of, as far as it decides how long a step may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from surefoot import _params
+
+__all__ = ["MAX_CHANGE", "has_batch_norm", "is_deep", "largest_change", "size_of"]
+
+MAX_CHANGE = 0.03
+"""Share of their norm by which a step may change weights: measured, docs/measured-lr.md."""
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether any layer is a BatchNorm, of torch or of anybody who derives from it."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+def is_deep(model: nn.Module) -> bool:
+    """Whether there are layers on top of each other, so that a long step can undo them."""
+    return sum(p.dim() >= 2 for p in model.parameters()) >= 2
+
+
+def largest_change(model: nn.Module | None) -> float:
+    """The share of their norm by which a step may change the weights.
+
+    Infinite where BatchNorm takes a layer's change of scale back, and where there is one layer.
+    """
+    if model is not None and (has_batch_norm(model) or not is_deep(model)):
+        return math.inf
+    return MAX_CHANGE
+
+
+def size_of(params: Sequence[Tensor]) -> float:
+    """The norm of the weights, but at least that of weights uniform in ±1/√fan_in.
+
+    So are those of Linear and Conv2d; weights that begin near zero count as large as these. Vectors
+    count only where there is nothing else.
+    """
+    matrices = [p for p in params if p.dim() >= 2]
+    initial = sum(p.shape[0] if p.dim() else 1 for p in matrices or params) / 3.0
+    return math.sqrt(max(_params.norm_sq(params, [1.0] * len(params)), initial))
