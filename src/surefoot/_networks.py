@@ -9,10 +9,19 @@ from torch import Tensor, nn
 
 from surefoot import _params
 
-__all__ = ["MAX_CHANGE", "has_batch_norm", "is_deep", "largest_change", "size_of"]
+__all__ = [
+    "MAX_CHANGE",
+    "can_be_ruined",
+    "has_batch_norm",
+    "is_deep",
+    "largest_change",
+    "size_of",
+]
 
 MAX_CHANGE = 0.03
 """Share of their norm by which a step may change weights: measured, docs/measured-lr.md."""
+
+_NO_TOY = 1000
 
 
 def has_batch_norm(model: nn.Module) -> bool:
@@ -23,6 +32,13 @@ def has_batch_norm(model: nn.Module) -> bool:
 def is_deep(model: nn.Module) -> bool:
     """Whether there are layers on top of each other, so that a long step can undo them."""
     return sum(p.dim() >= 2 for p in model.parameters()) >= 2
+
+
+def can_be_ruined(model: nn.Module | None) -> bool:
+    """Whether it is worth a warning: a network of several layers, and no toy."""
+    if model is None or not is_deep(model):
+        return False
+    return sum(p.numel() for p in model.parameters()) >= _NO_TOY
 
 
 def largest_change(model: nn.Module | None) -> float:

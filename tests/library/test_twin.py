@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from surefoot import LABPAL, PAL
 
+# the twins go as far as the papers say
+pytestmark = pytest.mark.filterwarnings("ignore:a step of length")
+
 
 def net() -> nn.Module:
     torch.manual_seed(2)
@@ -41,7 +44,7 @@ def gradient_at(model: nn.Module, theta: Tensor, batch: tuple[Tensor, Tensor]) -
 @pytest.mark.parametrize("mu", [0.1, 1.0])
 def test_pal_step_by_step(beta: float, mu: float) -> None:
     model = net()
-    optimizer = PAL(model, direction_adaptation=beta, measuring_length=mu)
+    optimizer = PAL(model, direction_adaptation=beta, measuring_length=mu, max_length=3.16)
     theta, d = flat(model), torch.zeros_like(flat(model))
     kinds = set()
     for batch in batches(20):

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import CLOSURE_HELP, Closure
-from surefoot._networks import is_deep, largest_change, size_of
+from surefoot._networks import can_be_ruined, largest_change, size_of
 from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
@@ -246,10 +246,9 @@ class LineSearchOptimizer(Optimizer):
 
     def _notice_far_step(self, params: list[Tensor], outcome: StepOutcome) -> None:
         """Warn, once, of a step about as long as all weights of a network together."""
-        model = self._model
         if self._has_warned or outcome.length <= _FAR * self._size:
             return
-        if model is None or not is_deep(model):
+        if not can_be_ruined(self._model):
             return
         self._size = math.sqrt(_params.norm_sq(params, [1.0] * len(params)))
         if outcome.length > _FAR * self._size:

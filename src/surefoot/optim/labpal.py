@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from surefoot import _params
 from surefoot._closure import Closure
+from surefoot._networks import can_be_ruined
 from surefoot.directions import Direction, steepest
 from surefoot.line import QuietRoom
 from surefoot.optim.base import (
@@ -81,7 +82,7 @@ class LABPAL(LineSearchOptimizer):
         max_length: largest measured step, before α. In ``"sgd"`` mode also the largest update,
             in multiples of α, so that a sudden gradient cannot throw the weights away. None: 3.16,
             but where the model is known and has several layers and no BatchNorm, at most 3 % of the
-            norm of the weights, α included.
+            norm of the weights.
         stretch: how many times the minimum of the large batch a measurement may be, where the
             minimum of the direction's own batch lies farther; 1 for the papers' rule. Along a
             gradient that is mostly noise the large batch's minimum is short, because it rises
@@ -344,7 +345,7 @@ class LABPAL(LineSearchOptimizer):
         memory = self._memory
         return LargeBatchSearch(
             measuring_length=memory["measuring_length"],
-            max_length=self._max_length(params, self._top_lr()),
+            max_length=self._max_length(params),
             fit=memory["fit"],
             rounding=self._rounding(loss),
         )
@@ -374,7 +375,7 @@ class LABPAL(LineSearchOptimizer):
         """Warn, once, when measurement after measurement is cut off: then nothing is measured."""
         memory = self._memory
         memory["capped"] = memory["capped"] + 1 if found.status is Status.CAPPED else 0
-        if memory["capped"] == _TOLD_CAPS:
+        if memory["capped"] == _TOLD_CAPS and can_be_ruined(self._model):
             warnings.warn(
                 f"{_TOLD_CAPS} measurements in a row found the minimum beyond the longest step, so "
                 "the steps are bounded rather than measured. It happens where losses of several "
@@ -422,7 +423,7 @@ class LABPAL(LineSearchOptimizer):
             self._reset(params)
             return StepOutcome(0.0, 0.0, Status.FLAT, value0)
         per_length = 1.0 if memory["mode"] == "nsgd" else direction.norm
-        longest = self._max_length(params, self._top_lr())
+        longest = self._max_length(params)
         minimum = min(memory["rate"] * per_length, longest)
         rate = self._top_lr() * self._horizon() * minimum / direction.norm
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
