@@ -57,7 +57,7 @@ SMALL = {
 }
 # Beyond that: photographs are large, and rows of a table or a text come without a folder of images.
 SMALLER = {
-    "imagenet": {"data.image_size": 64},
+    "imagenet": {"data.image_size": 32},
     "text": {"data.validation": 0.2, "data.test": 0.2},
     "friedman": {"data.test": 0.001},
     "digits": {"data.test": 8},
