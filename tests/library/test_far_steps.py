@@ -116,17 +116,6 @@ def test_with_batch_norm_or_without_the_model_it_is_the_published_bound(
     assert optimizer.last.length > 0.5
 
 
-def test_labpal_tells_that_it_goes_by_the_bound_and_not_by_what_it_measures() -> None:
-    model, loss = task(box_weight=1.0)
-    optimizer = LABPAL(model, measuring_batches=1, reuse=2, untrusted=0, max_length=1e-3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(6):  # measures at every second update
-            optimizer.step(loss)
-    with pytest.warns(UserWarning, match="4 measurements in a row .* several heads"):
-        optimizer.step(loss)
-
-
 @pytest.mark.parametrize("name", MAKERS)
 def test_one_layer_may_go_as_far_as_it_likes(name: str) -> None:
     torch.manual_seed(0)

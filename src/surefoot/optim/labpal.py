@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from surefoot import _params
 from surefoot._closure import Closure
-from surefoot._networks import can_be_ruined
 from surefoot.directions import Direction, steepest
 from surefoot.line import QuietRoom
 from surefoot.optim.base import (
@@ -45,10 +43,6 @@ def noise_factor(dataset_size: int, batch_size: int) -> float:
     check_count("dataset_size", dataset_size)
     check_count("batch_size", batch_size)
     return 128 / batch_size * dataset_size / 40_000
-
-
-_TOLD_CAPS = 4
-"""Measurements in a row that are cut off at the longest step until it is told."""
 
 
 class LABPAL(LineSearchOptimizer):
@@ -204,7 +198,6 @@ class LABPAL(LineSearchOptimizer):
             "value_sums": [0.0, 0.0, 0.0],  # losses at 0 and at the two probes
             "own_values": [0.0, 0.0, 0.0],  # the same of the direction's own batch
             "rate": None,  # what is reused: a learning rate ("sgd") or a length ("nsgd")
-            "capped": 0,  # measurements in a row
             "recent": [],  # trusted measurements, the latest last
         }
 
@@ -361,7 +354,6 @@ class LABPAL(LineSearchOptimizer):
             for values in (means, memory["own_values"])
         )
         self._learn(search, found, own, direction)
-        self._notice_caps(found)
         if memory["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
@@ -370,19 +362,6 @@ class LABPAL(LineSearchOptimizer):
             return found
         moved = self._move(params, direction, found.status, found.value0)
         return dataclasses.replace(moved, slope0=found.slope0, parabola=found.parabola)
-
-    def _notice_caps(self, found: StepOutcome) -> None:
-        """Warn, once, when measurement after measurement is cut off: then nothing is measured."""
-        memory = self._memory
-        memory["capped"] = memory["capped"] + 1 if found.status is Status.CAPPED else 0
-        if memory["capped"] == _TOLD_CAPS and can_be_ruined(self._model):
-            warnings.warn(
-                f"{_TOLD_CAPS} measurements in a row found the minimum beyond the longest step, so "
-                "the steps are bounded rather than measured. It happens where losses of several "
-                "heads are added, and LABPAL, which measures rarely, tends to fail there: see "
-                "surefoot.MeasuredLR, or PAL",
-                stacklevel=7,
-            )
 
     def _stretched(self, found: StepOutcome, own: StepOutcome) -> float:
         """The length that counts: the minimum, or up to ``stretch`` times it where there is noise.
