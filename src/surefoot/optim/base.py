@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import CLOSURE_HELP, Closure
-from surefoot._networks import can_be_ruined, largest_change, size_of
+from surefoot._networks import MAX_CHANGE, can_be_ruined, largest_change, size_of
 from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
@@ -145,6 +145,8 @@ class LineSearchOptimizer(Optimizer):
         """Everything that is not state: absent from ``state_dict``, rebuilt on unpickling."""
         self._model, self._process_group = model, group
         self._grad_scaler, self._on_measure = scaler, on_measure
+        # asked once: a walk through all modules is no part of a step
+        self._largest_change = math.inf if model is None else largest_change(model)
         self._copies = Copies()
         self.last = None
         self._has_warned, self._size = False, 0.0
@@ -257,8 +259,9 @@ class LineSearchOptimizer(Optimizer):
                 f"a step of length {outcome.length:.2g}, where all weights together have the norm "
                 f"{self._size:.2g}: little of the network is left after it. It happens where "
                 "losses of several heads are added, and where a small network starts on a "
-                f"plateau. Bound the step (max_length; 3 % of the norm: {0.03 * self._size:.2g}), "
-                "or use surefoot.MeasuredLR, which bounds every step",
+                "plateau. Bound the step (max_length; "
+                f"{MAX_CHANGE:.0%} of the norm: {MAX_CHANGE * self._size:.2g}), or use "
+                "surefoot.MeasuredLR, which bounds every step",
                 stacklevel=4,
             )
 
@@ -375,11 +378,10 @@ class LineSearchOptimizer(Optimizer):
             params: the weights that move.
             multiple: what the length is still going to be multiplied by, α.
         """
-        memory = self._memory
+        memory, share = self._memory, self._largest_change
         given: float | None = memory["max_length"]
-        if given is not None or self._model is None:
-            return PUBLISHED_MAX_LENGTH if given is None else given
-        share = largest_change(self._model)
+        if given is not None:
+            return given
         if not math.isfinite(share):
             return PUBLISHED_MAX_LENGTH
         if memory["size"] is None or memory["steps"] % _SIZE_EVERY == 0:
