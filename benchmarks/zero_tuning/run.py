@@ -119,8 +119,10 @@ def main() -> None:
     methods = {**OURS, **RIVALS, **grid(), **ABLATION}
     alone = ABLATION if options.ablation else {**OURS, **RIVALS}
     searched = {} if options.ablation else grid()
-    first: list[Cell] = [(name, label, 0) for name in names for label in (*alone, *searched)]
-    others = [(n, label, s) for s in SEEDS[1:] for n in names for label in alone]
+    first: list[Cell] = []  # task by task: what is there when it is stopped can be scored
+    for name in names:
+        first += [(name, label, 0) for label in searched]
+        first += [(name, label, seed) for seed in SEEDS for label in alone]
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
 
         def run(cells: list[Cell]) -> None:
@@ -150,7 +152,7 @@ def main() -> None:
                 for label in sorted(scores, key=scores.__getitem__, reverse=True)[: options.best]
                 for seed in SEEDS[1:]
             ]
-        run(best + others)
+        run(best)
 
 
 if __name__ == "__main__":

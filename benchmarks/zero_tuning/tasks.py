@@ -52,7 +52,7 @@ def tasks(folder: Path) -> dict[str, Task]:
                 name="imagefolder", root=str(folder / "cifar10"), validation=1000, crop=2, flip=True
             ),
             ModelConfig("resnet8", {"widths": [8, 16, 32]}),
-            epochs=8,
+            epochs=6,
             batch_size=128,
             needs=("cifar10",),
         ),
@@ -63,12 +63,12 @@ def tasks(folder: Path) -> dict[str, Task]:
             DataConfig(name="digits"), ModelConfig("mlp", {"widths": [100, 100]}), 20, 64
         ),
         "friedman-mlp": Task(
-            DataConfig(name="friedman"), ModelConfig("mlp", {"widths": [64, 64]}), 20, 32, "loss"
+            DataConfig(name="friedman"), ModelConfig("mlp", {"widths": [64, 64]}), 8, 32, "loss"
         ),
         "text-transformer": Task(
             DataConfig(name="text", root=str(folder / "topics.txt"), validation=0.05, test=0.1),
             ModelConfig("char-transformer", {"width": 64, "layers": 2}),
-            epochs=3,
+            epochs=2,
             batch_size=32,
             figure="loss",
         ),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surefoot._heads import count_heads
 from surefoot.outcome import Cost
 
 __all__ = ["CLOSURE_HELP", "Closure"]
@@ -36,6 +37,8 @@ class Closure:
         params: Sequence[Tensor],
         scaler: Any = None,
         calls_backward: bool | None = None,
+        *,
+        counts_heads: bool = False,
     ) -> None:
         self._closure = closure
         self._params = params
@@ -44,6 +47,9 @@ class Closure:
         """Whether the closure computes gradients itself; None until it was seen."""
         self.cost = Cost()
         """What was spent so far."""
+        self.heads = 1
+        """How many heads the loss of :meth:`gradient` adds up, where they are counted."""
+        self._counts_heads = counts_heads
 
     @property
     def gradient_scale(self) -> float:
@@ -58,6 +64,8 @@ class Closure:
             loss = self._closure()
         self.calls_backward = any(p.grad is not None for p in self._params)
         checked = _scalar(loss)
+        if self._counts_heads:
+            self.heads = count_heads(loss)
         self._count(backwards=1, probes=0)
         if self.calls_backward:
             if self._scaler is not None:

@@ -132,18 +132,29 @@ def test_the_losses_of_several_heads_are_added() -> None:
     images[0, 0, 2:5, 1:7] = 1.0
     images[1, 0, 7, 3] = 1.0
     labels = torch.tensor([2, 0])
-    scores, box, picture, true_box, true_picture = model(images)
+    scores, box, picture = model(images)
+    hidden = model.head[:-1](model.features(images))
+    true_box = model.box(hidden) - box
     # left, top, right, bottom
-    assert true_box.tolist() == [[1.0, 2.0, 7.0, 5.0], [3.0, 7.0, 4.0, 8.0]]
-    assert torch.equal(true_picture, images.flatten(1))
-    apart = (box - true_box).abs()
+    expected = torch.tensor([[1.0, 2.0, 7.0, 5.0], [3.0, 7.0, 4.0, 8.0]])
+    torch.testing.assert_close(true_box, expected)
+    torch.testing.assert_close(model.picture(hidden) - picture, images.flatten(1))
+    apart = box.abs()
     smooth = torch.where(apart < 1, 0.5 * apart**2, apart - 0.5).sum() / 2
-    squares = (picture - true_picture).pow(2).sum() / 2
+    squares = picture.pow(2).sum() / 2
     entropy = torch.nn.functional.cross_entropy(scores, labels)
     found = loss_of(model, Classification())(model(images), labels)
     torch.testing.assert_close(found, entropy + 2.0 * smooth + 0.5 * squares)
     assert torch.equal(model.eval()(images), scores)
     assert loss_of(model, Classification())(scores, labels) == entropy
+
+
+def test_a_head_without_weight_is_left_out() -> None:
+    alone = SeveralHeads(image_size=(8, 8), box_weight=0.0, picture_weight=0.0)
+    assert {name.split(".")[0] for name, _ in alone.named_parameters()} == {"features", "head"}
+    loss = loss_of(alone, Classification())(alone(torch.zeros(2, 1, 8, 8)), torch.tensor([1, 2]))
+    loss.backward()
+    assert all(p.grad is not None for p in alone.parameters())
 
 
 def test_torchvisions_networks_have_the_classes_of_the_data() -> None:

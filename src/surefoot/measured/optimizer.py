@@ -164,6 +164,8 @@ class MeasuredLR(Optimizer):
         """Everything that copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
         self._gauge.attach(group)
+        # asked once: a walk through all modules is no part of a step
+        self._has_batch_norm = self._model is not None and has_batch_norm(self._model)
         share = self._max_change()
         bounded = math.isfinite(share) and can_be_pulled_back(self._base)
         self._bound = Bound(share) if bounded else None
@@ -341,8 +343,7 @@ class MeasuredLR(Optimizer):
             return settings.step_adaptation
         falls = settings.horizon == "linear" and settings.total_steps is not None
         # with BatchNorm weights can grow without the loss's noticing, and the rate with them
-        grows = self._model is not None and has_batch_norm(self._model)
-        return UNDER_A_HORIZON if falls and not grows else 1.0
+        return UNDER_A_HORIZON if falls and not self._has_batch_norm else 1.0
 
     def _max_change(self) -> float:
         """The share of their norm by which a step may change the weights."""

@@ -43,6 +43,11 @@ _SIZE_EVERY = 32
 """Steps after which the norm of the weights is computed anew."""
 _FAR = 0.5
 """Length of a step, as a share of the weights' norm, from which on it is told."""
+_HEADS = (
+    "the loss adds up the losses of {} heads. One step for all of them follows the one that bends "
+    "most, and line searches tend to fail there (docs/line-searches.md): compare with "
+    "surefoot.MeasuredLR around torch.optim.AdamW, which scales every weight by itself"
+)
 _COUNTERS = ("steps", "forwards", "backwards", "probes")
 
 
@@ -237,11 +242,14 @@ class LineSearchOptimizer(Optimizer):
             )
         memory = self._memory
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        call = Closure(closure, params, self._grad_scaler, memory["closure_calls_backward"])
+        convention, first = memory["closure_calls_backward"], memory["steps"] == 0
+        call = Closure(closure, params, self._grad_scaler, convention, counts_heads=first)
         loss, outcome = self._advance(call)
         outcome = dataclasses.replace(outcome, cost=call.cost)
         self._book(call, outcome)
         self._notice_far_step(params, outcome)
+        if call.heads > 1:
+            warnings.warn(_HEADS.format(call.heads), stacklevel=4)
         if self._on_measure is not None and outcome.status.measured:
             self._on_measure(outcome)
         return loss

@@ -106,7 +106,7 @@ class LABPAL(LineSearchOptimizer):
     direction's own batches is measured, with the weight of all of them, so that none must be kept.
 
     *When it fails*: the measured minimum is greedy, see the comparison in the documentation; with
-    several loss heads added up the authors report that it tends to fail.
+    several loss heads added up it fails, as the authors report: a warning says so.
     """
 
     def __init__(

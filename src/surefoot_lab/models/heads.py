@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from surefoot_lab.models.small import ConvNet
 
 PICTURE_SIZE = 8
+
+Outputs: TypeAlias = Tensor | tuple[Tensor, Tensor | None, Tensor | None]
 
 
 class SeveralHeads(ConvNet):
@@ -26,8 +29,8 @@ class SeveralHeads(ConvNet):
         num_classes: number of classes.
         in_channels: channels of the images.
         image_size: height and width of the images.
-        box_weight: factor of the box's loss; 0 leaves the head out of the training.
-        picture_weight: factor of the copy's loss.
+        box_weight: factor of the box's loss; 0 leaves the head out.
+        picture_weight: factor of the copy's loss; 0 leaves the head out.
     """
 
     def __init__(
@@ -41,27 +44,30 @@ class SeveralHeads(ConvNet):
         super().__init__(num_classes, in_channels, image_size)
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
-        self.box = nn.Linear(last.in_features, 4)
-        self.picture = nn.Linear(last.in_features, PICTURE_SIZE * PICTURE_SIZE)
+        self.box = nn.Linear(last.in_features, 4) if box_weight else None
+        self.picture = nn.Linear(last.in_features, PICTURE_SIZE**2) if picture_weight else None
         self._weights = box_weight, picture_weight
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
-        """Class scores; in training, the outputs of all heads and the images' own targets."""
+    def forward(self, images: Tensor) -> Outputs:  # type: ignore[override]
+        """Class scores; in training, also how far box and copy are from the images' own."""
         if not self.training:
             return super().forward(images)
         hidden = self.head[:-1](self.features(images))
-        heads = (layer(hidden) for layer in (self.head[-1], self.box, self.picture))
-        return *heads, _box_of(images), _picture_of(images)
+        box = None if self.box is None else self.box(hidden) - _box_of(images)
+        copy = None if self.picture is None else self.picture(hidden) - _picture_of(images)
+        return self.head[-1](hidden), box, copy
 
-    def training_loss(self, outputs: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    def training_loss(self, outputs: Outputs, labels: Tensor) -> Tensor:
         """The sum of the heads' mean losses; of class scores alone, the cross-entropy."""
-        if isinstance(outputs, Tensor):
-            return F.cross_entropy(outputs, labels)
-        scores, box, picture, true_box, true_picture = outputs
-        edges = F.smooth_l1_loss(box, true_box, reduction="none").sum(dim=1).mean()
-        pixels = (picture - true_picture).square().sum(dim=1).mean()
-        of_box, of_picture = self._weights
-        return F.cross_entropy(scores, labels) + of_box * edges + of_picture * pixels
+        scores, box, copy = (outputs, None, None) if isinstance(outputs, Tensor) else outputs
+        loss = F.cross_entropy(scores, labels)
+        of_box, of_copy = self._weights
+        if box is not None:
+            far = F.smooth_l1_loss(box, torch.zeros_like(box), reduction="none")
+            loss = loss + of_box * far.sum(dim=1).mean()
+        if copy is not None:
+            loss = loss + of_copy * copy.square().sum(dim=1).mean()
+        return loss
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ class RunRecord:
         steps: the `step` lines, in order.
         measurements: the `measure` lines, in order.
         evaluations: the `evaluation` lines, in order.
+        warnings: the `warning` lines, in order: `message`, and `step`, the steps done before.
         end: the `end` line, or None if the run did not end (killed, or still running).
         problems: what was wrong with the file, one sentence each.
     """
@@ -51,6 +52,7 @@ class RunRecord:
     steps: list[dict[str, Any]] = field(default_factory=list)
     measurements: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
     end: dict[str, Any] | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -160,6 +162,8 @@ def _take(record: RunRecord, line: dict[str, Any]) -> str | None:
         record.end = line
     elif kind == "resume" and placed:
         _take_resume(record, line)
+    elif kind == "warning" and placed and isinstance(line.get("message"), str):
+        record.warnings.append(line)
     elif kind in ("step", "measure", "evaluation") and placed:
         return _take_fact(record, line, getattr(record, _LISTS[str(kind)]))
     else:
@@ -189,6 +193,7 @@ def _take_resume(record: RunRecord, line: dict[str, Any]) -> None:
     for name in _LISTS.values():
         kept = [old for old in getattr(record, name) if old["step"] <= line["step"]]
         setattr(record, name, kept)
+    record.warnings = [old for old in record.warnings if old["step"] < line["step"]]
     record.end = None
     if isinstance(line.get("environment"), dict):
         record.environment = line["environment"]

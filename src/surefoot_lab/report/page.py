@@ -109,6 +109,7 @@ def render_report(
         where=_where(runs),
         nodes=_nodes(runs),
         problems=problems,
+        warned=_warned(runs),
     )
 
 
@@ -212,6 +213,19 @@ def _nodes(runs: Sequence[RunRecord]) -> dict[str, str]:
         parts = [str(run.node.get("host", "")), str(run.node.get("ray", ""))[:NODE_LETTERS]]
         nodes[str(run.path)] = " ".join(part for part in parts if part) or NOTHING
     return nodes if len(set(nodes.values())) > 1 else {}
+
+
+def _warned(runs: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
+    """Method, what it warned of, and in how many runs, from which step on; each message once."""
+    first: dict[tuple[str, str], dict[Path, int]] = {}
+    for run in runs:
+        for warning in run.warnings:
+            steps = first.setdefault((run.label, warning["message"]), {})
+            steps.setdefault(run.path, warning["step"] + 1)
+    return [
+        (*key, f"{len(steps)} {'run' if len(steps) == 1 else 'runs'}, step {min(steps.values())}")
+        for key, steps in first.items()
+    ]
 
 
 def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:

@@ -65,6 +65,10 @@ class RunLog:
         self._scalar(f"{split}/loss", loss, step)
         self._scalar(f"{split}/accuracy", accuracy, step)
 
+    def warning(self, step: int, message: str) -> None:
+        """What the library, or any other, warned of after `step` steps."""
+        self.record.write("warning", step=step, message=message)
+
     def start(self, **fields: Any) -> None:
         """The first line."""
         self.record.start(**fields)

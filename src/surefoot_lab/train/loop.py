@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from surefoot_lab.train.checkpoint import (
 from surefoot_lab.train.evaluate import evaluation_mode, score
 from surefoot_lab.train.log import (
     EXPERIMENT_NAME,
+    MESSAGE_LENGTH,
     RunLog,
     SilentLog,
     check_run_dir,
@@ -146,7 +148,7 @@ def _train(
     run = _Run(parts, log, path, observe)
     try:
         run.open(state, start, resumed=resume)
-        with display, _interruptible() as stop:
+        with display, _interruptible() as stop, _heard(run.warn):
             run.execute(stop)
     except Exception as error:
         log.fail(run.step, error)
@@ -172,6 +174,7 @@ class _Run:
         self.loss_count = 0
         self.last_measurement = -math.inf
         self.bad_lines = 0
+        self.warned: set[str] = set()
         self.searches = measures(parts.optimizer)
         config = parts.experiment.train
         self.log_every = config.log_every
@@ -187,7 +190,10 @@ class _Run:
             return
         environment = describe_environment(str(self.parts.device))
         environment["processes"] = self.team.size
-        if not (resumed and read_run(self.run_dir).experiment):
+        written = read_run(self.run_dir) if resumed else None
+        if written is not None:
+            self.warned = {w["message"] for w in written.warnings if w["step"] < self.step}
+        if written is None or not written.experiment:
             self.log.start(
                 name=str(experiment.name),
                 label=str(experiment.label),
@@ -288,6 +294,13 @@ class _Run:
         if split == "validation" and self.observe is not None and self.team.leads:
             self.observe({**self._place(), "loss": result.loss, "accuracy": result.accuracy})
 
+    def warn(self, message: str) -> None:
+        """Write down a warning; the same words once."""
+        message = " ".join(message.split())[:MESSAGE_LENGTH]
+        if message not in self.warned:
+            self.warned.add(message)
+            self.log.warning(self.step, message)
+
     def _place(self) -> dict[str, Any]:
         return {"step": self.step, "epoch": self.step / self.parts.extent.steps_per_epoch}
 
@@ -356,6 +369,20 @@ def _interruptible() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, former)
+
+
+@contextmanager
+def _heard(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell of every warning that is shown, and show it."""
+    with warnings.catch_warnings():  # one that a former run in this process saw is shown again
+        show = warnings.showwarning
+
+        def show_and_tell(message: Any, *where: Any, **more: Any) -> None:
+            tell(str(message))
+            show(message, *where, **more)
+
+        warnings.showwarning = show_and_tell
+        yield
 
 
 def _write_atomically(path: Path, text: str) -> None:

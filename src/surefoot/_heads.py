@@ -1,0 +1,84 @@
+"""How many heads of a network a loss adds up, read from its graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["count_heads"]
+
+_JOINS = frozenset(("Add", "Sub", "Mul", "Div", "Neg", "ToCopy", "Squeeze", "Unsqueeze", "View"))
+_SUMS = frozenset(("Sum", "Mean"))
+_LISTS = frozenset(("Stack", "Cat"))
+_LAYERS = ("mm", "conv", "linear", "rnn", "lstm", "gru", "attention", "embedding", "compiled")
+
+
+def count_heads(loss: Any) -> int:
+    """Count the losses of different heads whose sum, weighted or not, ``loss`` is.
+
+    A head is a term that depends on the weights through layers (a penalty on weights does not) and
+    not on the same weights as another one (as the losses of micro-batches, of time steps, or two
+    losses of one output do). 1 where there is nothing to see, such as behind a compiled loss.
+
+    Args:
+        loss: what a closure returned, of any type; its graph is read and not changed.
+    """
+    terms = _terms(getattr(loss, "grad_fn", None))
+    return max(1, len({weights for term in terms if (weights := _weights(term))}))
+
+
+def _terms(loss: Any) -> Iterator[Any]:
+    """What is added up to the loss, down to where it is no single number any more."""
+    waiting = [] if loss is None else [loss]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        parts = _parts(node)
+        if not _joins(node, parts):
+            yield node
+            continue
+        waiting += set(parts) - seen
+        seen.update(parts)
+
+
+def _joins(node: Any, parts: list[Any]) -> bool:
+    """Whether a node puts single numbers together."""
+    kind = _kind(node)
+    if kind in _LISTS:
+        return all(_size(part) == 1 for part in parts)
+    if kind in _SUMS:  # of a list of losses, not of examples
+        return all(_kind(part) in _LISTS and _joins(part, _parts(part)) for part in parts)
+    return kind in _JOINS and _size(node) == 1
+
+
+def _kind(node: Any) -> str:
+    """`Add` of an `AddBackward0`."""
+    return str(node.name()).partition("Backward")[0]
+
+
+def _parts(node: Any) -> list[Any]:
+    """What a node was made of, constants left out."""
+    return [part for part, _ in node.next_functions if part is not None]
+
+
+def _size(node: Any) -> int | None:
+    """How many numbers a node yields; None where torch does not say."""
+    shapes = [getattr(meta, "shape", None) for meta in getattr(node, "_input_metadata", [])]
+    if len(shapes) != 1 or shapes[0] is None:
+        return None
+    return math.prod(int(size) for size in shapes[0])
+
+
+def _weights(term: Any) -> frozenset[int]:
+    """The leaves that a term depends on; none if no layer lies in between."""
+    waiting, seen, leaves, has_layer = [term], {term}, set(), False
+    while waiting:
+        node = waiting.pop()
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        has_layer = has_layer or any(layer in node.name().lower() for layer in _LAYERS)
+        fresh = set(_parts(node)) - seen
+        seen |= fresh
+        waiting += fresh
+    return frozenset(leaves) if has_layer else frozenset()
