@@ -71,7 +71,8 @@ def test_the_same_words_stand_there_once_also_after_a_resume(tmp_path: Path) -> 
     with pytest.warns(UserWarning, match="two"):  # from step 2 on
         again = train(talkative, tmp_path, progress=False, resume=True)
     assert messages(again) == [(0, "two lines")]
-    assert again.end is not None and again.end["reason"] == "finished"
+    assert again.end is not None
+    assert again.end["reason"] == "finished"
 
 
 def test_a_resume_voids_what_is_going_to_be_said_again(tmp_path: Path) -> None:
