@@ -328,6 +328,7 @@ RUNNERS = {"train": _train, "sweep": _sweep, "lines": _lines, "range-test": _ran
 @every_recipe
 @pytest.mark.filterwarnings("ignore:.*too short for a cycle:UserWarning")  # five steps are
 @pytest.mark.filterwarnings("ignore:a step of length:UserWarning")  # noise is learnt by heart
+@pytest.mark.filterwarnings("ignore:the loss adds up the losses of .* heads:UserWarning")
 def test_the_quick_version_runs(
     recipe: Path, roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_by_default_no_step_is_longer_than_a_share_of_the_weights(name: str, alp
     assert max(lengths) == pytest.approx(expected, rel=0.3)
 
 
+@pytest.mark.filterwarnings("ignore:.*losses of 2 heads")
 @pytest.mark.parametrize("name", ["pal", "pal-rarely"])
 def test_the_norm_that_bounds_is_resumed_with_everything_else(name: str) -> None:
     ends = []
