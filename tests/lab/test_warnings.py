@@ -101,6 +101,6 @@ def test_the_page_says_once_what_several_runs_were_warned_of(tmp_path: Path) -> 
         write_run(tmp_path, "a", seed, lines)
     runs = [read_run(path) for path in sorted(tmp_path.glob("run*"))]
     page = write_report(runs, tmp_path / "page.html").read_text()
-    assert page.count("warned: &lt;b&gt;so&lt;/b&gt;") == 1
-    assert "(2 runs, step 7)" in page
+    assert page.count("&lt;b&gt;so&lt;/b&gt;") == 1
+    assert "(2 runs, step 7 at the earliest: a)" in page
     assert json.dumps("<b>so</b>") not in page

@@ -215,17 +215,20 @@ def _nodes(runs: Sequence[RunRecord]) -> dict[str, str]:
     return nodes if len(set(nodes.values())) > 1 else {}
 
 
-def _warned(runs: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
-    """Method, what it warned of, and in how many runs, from which step on; each message once."""
-    first: dict[tuple[str, str], dict[Path, int]] = {}
+def _warned(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
+    """Each message once, and whose runs it came from, how many, and from which step on."""
+    said: dict[str, dict[Path, tuple[str, int]]] = {}
     for run in runs:
         for warning in run.warnings:
-            steps = first.setdefault((run.label, warning["message"]), {})
-            steps.setdefault(run.path, warning["step"] + 1)
-    return [
-        (*key, f"{len(steps)} {'run' if len(steps) == 1 else 'runs'}, step {min(steps.values())}")
-        for key, steps in first.items()
-    ]
+            whose = said.setdefault(warning["message"], {})
+            whose.setdefault(run.path, (run.label, warning["step"] + 1))
+    found = []
+    for message, whose in said.items():
+        labels = dict.fromkeys(label for label, _ in whose.values())
+        count = "1 run" if len(whose) == 1 else f"{len(whose)} runs"
+        first = min(step for _, step in whose.values())
+        found.append((message, f"{count}, step {first} at the earliest: {', '.join(labels)}"))
+    return found
 
 
 def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:
