@@ -68,7 +68,7 @@ def tasks(folder: Path) -> dict[str, Task]:
         "text-transformer": Task(
             DataConfig(name="text", root=str(folder / "topics.txt"), validation=0.05, test=0.1),
             ModelConfig("char-transformer", {"width": 64, "layers": 2}),
-            epochs=2,
+            epochs=1,
             batch_size=32,
             figure="loss",
         ),
