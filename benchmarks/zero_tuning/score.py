@@ -69,14 +69,14 @@ def gap_of(values: list[float], top: float, figure: str) -> Gap:
 
 
 def collect(
-    out: Path, labels: list[str]
+    out: Path, labels: list[str], only: list[str] | None = None
 ) -> tuple[dict[str, tuple[str, float]], dict[str, dict[str, Gap]]]:
     """Ceilings by task, and gaps by method and task."""
     known = tasks(Path("data"))
     ceilings, gaps = {}, {}
     for name, task in known.items():
         top = ceiling(out, name, task.figure)
-        if top is None:
+        if top is None or (only and name not in only):
             continue
         ceilings[name] = top
         for label in labels:
@@ -138,7 +138,7 @@ def picture(
         tick.set_fontweight("bold" if label in OURS else "normal")
     axes.set_xlabel("gap to the tuned ceiling: points of accuracy, or % of its loss")
     axes.grid(axis="both", alpha=0.25)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=130)
 
 
@@ -151,13 +151,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, help="also writes OUT.json and OUT.png")
+    parser.add_argument("--tasks", nargs="*", help="only these")
     parser.add_argument(
         "--ablation", action="store_true", help="MeasuredLR and it without its parts"
     )
     options = parser.parse_args()
     whole = [label for label in OURS if any(part.startswith(f"{label},") for part in ABLATION)]
     labels = [*whole, *ABLATION] if options.ablation else [*OURS, *RIVALS]
-    ceilings, gaps = collect(options.runs, labels)
+    ceilings, gaps = collect(options.runs, labels, options.tasks)
     print(table(ceilings, gaps))
     if options.out is not None:
         plain = {
