@@ -34,21 +34,21 @@ def _terms(loss: Any) -> Iterator[Any]:
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        parts = _parts(node)
-        if not _joins(node, parts):
+        if not _joins(node):
             yield node
             continue
-        waiting += set(parts) - seen
-        seen.update(parts)
+        fresh = set(_parts(node)) - seen
+        seen |= fresh
+        waiting += fresh
 
 
-def _joins(node: Any, parts: list[Any]) -> bool:
+def _joins(node: Any) -> bool:
     """Whether a node puts single numbers together."""
-    kind = _kind(node)
+    kind, parts = _kind(node), _parts(node)
     if kind in _LISTS:
         return all(_size(part) == 1 for part in parts)
     if kind in _SUMS:  # of a list of losses, not of examples
-        return all(_kind(part) in _LISTS and _joins(part, _parts(part)) for part in parts)
+        return all(_kind(part) in _LISTS and _joins(part) for part in parts)
     return kind in _JOINS and _size(node) == 1
 
 
