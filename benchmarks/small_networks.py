@@ -1,10 +1,12 @@
-"""Small networks without BatchNorm: what steps bounded by 3 % of the weights are worth.
+"""Small networks without BatchNorm: what bounded steps and α are worth.
 
-An autoencoder and an MLP of eight layers on scikit-learn's digits, and a character LSTM on the help
-texts that come with every Python; seconds each. Every method with nothing chosen, bounded as by
-default and not, beside fixed rates with linear decay.
+An autoencoder, an MLP of eight layers and a conv net with GroupNorm on scikit-learn's digits, a
+residual MLP with LayerNorm, a function of one number, and a character LSTM on the help texts that
+come with every Python; seconds each. Every method with nothing chosen, bounded as by default and
+not, beside fixed rates with linear decay.
 
-    python benchmarks/small_networks.py [--seeds 2] [--tasks autoencoder deep lstm]
+    python benchmarks/small_networks.py [--seeds 3] [--tasks autoencoder deep lstm ...]
+    python benchmarks/small_networks.py --alphas 1 1.667 3 5   # MeasuredLR's step_adaptation
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_classification
 from torch import Tensor, nn
 
 from surefoot import LABPAL, PAL, MeasuredLR
 
 TRAINED = 1400  # of 1,797 digits
 CHARACTERS = 60_000
+
+
+Maker = Callable[[nn.Module, int], Any]
+"""Model and number of steps to optimizer."""
 
 
 @dataclass
@@ -59,16 +65,7 @@ def deep() -> Task:
     digits = load_digits()
     x = torch.tensor(digits.data, dtype=torch.float32)
     y = torch.tensor(digits.target)
-    model = _mlp((64, *(7 * [48]), 10))
-
-    def wrong() -> float:
-        right = (model(x[TRAINED:]).argmax(1) == y[TRAINED:]).float().mean()
-        return 100.0 * (1.0 - float(right))
-
-    def loss(places: Tensor) -> Tensor:
-        return F.cross_entropy(model(x[places]), y[places])
-
-    return Task(model, loss, wrong, TRAINED, 64, 660)
+    return _classifier(_mlp((64, *(7 * [48]), 10)), x, y, TRAINED, 64, 660)
 
 
 def lstm() -> Task:
@@ -89,6 +86,79 @@ def lstm() -> Task:
     return Task(parts, lambda i: loss(train[i]), lambda: float(loss(test)), 1000, 32, 310)
 
 
+def group_norm() -> Task:
+    """Four convolutions with GroupNorm on 8×8 pixels; share of wrong answers in percent."""
+    digits = load_digits()
+    x = torch.tensor(digits.images / 16.0, dtype=torch.float32)[:, None]
+    y = torch.tensor(digits.target)
+    layers: list[nn.Module] = []
+    for before, after, stride in ((1, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2)):
+        filters = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        layers += [filters, nn.GroupNorm(4, after), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return _classifier(model, x, y, TRAINED, 64, 440)
+
+
+def residual() -> Task:
+    """Three residual blocks with LayerNorm on made-up classes; wrong answers in percent."""
+    made = make_classification(
+        4000,
+        30,
+        n_informative=15,
+        n_redundant=5,
+        n_classes=5,
+        n_clusters_per_class=3,
+        flip_y=0.05,
+        random_state=3,
+    )
+    x, y = torch.tensor(made[0], dtype=torch.float32), torch.tensor(made[1])
+    model = nn.Sequential(
+        nn.Linear(30, 64), *(_Block(64) for _ in range(3)), nn.LayerNorm(64), nn.Linear(64, 5)
+    )
+    return _classifier(model, x, y, 3000, 64, 700)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+def function() -> Task:
+    """A wave with a jump, by three layers of tanh; hundred times the squared error."""
+    x = torch.linspace(-1.0, 1.0, 800)[:, None]
+    y = torch.sin(12.0 * x) * torch.exp(-x) + 0.3 * torch.sign(x - 0.2)
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise((1, 64, 64, 64, 1)):
+        layers += [nn.Linear(before, after), nn.Tanh()]
+    model = nn.Sequential(*layers[:-1])
+
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        return 100.0 * F.mse_loss(model(x), y)
+
+    return Task(
+        model, lambda i: 0.01 * error(x[i], y[i]), lambda: float(error(x, y)), 800, 100, 1500
+    )
+
+
+def _classifier(
+    model: nn.Module, x: Tensor, y: Tensor, trained: int, batch_size: int, steps: int
+) -> Task:
+    def loss(places: Tensor) -> Tensor:
+        return F.cross_entropy(model(x[places]), y[places])
+
+    def wrong() -> float:
+        right = (model(x[trained:]).argmax(1) == y[trained:]).float().mean()
+        return 100.0 * (1.0 - float(right))
+
+    return Task(model, loss, wrong, trained, batch_size, steps)
+
+
 def _mlp(widths: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
@@ -96,7 +166,14 @@ def _mlp(widths: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-TASKS = {"autoencoder": autoencoder, "deep": deep, "lstm": lstm}
+TASKS = {
+    "autoencoder": autoencoder,
+    "deep": deep,
+    "lstm": lstm,
+    "group-norm": group_norm,
+    "residual": residual,
+    "function": function,
+}
 
 
 def _sgd(model: nn.Module, lr: float = 0.1) -> torch.optim.Optimizer:
@@ -107,7 +184,7 @@ def _adamw(model: nn.Module, lr: float = 1e-3) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr)
 
 
-MEASURED: dict[str, Callable[[nn.Module, int], Any]] = {
+MEASURED: dict[str, Maker] = {
     "Measured SGD": lambda m, n: MeasuredLR(_sgd(m), m, total_steps=n),
     "Measured SGD, not bounded": lambda m, n: MeasuredLR(
         _sgd(m), m, total_steps=n, max_change=math.inf
@@ -125,7 +202,30 @@ MEASURED: dict[str, Callable[[nn.Module, int], Any]] = {
     "LABPAL": lambda m, n: LABPAL(m, total_steps=n),
     "LABPAL, 3.16": lambda m, n: LABPAL(m, total_steps=n, max_length=3.16),
 }
-RATES = {"SGD": (_sgd, (0.01, 0.03, 0.1, 0.3)), "AdamW": (_adamw, (0.001, 0.003, 0.01, 0.03))}
+RATES = {
+    "SGD": (_sgd, (0.01, 0.03, 0.1, 0.3, 1.0)),
+    "AdamW": (_adamw, (0.001, 0.003, 0.01, 0.03, 0.1)),
+}
+
+
+def fixed_rates() -> dict[str, Maker]:
+    """Rates that somebody would have to choose."""
+    return {
+        f"{label} {lr:g}": lambda m, _, make=make, lr=lr: make(m, lr)  # type: ignore[misc]
+        for label, (make, rates) in RATES.items()
+        for lr in rates
+    }
+
+
+def step_adaptations(alphas: list[float]) -> dict[str, Maker]:
+    """Measured rates that go so many times as far as the minimum."""
+    return {
+        f"Measured {label}, α {alpha:g}": lambda m, n, make=make, alpha=alpha: MeasuredLR(  # type: ignore[misc]
+            make(m), m, total_steps=n, step_adaptation=alpha
+        )
+        for label, make in (("SGD", _sgd), ("AdamW", _adamw))
+        for alpha in alphas
+    }
 
 
 def train(task: Task, optimizer: Any, seed: int, *, measures: bool) -> float:
@@ -155,23 +255,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--alphas", nargs="*", type=float, help="these instead of all methods")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # the unbounded ones warn of what is shown here
+    measured = step_adaptations(options.alphas) if options.alphas else MEASURED
     print("| task | method | of each seed, less is better |\n|---|---|---|")
     for name in options.tasks:
-        makers = {label: (make, True) for label, make in MEASURED.items()}
-        for label, (make, rates) in RATES.items():
-            for lr in rates:
-                fixed = lambda m, n, make=make, lr=lr: make(m, lr)  # noqa: E731
-                makers[f"{label} {lr:g}"] = (fixed, False)
-        for label, (make, measures) in makers.items():
+        for label, make in {**measured, **fixed_rates()}.items():
             found = []
             for seed in range(options.seeds):
                 torch.manual_seed(seed)
                 task = TASKS[name]()
                 optimizer = make(task.model, task.steps)
-                found.append(train(task, optimizer, seed, measures=measures))
+                found.append(train(task, optimizer, seed, measures=label in measured))
             print(f"| {name} | {label} | {', '.join(f'{v:.3g}' for v in found)} |", flush=True)
 
 

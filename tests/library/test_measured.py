@@ -167,7 +167,7 @@ def test_without_batch_norm_steps_go_beyond_the_minimum_under_a_horizon() -> Non
     for step in range(40):
         optimizer.step(lambda: nn.functional.mse_loss(model(x), y))
         scale = optimizer._gauge.memory["scale"] or 1.0
-        expected = 0.1 / 0.6 * (1.0 - step / 40) * scale
+        expected = 0.1 * 3.0 * (1.0 - step / 40) * scale
         assert base.param_groups[0]["effective_lr"] == pytest.approx(expected)
 
 
@@ -794,10 +794,11 @@ def test_no_step_changes_the_weights_by_more_than_a_share_of_their_norm(name: st
     changes = {}
     for share in (math.inf, 0.25):
         model, base, optimizer = build(name, max_change=share)
-        changes[share] = []
+        changes[share], began = [], math.inf
         for _ in range(6):
             moved, norm = _change(optimizer, _far(model))
-            changes[share].append(moved / norm)
+            began = min(began, norm)  # the weights grow, what they may change by does not
+            changes[share].append(moved / began)
             assert optimizer.last is not None
             assert optimizer.last.effective_lr == base.param_groups[0]["effective_lr"]
     assert max(changes[math.inf]) > 0.5
@@ -811,11 +812,37 @@ def test_the_bound_is_3_percent_where_there_is_no_batch_norm(batch_norm: bool) -
     between = nn.BatchNorm1d(4) if batch_norm else nn.Identity()
     model = nn.Sequential(nn.Linear(4, 4), between, nn.Linear(4, 4))
     optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 1.0), model)
-    shares = [moved / norm for moved, norm in (_change(optimizer, _far(model)) for _ in range(6))]
+    moves, norms = zip(*(_change(optimizer, _far(model)) for _ in range(6)), strict=True)
+    smallest = itertools.accumulate(norms, min)
+    largest = max(moved / norm for moved, norm in zip(moves, smallest, strict=True))
     if batch_norm:
-        assert max(shares) > 0.1
+        assert largest > 0.1
     else:
-        assert max(shares) == pytest.approx(0.03)
+        assert largest == pytest.approx(0.03)
+
+
+def test_the_bound_falls_with_the_horizon_and_with_a_scheduler() -> None:
+    model, base, optimizer = build("sgd", max_change=0.1, total_steps=8)
+    torch.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=100)
+    changes = [_change(optimizer, _far(model)) for _ in range(8)]
+    began = min(norm for _, norm in changes)
+    assert changes[6][0] / began == pytest.approx(0.5 * 0.1 * 2 / 8, rel=1e-4)
+    base.param_groups[0]["lr"] *= 100.0  # a schedule that raises the rate does not raise the bound
+    optimizer.total_steps = 16
+    moved, norm = _change(optimizer, _far(model))
+    assert moved / min(began, norm) == pytest.approx(0.1 * 8 / 16, rel=1e-4)
+
+
+def test_the_norm_that_bounds_steps_is_in_the_checkpoint() -> None:
+    model, _, optimizer = build("sgd", max_change=0.1)
+    changes = [_change(optimizer, _far(model)) for _ in range(6)]
+    resumed_model, _, resumed = build("sgd", max_change=0.1)
+    resumed_model.load_state_dict(model.state_dict())
+    resumed.load_state_dict(optimizer.state_dict())
+    moved, norm = _change(resumed, _far(resumed_model))
+    began = min(norm for _, norm in changes)
+    assert moved / began == pytest.approx(0.1, rel=1e-4)
+    assert norm > 1.05 * began
 
 
 def test_a_bounded_step_is_the_plain_one_made_shorter() -> None:

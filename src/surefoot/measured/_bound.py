@@ -1,4 +1,4 @@
-"""No step changes the weights by more than a share of their norm."""
+"""No step changes the weights by more than a share of the norm that they began with."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ class Bound:
     other batches' losses are a hundred times as high: early in training, and where losses of
     several heads are added.
 
+    The norm is the smallest that the weights had so far. Along updates whose length does not follow
+    the gradient's (Muon), weights grow at every step and the minimum moves away with them, so a
+    bound that grew along would hold nothing back.
+
     Args:
         share: of the weights' norm.
     """
@@ -39,10 +43,21 @@ class Bound:
         self._share = share
         self._copies = Copies()
 
-    def take(self, params: Sequence[Tensor]) -> None:
-        """Remember the weights before a step."""
+    def take(self, params: Sequence[Tensor], smallest: float, factor: float) -> float:
+        """Remember the weights before a step.
+
+        Args:
+            params: the weights.
+            smallest: the smallest norm that they had before.
+            factor: of the share, for this step.
+
+        Returns:
+            The smallest norm that they had, now included.
+        """
         self._copies.take(params)
-        self._limit = self._share * size_of(params)
+        smallest = min(smallest, size_of(params))
+        self._limit = self._share * factor * smallest
+        return smallest
 
     def hold(self) -> float:
         """Shorten the step since then to the bound; the share of it that is left."""

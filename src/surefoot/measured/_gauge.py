@@ -95,6 +95,7 @@ class Gauge:
             "reach": None,  # where the last probe was, as a multiple
             "misfits": [],
             "losses": [0, 0.0, 0.0],  # how many, their mean, their mean distance from it
+            "size": math.inf,  # the smallest norm of the weights so far
             "filling": 1.0,  # how much longer updates will become as the base's memory fills
         }
         self.pending: list[Tensor] = []

@@ -26,7 +26,7 @@ from surefoot.outcome import Cost, Status, StepOutcome
 
 __all__ = ["MeasuredLR"]
 
-UNDER_A_HORIZON = 1.0 / 0.6
+UNDER_A_HORIZON = 3.0
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
 _COUNTERS = ("steps", "forwards", "backwards", "probes")
 _CONVENTION = "closure_calls_backward"
@@ -59,8 +59,8 @@ class MeasuredLR(Optimizer):
         confidence: of that interval.
         horizon: ``"linear"``: the rate falls linearly to 0 over ``total_steps``, where they are
             given; ``"none"``: no such factor.
-        step_adaptation: α: how far to go, in measured minima. None: PAL's 1 / 0.6 under a horizon,
-            which takes back what was too far; 1 without, and where the model has BatchNorm.
+        step_adaptation: α: how far to go, in measured minima. None: 3 under a horizon, which takes
+            back what was too far; 1 without, and where the model has BatchNorm.
         line: what is measured. ``"share"``: the part of the update that this batch's gradient
             has, with all the effect it will have through the optimizer's memory (momentum).
             ``"update"``: the whole next update.
@@ -75,10 +75,10 @@ class MeasuredLR(Optimizer):
         check_every: measurements from one with three probes to the next, which tells whether the
             parabola fits; 0 for none.
         growth: by how much a measurement may raise the rate at most.
-        max_change: share of the weights' norm by which a step may change them at most; costs a copy
-            of the weights. None: 0.03, but no bound where the model has BatchNorm or one layer;
-            ``math.inf``: no bound. Optimizers with two sets of weights (schedule-free) are never
-            bounded.
+        max_change: share of the weights' norm, the smallest so far, by which a step may change them
+            at most; falls with the horizon; costs a copy of the weights. None: 0.03, but no bound
+            where the model has BatchNorm or one layer; ``math.inf``: no bound. Optimizers with two
+            sets of weights (schedule-free) are never bounded.
         frozen: measure and report, but train as the plain optimizer does.
         loss_precision: relative rounding error of a loss; None takes it from the loss's dtype.
         process_group: processes to agree with; None for torch's default group, if there is one.
@@ -328,13 +328,13 @@ class MeasuredLR(Optimizer):
         self._gauge.pending = []
         return rejected(value0)
 
-    def _factor(self) -> float:
+    def _factor(self, horizon: float) -> float:
         """What the groups' rates are multiplied by in this step."""
         settings, memory = self._gauge.settings, self._gauge.memory
         if settings.frozen:
             return 1.0
         scale: float = 1.0 if memory["scale"] is None else memory["scale"]
-        return scale * self._step_adaptation() * self._horizon()
+        return scale * self._step_adaptation() * horizon
 
     def _step_adaptation(self) -> float:
         """α: measured minima to go."""
@@ -354,7 +354,7 @@ class MeasuredLR(Optimizer):
         """The factor that falls from 1 to 0 over ``total_steps``."""
         settings = self._gauge.settings
         done: int = self._counts["steps"]
-        if settings.horizon == "none" or settings.total_steps is None:
+        if settings.frozen or settings.horizon == "none" or settings.total_steps is None:
             return 1.0
         if done == settings.total_steps:
             warnings.warn(
@@ -364,17 +364,25 @@ class MeasuredLR(Optimizer):
             )
         return max(0.0, 1.0 - done / settings.total_steps)
 
+    def _scheduled(self) -> float:
+        """What schedulers have made of the groups' rates."""
+        units = self._gauge.memory["reference"]
+        pairs = zip(self.param_groups, units, strict=True)
+        return max((float(g["lr"]) / unit for g, unit in pairs if unit > 0.0), default=1.0)
+
     def _move(self, found: StepOutcome | None, value0: float) -> StepOutcome:
         """The wrapped optimizer's own step, at the measured rate."""
-        factor = self._factor()
+        memory, horizon = self._gauge.memory, self._horizon()
+        factor = self._factor(horizon)
         bound = None if self._gauge.settings.frozen else self._bound
         if bound is not None:
-            bound.take(self._params())
+            # what lowers the rate towards the end, lowers the bound, too
+            lowered = horizon * min(1.0, self._scheduled())
+            memory["size"] = bound.take(self._params(), memory["size"], lowered)
         with multiplied(self._base, factor):
             self._base.step()
         if bound is not None:
             factor *= bound.hold()
-        memory = self._gauge.memory
         multiples = []
         for group, unit in zip(self.param_groups, memory["reference"], strict=True):
             group["effective_lr"] = float(group["lr"]) * factor
