@@ -1,9 +1,9 @@
 """Small networks without BatchNorm: what bounded steps and α are worth.
 
 An autoencoder, an MLP of eight layers and a conv net with GroupNorm on scikit-learn's digits, a
-residual MLP with LayerNorm, a function of one number, and a character LSTM on the help texts that
-come with every Python; seconds each. Every method with nothing chosen, bounded as by default and
-not, beside fixed rates with linear decay.
+residual MLP with LayerNorm, a function of one number, one of eight inputs of unequal scale, and a
+character LSTM on the help texts that come with every Python; seconds each. Every method with
+nothing chosen, bounded as by default and not, beside fixed rates with linear decay.
 
     python benchmarks/small_networks.py [--seeds 3] [--tasks autoencoder deep lstm ...]
     python benchmarks/small_networks.py --alphas 1 1.667 3 5   # MeasuredLR's step_adaptation
@@ -146,6 +146,31 @@ def function() -> Task:
     )
 
 
+def unequal() -> Task:
+    """A noisy function of eight inputs, the largest a hundred times the smallest; squared error."""
+    source = torch.Generator().manual_seed(7)
+    x = torch.randn(4000, 8, generator=source)
+    waves = torch.sin(2.0 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.5 * x[:, 3] ** 2 + x[:, 4]
+    y = waves[:, None] + 0.3 * torch.randn(4000, 1, generator=source)
+    x = x * 10.0 ** torch.linspace(-1.0, 1.0, 8)
+    model = nn.Sequential(
+        nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)
+    )
+
+    def error(x: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(model(x), y)
+
+    train, test = slice(3000), slice(3000, None)
+    return Task(
+        model,
+        lambda i: error(x[train][i], y[train][i]),
+        lambda: float(error(x[test], y[test])),
+        3000,
+        32,
+        930,
+    )
+
+
 def _classifier(
     model: nn.Module, x: Tensor, y: Tensor, trained: int, batch_size: int, steps: int
 ) -> Task:
@@ -173,6 +198,7 @@ TASKS = {
     "group-norm": group_norm,
     "residual": residual,
     "function": function,
+    "unequal": unequal,
 }
 
 
