@@ -30,7 +30,6 @@ from surefoot import LABPAL, PAL, MeasuredLR
 TRAINED = 1400  # of 1,797 digits
 CHARACTERS = 60_000
 
-
 Maker = Callable[[nn.Module, int], Any]
 """Model and number of steps to optimizer."""
 
@@ -133,10 +132,7 @@ def function() -> Task:
     """A wave with a jump, by three layers of tanh; hundred times the squared error."""
     x = torch.linspace(-1.0, 1.0, 800)[:, None]
     y = torch.sin(12.0 * x) * torch.exp(-x) + 0.3 * torch.sign(x - 0.2)
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise((1, 64, 64, 64, 1)):
-        layers += [nn.Linear(before, after), nn.Tanh()]
-    model = nn.Sequential(*layers[:-1])
+    model = _mlp((1, 64, 64, 64, 1), nn.Tanh)
 
     def error(x: Tensor, y: Tensor) -> Tensor:
         return 100.0 * F.mse_loss(model(x), y)
@@ -153,9 +149,7 @@ def unequal() -> Task:
     waves = torch.sin(2.0 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.5 * x[:, 3] ** 2 + x[:, 4]
     y = waves[:, None] + 0.3 * torch.randn(4000, 1, generator=source)
     x = x * 10.0 ** torch.linspace(-1.0, 1.0, 8)
-    model = nn.Sequential(
-        nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)
-    )
+    model = _mlp((8, 64, 64, 1), nn.Tanh)
 
     def error(x: Tensor, y: Tensor) -> Tensor:
         return F.mse_loss(model(x), y)
@@ -184,10 +178,10 @@ def _classifier(
     return Task(model, loss, wrong, trained, batch_size, steps)
 
 
-def _mlp(widths: tuple[int, ...]) -> nn.Sequential:
+def _mlp(widths: tuple[int, ...], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(before, after), activation()]
     return nn.Sequential(*layers[:-1])
 
 

@@ -1,4 +1,4 @@
-"""No step changes the weights by more than a share of the norm that they began with."""
+"""No step changes the weights by more than a share of the smallest norm that they had."""
 
 from __future__ import annotations
 
