@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, OneCycleLR, StepLR
 
 from surefoot import LABPAL, PAL, MeasuredLR, Status
+from surefoot.measured._trial import next_move
 
 Factory = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -197,6 +198,43 @@ def test_a_measurement_never_touches_the_state_tensors() -> None:
     gauge.look = watched  # type: ignore[method-assign]
     walk(model, optimizer, batches(1))
     assert seen == [True]
+
+
+class WithViews(torch.optim.Optimizer):
+    """Heavy ball that adds to one tensor of its state and moves by another that is a view of it."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.05})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for p in self.param_groups[0]["params"]:
+            state = self.state[p]
+            if not state:
+                state["flat"] = torch.zeros(p.numel())
+                state["shaped"] = state["flat"].view_as(p)
+            state["flat"].mul_(0.5).add_(p.grad.flatten())
+            p.sub_(self.param_groups[0]["lr"] * state["shaped"])
+
+
+def test_a_trial_knows_state_tensors_that_share_memory() -> None:
+    weight = nn.Parameter(torch.linspace(-1.0, 1.0, 6).reshape(2, 3))
+    base = WithViews([weight])
+
+    def backward() -> None:
+        weight.grad = None
+        (weight**4).sum().backward()
+
+    for _ in range(3):
+        backward()
+        base.step()
+    backward()
+    flat, before = base.state[weight]["flat"].clone(), weight.detach().clone()
+    (move,) = next_move(base, [weight], [0.05], 1.0)
+    assert torch.equal(base.state[weight]["flat"], flat)
+    assert torch.equal(weight, before)
+    base.step()
+    assert torch.equal(weight - before, move)
 
 
 @pytest.mark.parametrize("name", ["momentum", "adamw", "schedulefree"])
