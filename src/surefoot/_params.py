@@ -23,6 +23,8 @@ __all__ = [
     "norm_sq",
     "norms_sq",
     "shrink",
+    "slope_and_norm_sq",
+    "swap",
 ]
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
@@ -121,6 +123,40 @@ def _fsum(values: object) -> float:
         return math.fsum(values)  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         return math.nan
+
+
+def slope_and_norm_sq(end: Tensor, start: Tensor, grad: Tensor | None) -> tuple[float, float]:
+    """⟨g, end − start⟩ and ‖end − start‖², without a tensor of that size; 0 for no gradient."""
+    slopes, squares = [], []
+    for (a, b), g in _triples(end, start, grad):
+        d = a.float() - b.float() if a.dtype in _LOW_PRECISION else a - b
+        squares.append(_dot(d, d))
+        if g is not None:
+            slopes.append(_dot(g.to(d.dtype), d))
+    values = _stack([*squares, *slopes]).tolist() if squares else []
+    return _fsum(values[len(squares) :]), _fsum(values[: len(squares)])
+
+
+def _triples(
+    end: Tensor, start: Tensor, grad: Tensor | None
+) -> list[tuple[tuple[Tensor, Tensor], Tensor | None]]:
+    end, start = end.detach(), start.detach()
+    flat = [t for t in (end, start, grad) if t is not None]
+    if not all(t.is_contiguous() for t in flat):
+        return [((end, start), grad)]
+    pieces = [t.view(-1).split(1 << 22) for t in flat]  # 16 MiB of float32
+    pairs = zip(pieces[0], pieces[1], strict=True)
+    grads: Sequence[Tensor | None] = pieces[2] if grad is not None else [None] * len(pieces[0])
+    return list(zip(pairs, grads, strict=True))
+
+
+@torch.no_grad()
+def swap(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> None:
+    """Exchange the contents of two lists of tensors, with memory for one tensor only."""
+    for a, b in zip(firsts, seconds, strict=True):
+        kept = a.clone()
+        a.copy_(b)
+        b.copy_(kept)
 
 
 @torch.no_grad()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+import math
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-__all__ = ["is_distributed", "mean"]
+__all__ = ["is_distributed", "is_sharded", "local", "mean", "over_shards", "shard_shares"]
 
 
 def is_distributed(group: Any = None) -> bool:
@@ -30,3 +33,41 @@ def mean(value: float, group: Any = None, device: torch.device | None = None) ->
     total = torch.tensor(value, dtype=dtype, device=on)
     dist.all_reduce(total, group=group)
     return float(total.item()) / dist.get_world_size(group)
+
+
+def local(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """This process's shards of DTensors (FSDP2, tensor parallelism); other tensors as they are."""
+    return [getattr(t, "_local_tensor", t) for t in tensors]
+
+
+def is_sharded(tensors: Sequence[Tensor]) -> bool:
+    """Whether any of them is a DTensor."""
+    return any(hasattr(t, "_local_tensor") for t in tensors)
+
+
+def shard_shares(tensors: Sequence[Tensor]) -> list[float]:
+    """By what each process's part counts in a sum over all of them: replicas count once."""
+    if not is_sharded(tensors):
+        return [1.0] * len(tensors)
+    return [_share(t) for t in tensors]
+
+
+def _share(t: Tensor) -> float:
+    if not hasattr(t, "_local_tensor"):  # beside DTensors: the same on every process
+        return 1.0 / dist.get_world_size()
+    sizes: tuple[int, ...] = tuple(t.device_mesh.shape)  # type: ignore[attr-defined]
+    places = t.placements  # type: ignore[attr-defined]
+    copies = [n for n, place in zip(sizes, places, strict=True) if not place.is_shard()]
+    return 1.0 / math.prod(copies)
+
+
+def over_shards(values: Sequence[float], sharded: bool, group: Any = None) -> list[float]:
+    """Sums over the processes that hold shards; the values themselves where nothing is sharded."""
+    if not sharded or not is_distributed(group):
+        return list(values)
+    device = torch.device("cpu")
+    if dist.get_backend(group) == "nccl":
+        device = torch.device("cuda", torch.cuda.current_device())
+    total = torch.tensor(list(values), dtype=torch.float64, device=device)
+    dist.all_reduce(total, group=group)
+    return [float(x) for x in total.tolist()]

@@ -1,0 +1,97 @@
+"""What a forward pass depends on besides weights and inputs, and whether it is a replay."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from surefoot._quiet import Buffers, RngState, devices_of
+
+__all__ = ["Surroundings", "is_measuring", "replaying"]
+
+_here = threading.local()
+
+
+def is_measuring() -> bool:
+    """Whether the forward pass that asks is a replay: made to measure, not to train.
+
+    For code inside a model's ``forward`` that must not run twice a step: counters, queues, logs.
+
+    Example:
+        >>> import surefoot
+        >>> surefoot.is_measuring()
+        False
+    """
+    return getattr(_here, "replays", 0) > 0
+
+
+@contextlib.contextmanager
+def replaying() -> Iterator[None]:
+    """Inside, :func:`is_measuring` is true."""
+    _here.replays = getattr(_here, "replays", 0) + 1
+    try:
+        yield
+    finally:
+        _here.replays -= 1
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Random states and autocast, as they are before a forward pass."""
+
+    devices: tuple[torch.device, ...]
+    random: RngState
+    autocast: tuple[tuple[str, bool, torch.dtype], ...]
+
+    @classmethod
+    def capture(cls, devices: Iterable[torch.device]) -> Surroundings:
+        """What is now."""
+        devices = tuple(devices)
+        kinds = {"cpu", *(d.type for d in devices)} - {"meta"}
+        autocast = tuple(
+            (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+            for kind in sorted(kinds)
+        )
+        return cls(devices, RngState.capture(devices), autocast)
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Inside, the same random numbers are drawn and the same casts made; no weight is cached."""
+        self.random.restore()
+        with contextlib.ExitStack() as stack:
+            for kind, enabled, dtype in self.autocast:
+                stack.enter_context(
+                    torch.autocast(kind, enabled=enabled, dtype=dtype, cache_enabled=False)
+                )
+            yield
+
+
+@contextlib.contextmanager
+def no_trace(
+    devices: Iterable[torch.device], model: nn.Module | None, before: Buffers | None
+) -> Iterator[None]:
+    """Inside, random states and buffers may be used up; afterwards they are as on entry, to the bit.
+
+    Args:
+        devices: those whose random numbers may be drawn.
+        model: whose buffers may change.
+        before: the buffers to begin with; None for those of now.
+    """
+    random, after = RngState.capture(devices), Buffers(model).snapshot()
+    try:
+        if before is not None:
+            before.restore()
+        yield
+    finally:
+        random.restore()
+        after.restore()
+
+
+def devices(params: Iterable[Tensor]) -> tuple[torch.device, ...]:
+    """The devices of the parameters, each once."""
+    return tuple(devices_of(params))

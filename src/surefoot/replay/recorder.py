@@ -1,0 +1,181 @@
+"""Watches the model's forward passes on the steps that measure, and is gone on all others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.replay._state import devices, is_measuring
+from surefoot.replay.tape import Tape
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Hooks on a model, from :meth:`arm` to :meth:`finish`, that record the loss of a loop.
+
+    What is recorded are the outermost calls: of the model itself, or, where that is never called
+    (a container, a trainer's module), of those of its parts that the loop calls.
+
+    Args:
+        model: the model; None where it is yet to be found: the first module called that owns a
+            parameter.
+    """
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self.model = model
+        self._handles: list[tuple[nn.Module, list[Any]]] = []
+        self._outermost: list[nn.Module] = []
+        self._tape: Tape | None = None
+        self._params: Sequence[Tensor] = ()
+        self._depth, self._call = 0, -1
+        self._keeps_inputs = False
+        self.backwards = 0
+        """Backward passes since :meth:`arm`."""
+        self.forwards = 0
+        """Forward passes since then that may be differentiated."""
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether forward passes are recorded now."""
+        return bool(self._handles)
+
+    def arm(self, params: Sequence[Tensor]) -> None:
+        """Record the next forward passes."""
+        self.disarm()
+        self._params = params
+        if self.model is None:
+            self._search()
+            return
+        modules = self._outermost or [self.model, *_parts(self.model)]
+        for module in modules:
+            self._hook(module)
+
+    def _hook(self, module: nn.Module) -> None:
+        if module._compiled_call_impl is not None:
+            self._handles.append((module, [_AroundCompiled(module, self._before, self._after)]))
+            return
+        handles = [
+            module.register_forward_pre_hook(
+                _untraced(self._before), prepend=True, with_kwargs=True
+            ),
+            module.register_forward_hook(
+                _untraced(self._after), with_kwargs=True, always_call=True
+            ),
+        ]
+        self._handles.append((module, handles))
+
+    def _search(self) -> None:
+        """Find the outermost module that owns a parameter, by a hook on all modules."""
+        own = {id(p) for p in self._params}
+
+        def before(module: nn.Module, args: Any) -> None:
+            if torch.is_grad_enabled() and any(id(p) in own for p in module.parameters()):
+                self.model = module
+                self.arm(self._params)
+                self._before(module, args, {})  # torch has begun this call: it sees later hooks only
+
+        handle = nn.modules.module.register_module_forward_pre_hook(before)
+        self._handles.append((nn.Module(), [handle]))
+
+    def disarm(self) -> None:
+        """Take all hooks away and forget what was recorded."""
+        for _, handles in self._handles:
+            for handle in handles:
+                handle.remove()
+        self._handles, self._depth = [], 0
+        if self._tape is not None:
+            self._tape.close()
+            self._tape = None
+        self.forwards = self.backwards = 0
+
+    def finish(self) -> Tape | None:
+        """Record no more; what was recorded since :meth:`arm`, of the last backward pass."""
+        tape, self._tape = self._tape, None
+        forwards, backwards = self.forwards, self.backwards
+        if tape is not None:
+            tape.close()
+            backwards += tape.was_differentiated
+            tape.backwards = backwards
+            self._keeps_inputs = self._keeps_inputs or tape.was_overwritten
+        if tape is None or tape.problem() is not None:
+            self._outermost = []  # look again at all that the loop may call
+        self.disarm()
+        self.forwards, self.backwards = forwards, backwards
+        return tape
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if is_measuring() or not torch.is_grad_enabled():
+            return
+        self._depth += 1
+        if self._depth > 1:
+            return
+        self.forwards += 1
+        if module not in self._outermost:
+            self._outermost.append(module)
+            self._leave_parts(module)
+        if self._tape is not None and self._tape.was_differentiated:  # the next micro-batch
+            self._tape.close()
+            self._tape, self.backwards = None, self.backwards + 1
+        if self._tape is None:
+            self._tape = Tape(
+                self._params, self.model, devices(self._params), keeps_inputs=self._keeps_inputs
+            )
+        self._tape.stop()
+        self._call = self._tape.call(module, args, kwargs)
+
+    def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if is_measuring() or not torch.is_grad_enabled() or self._depth == 0:
+            return
+        self._depth -= 1
+        if self._depth == 0 and self._tape is not None and output is not None:
+            self._tape.returned(self._call, output)
+            self._tape.start()
+
+    def _leave_parts(self, outer: nn.Module) -> None:
+        """No hooks below the module that is called: nothing there is asked, and graphs break."""
+        below = {id(m) for m in outer.modules()} - {id(outer)}
+        for module, handles in self._handles:
+            if id(module) in below:
+                for handle in handles:
+                    handle.remove()
+        self._handles = [(m, h) for m, h in self._handles if id(m) not in below]
+
+
+def _parts(model: nn.Module) -> Iterable[nn.Module]:
+    return (m for m in model.modules() if m is not model)
+
+
+def _untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Kept out of the graphs of ``torch.compile``, where that is in use."""
+    if "torch._dynamo" not in sys.modules:
+        return hook
+    return torch.compiler.disable(hook)  # type: ignore[no-any-return]
+
+
+class _AroundCompiled:
+    """Hooks for a module that ``module.compile()`` made a graph of: torch reads none then."""
+
+    def __init__(self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> None:
+        compiled = module._compiled_call_impl
+        assert compiled is not None
+        self._module, self._compiled = module, compiled
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            before(module, args, kwargs)
+            output = None
+            try:
+                output = compiled(*args, **kwargs)
+            finally:
+                after(module, args, kwargs, output)
+            return output
+
+        module._compiled_call_impl = run
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        self._module._compiled_call_impl = self._compiled

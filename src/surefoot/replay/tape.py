@@ -1,0 +1,398 @@
+"""From the model's outputs to the loss: what the loop did with them, recorded and played again.
+
+A :class:`TorchDispatchMode` sees every operation below autograd, so mixed precision's casts and a
+scaler's factor are among them, a ``torch.func`` transform is seen through, and a compiled criterion
+runs as it is written. A mode for torch functions sees none of the three; hooks on the graph see the
+backward pass only, which cannot be played at other weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from surefoot._quiet import Buffers
+from surefoot.replay._state import Surroundings
+from surefoot.replay.loss import FreshGradient, Loss
+
+__all__ = ["Tape", "tensors_in"]
+
+Name: TypeAlias = tuple[int, int]
+"""A value on the tape: which entry made it, and which of its tensors it is."""
+
+_LOST: Name = (-1, -1)
+"""What was written by an operation of the tape that did not hand it out."""
+_LONGEST = 20_000
+"""Entries of a tape: more than a loss takes, less than fill a memory."""
+_GRAPH = 20_000
+"""Nodes of a foreign graph that are looked at."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An argument that was made on the tape."""
+
+    name: Name
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A tensor of the loop that the operation overwrites, as it was before."""
+
+    content: Tensor
+
+
+@dataclass
+class _Entry:
+    """A call of a module, or an operation: with what, and what of it is on the tape."""
+
+    run: Callable[..., Any]
+    flat: list[Any]
+    spec: TreeSpec
+    surroundings: Surroundings | None
+    module: nn.Module | None = None
+    training: bool = False
+    writes: bool = False
+
+    def arguments(self, values: dict[Name, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        flat = [
+            values[x.name]
+            if isinstance(x, _Known)
+            else (x.content.clone() if isinstance(x, _Copy) else x)
+            for x in self.flat
+        ]
+        args, kwargs = tree_unflatten(flat, self.spec)
+        return args, kwargs
+
+    @property
+    def needs(self) -> Iterator[int]:
+        return (x.name[0] for x in self.flat if isinstance(x, _Known))
+
+
+class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
+    """One loss, from its forward passes to the scalar that was differentiated.
+
+    On, it records what depends on the outputs of the model, or on parameters directly. Off while
+    the model itself runs: that is one entry.
+
+    Args:
+        params: the parameters that are trained.
+        model: whose buffers must be as before each time.
+        devices: whose random numbers may be drawn.
+        keeps_inputs: copy what comes from outside, because the loop overwrites it.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        model: nn.Module | None,
+        devices: Sequence[torch.device],
+        *,
+        keeps_inputs: bool = False,
+    ) -> None:
+        TorchDispatchMode.__init__(self)
+        Loss.__init__(self, model)
+        self._devices, self._keeps = tuple(devices), keeps_inputs
+        self._params = list(params)
+        self._own = {id(p) for p in params}
+        self._before = Buffers(model).snapshot()
+        self._surroundings = Surroundings.capture(devices)
+        self._entries: list[_Entry] = []
+        self._names: dict[int, tuple[weakref.ref[Tensor], Name]] = {}
+        self._outside: dict[int, tuple[Tensor, int]] = {}
+        self._weights: list[tuple[Tensor, int]] = []
+        self._roots: list[tuple[Name | None, Tensor]] = []
+        self._refusal: str | None = None
+        self._seen: set[int] = set()
+        self._is_on = self._is_closed = False
+        self.gradient = FreshGradient(params)
+
+    # On and off
+
+    def start(self) -> None:
+        """Record from here on."""
+        if not self._is_on:
+            self._is_on = True
+            self.__enter__()
+
+    def stop(self) -> None:
+        """Record no more; where another mode was entered since, only look away until it is left."""
+        if self._is_on and _get_current_dispatch_mode() is self:
+            self._is_on = False
+            self.__exit__(None, None, None)
+
+    def close(self) -> None:
+        """Record no more, for good."""
+        self._is_closed = True
+        self.stop()
+
+    @property
+    def was_differentiated(self) -> bool:
+        """Whether a backward pass began."""
+        return bool(self._roots)
+
+    # Recording
+
+    def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """A forward pass of ``module`` begins; its number."""
+        flat, spec = tree_flatten((args, kwargs))
+        surroundings = Surroundings.capture(self._devices)
+        entry = _Entry(module, self._taken(flat), spec, surroundings, module, module.training)
+        self._entries.append(entry)
+        if not self._weights:
+            self._weights = [(p, _version(p)) for p in self._params]
+        return len(self._entries) - 1
+
+    def returned(self, number: int, output: Any) -> None:
+        """That forward pass has answered."""
+        for slot, x in enumerate(tensors_in(output)):
+            self._call_it(x, (number, slot))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Record an operation that depends on what is known."""
+        kwargs = kwargs or {}
+        if self._is_closed or torch._C._current_graph_task_id() != -1:  # inside a backward pass
+            return func(*args, **kwargs)
+        if func is torch.ops.aten.ones_like.default and args[0].numel() == 1 and _begins_backward():
+            self._differentiated(args[0])
+            return func(*args, **kwargs)
+        flat, spec = tree_flatten((args, kwargs))
+        known = any(
+            isinstance(x, Tensor) and (self._name_of(x) is not None or id(x) in self._own)
+            for x in flat
+        )
+        if not known:
+            return func(*args, **kwargs)
+        if len(self._entries) >= _LONGEST:
+            self._refusal = f"more than {_LONGEST} operations lead from the model to the loss"
+            return func(*args, **kwargs)
+        random = torch.Tag.nondeterministic_seeded in func.tags
+        surroundings = Surroundings.capture(self._devices) if random else None
+        written = _written(func, args, kwargs)
+        taken = self._taken(flat, written)
+        entry = _Entry(func, taken, spec, surroundings, writes=func._schema.is_mutable)
+        out = func(*args, **kwargs)
+        self._entries.append(entry)
+        for slot, x in enumerate(tensors_in(out)):
+            self._call_it(x, (len(self._entries) - 1, slot))
+        for x in written:
+            if self._name_of(x) is None:  # an operation that does not return what it wrote into
+                self._call_it(x, _LOST)
+        return out
+
+    def _differentiated(self, loss: Tensor) -> None:
+        self._roots.append((self._name_of(loss), loss.detach()))
+        if self.gradient is not None and loss.requires_grad:
+            self.gradient.watch(loss)
+
+    def _call_it(self, x: Tensor, name: Name) -> None:
+        self._names[id(x)] = (weakref.ref(x), name)
+
+    def _name_of(self, x: Tensor) -> Name | None:
+        found = self._names.get(id(x))
+        return found[1] if found is not None and found[0]() is x else None
+
+    def _taken(self, flat: list[Any], written: Iterable[Tensor] = ()) -> list[Any]:
+        """The arguments as they are kept: by name where the tape made them."""
+        overwritten = {id(x) for x in written}
+        kept = []
+        for x in flat:
+            if not isinstance(x, Tensor):
+                for inner in tensors_in(x):
+                    self._come_from_outside(inner)
+                kept.append(x)
+                continue
+            name = self._name_of(x)
+            if name == _LOST:
+                self._refuse("several tensors were overwritten at once by what follows from the model")
+            if name is not None:
+                kept.append(_Known(name))
+            elif id(x) in self._own:
+                kept.append(x)  # a weight: its value at the time of the replay is wanted
+            elif id(x) in overwritten or self._keeps:
+                self._come_from_outside(x)
+                content = x.detach().clone()
+                # a copy asks for gradients as the original does: some losses differentiate by it
+                kept.append(_Copy(content.requires_grad_(x.requires_grad)))
+            else:
+                self._come_from_outside(x)
+                self._outside[id(x)] = (x, _version(x))
+                kept.append(x)
+        return kept
+
+    def _come_from_outside(self, x: Tensor) -> None:
+        if self._name_of(x) is not None:
+            self._refuse("an output of the model is handed on inside an object that is no list or dict")
+        elif x.grad_fn is not None and self._leads_to_weights(x.grad_fn):
+            self._refuse(
+                "a part of it was computed from the weights out of sight: by a custom kernel, a "
+                "differentiation inside the loop, or inside the model without being returned"
+            )
+
+    def _leads_to_weights(self, node: Any) -> bool:
+        waiting = [node]
+        while waiting and len(self._seen) < _GRAPH:
+            node = waiting.pop()
+            if node is None or id(node) in self._seen:
+                continue
+            self._seen.add(id(node))
+            variable = getattr(node, "variable", None)
+            if variable is not None and id(variable) in self._own:
+                return True
+            waiting.extend(following for following, _ in node.next_functions)
+        return False
+
+    def _refuse(self, reason: str) -> None:
+        self._refusal = self._refusal or reason
+
+    # Replaying
+
+    @property
+    def forwards(self) -> int:  # type: ignore[override]
+        """Forward passes of one replay."""
+        return max(1, sum(self._entries[i].module is not None for i in self._needed()))
+
+    @property
+    def value(self) -> Tensor:
+        """The loss where it was computed: the sum of what was differentiated."""
+        return _total(value for _, value in self._roots)
+
+    @property
+    def was_overwritten(self) -> bool:
+        """Whether the loop has written into its batch since."""
+        return any(_version(x) != version for x, version in self._outside.values())
+
+    @property
+    def weights_have_moved(self) -> bool:
+        """Whether another optimizer moved weights since the forward pass."""
+        return any(_version(p) != version for p, version in self._weights)
+
+    def problem(self) -> str | None:
+        """Why it cannot be replayed, in one clause; None where it can."""
+        if not any(entry.module is not None for entry in self._entries):
+            return "no forward pass of the model was seen before backward()"
+        if not self._roots:
+            return "no scalar that depends on the model's outputs was differentiated by backward()"
+        if any(name is None for name, _ in self._roots):
+            return (
+                "what was differentiated does not follow from the model's outputs: it left torch "
+                "and came back (NumPy, a custom kernel), or another model made it"
+            )
+        if self._refusal is not None:
+            return self._refusal
+        if self.was_overwritten:
+            return "the batch was overwritten before the step"
+        needed = [self._entries[i] for i in self._needed()]
+        if any(e.module is not None and e.module.training != e.training for e in needed):
+            return "train() or eval() was called between the forward pass and the step"
+        return None
+
+    @property
+    def _start(self) -> tuple[Surroundings, Buffers | None]:
+        return self._surroundings, self._before
+
+    def _needed(self) -> list[int]:
+        """The entries that what was differentiated depends on."""
+        wanted = {name[0] for name, _ in self._roots if name is not None}
+        for i in range(len(self._entries) - 1, -1, -1):
+            if i in wanted:
+                wanted.update(self._entries[i].needs)
+            elif self._entries[i].writes:  # perhaps through a view of what is wanted
+                wanted.add(i)
+                wanted.update(self._entries[i].needs)
+        return sorted(wanted)
+
+    def _evaluate(self) -> Tensor:
+        return self._with_graph_if_needed(self._play)  # type: ignore[no-any-return]
+
+    def _play(self) -> Tensor:
+        values: dict[Name, Tensor] = {}
+        for i in self._needed():
+            entry = self._entries[i]
+            args, kwargs = entry.arguments(values)
+            if entry.module is not None:
+                assert entry.surroundings is not None
+                with entry.surroundings.again():
+                    out = entry.run(*args, **kwargs)
+            else:
+                if entry.surroundings is not None:
+                    entry.surroundings.random.restore()
+                with _no_autocast(self._devices):
+                    out = entry.run(*args, **kwargs)
+            values.update(((i, slot), x) for slot, x in enumerate(tensors_in(out)))
+        return _total(values[name] for name, _ in self._roots if name is not None)
+
+
+def _total(losses: Iterable[Tensor]) -> Tensor:
+    low = (torch.float16, torch.bfloat16)
+    parts = [x.detach().reshape(()) for x in losses]
+    return torch.stack([x.float() if x.dtype in low else x for x in parts]).sum()
+
+
+def tensors_in(tree: Any, depth: int = 6) -> list[Tensor]:
+    """All tensors of nested lists, dictionaries and objects, in a stable order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if depth == 0 or tree is None or isinstance(tree, str | bytes | int | float | nn.Module):
+        return []
+    if isinstance(tree, dict):
+        parts: Iterable[Any] = tree.values()
+    elif isinstance(tree, list | tuple | set | frozenset):
+        parts = tree
+    elif dataclasses.is_dataclass(tree) or hasattr(tree, "__dict__"):
+        parts = vars(tree).values() if hasattr(tree, "__dict__") else ()
+    else:
+        return []
+    return [x for part in parts for x in tensors_in(part, depth - 1)]
+
+
+def _version(x: Tensor) -> int:
+    return -1 if x.is_inference() else x._version
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that an operation writes into."""
+    if not func._schema.is_mutable:
+        return []
+    found = []
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            given = args[place] if place < len(args) else kwargs.get(argument.name)
+            found.extend(tensors_in(given))
+    return found
+
+
+_ENTRANCES = (torch.autograd.backward.__code__, torch.autograd.grad.__code__)
+
+
+def _begins_backward() -> bool:
+    """Whether torch asks for the gradient that a call of ``backward()`` starts with."""
+    frame = sys._getframe(2)
+    for _ in range(24):
+        if frame is None:
+            return False
+        if frame.f_code in _ENTRANCES:
+            return frame.f_code is _ENTRANCES[0]
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _no_autocast(devices: Sequence[torch.device]) -> contextlib.ExitStack:
+    """Casts are on the tape already."""
+    stack = contextlib.ExitStack()
+    for kind in {"cpu", *(d.type for d in devices)}:
+        if torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+    return stack
