@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -33,7 +34,7 @@ class Recorder:
         self._tape: Tape | None = None
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
-        self._keeps_inputs = False
+        self._keeps_inputs = self._has_looked = False
         self.backwards = 0
         """Backward passes since :meth:`arm`."""
         self.forwards = 0
@@ -51,6 +52,9 @@ class Recorder:
         if self.model is None:
             self._search()
             return
+        if not self._has_looked and "torch._dynamo" in sys.modules:
+            self._has_looked = True
+            self.model = _compiled_form_of(self.model)
         modules = self._outermost or [self.model, *_parts(self.model)]
         for module in modules:
             self._hook(module)
@@ -148,6 +152,17 @@ class Recorder:
 
 def _parts(model: nn.Module) -> Iterable[nn.Module]:
     return (m for m in model.modules() if m is not model)
+
+
+def _compiled_form_of(model: nn.Module) -> nn.Module:
+    """What ``torch.compile(model)`` made, if anybody did: inside it no mode can be entered."""
+    wrapper: Any = sys.modules["torch._dynamo"].OptimizedModule
+    if isinstance(model, wrapper):
+        return model
+    for x in gc.get_objects():
+        if type(x) is wrapper and x._orig_mod is model:
+            return x  # type: ignore[no-any-return]
+    return model
 
 
 def _untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
