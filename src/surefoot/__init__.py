@@ -26,6 +26,7 @@ from surefoot.optim import (
 )
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.parabola import Parabola
+from surefoot.replay import ReplayError, is_measuring
 from surefoot.shape import LineSample, sample_line
 
 __version__ = "0.1.0"
@@ -48,11 +49,13 @@ __all__ = [
     "Parabola",
     "RangeCurve",
     "RateInterval",
+    "ReplayError",
     "Status",
     "StepOutcome",
     "Suggestion",
     "cyclic",
     "extend_schedule",
+    "is_measuring",
     "noise_factor",
     "one_cycle",
     "range_test",

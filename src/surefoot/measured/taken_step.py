@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -74,6 +74,13 @@ class TakenStep:
         )
         return slope, math.sqrt(max(0.0, square))
 
+    def start_norm(self, norm: Callable[[Sequence[Tensor]], float]) -> float:
+        """The norm of the weights at the start, over all shards."""
+        if not self._is_sharded:
+            return norm(self._copies)
+        squares = [norm([c]) ** 2 * s for c, s in zip(self._copies, self._shares, strict=True)]
+        return math.sqrt(_reduce.over_shards([math.fsum(squares)], True, self._group)[0])
+
     @torch.no_grad()
     def keep_end(self) -> None:
         """From here on the end is what is kept to the bit, not the start."""
@@ -91,6 +98,13 @@ class TakenStep:
         stretch = (t - self._anchor) / (self._place - self._anchor)
         _params.lerp(self._params, self._copies, 1.0 - stretch)
         self._place = t
+
+    def return_to_end(self) -> None:
+        """Place the weights at t = 1, to the bit where that is what is kept or where they are."""
+        if self._anchor == 1.0:
+            self.go_back()
+        else:
+            self.go_to(1.0)
 
     @torch.no_grad()
     def go_back(self) -> None:

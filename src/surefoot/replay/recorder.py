@@ -45,6 +45,13 @@ class Recorder:
         """Whether forward passes are recorded now."""
         return bool(self._handles)
 
+    def looks_again(self) -> bool:
+        """Whether the model was compiled since its hooks were set; if so, they move there."""
+        if self.model is None or "torch._dynamo" not in sys.modules:
+            return False
+        before, self.model = self.model, _compiled_form_of(self.model)
+        return self.model is not before
+
     def arm(self, params: Sequence[Tensor]) -> None:
         """Record the next forward passes."""
         self.disarm()

@@ -1,0 +1,210 @@
+"""A copy of an optimizer on a handful of tiny weights, for steps that nobody sees."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import random
+import warnings
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
+
+__all__ = ["GRADIENTS", "SETTLING", "WAYS", "Toy", "Way", "undisturbed"]
+
+_SIDE = 4  # of a toy weight, in elements
+_TWINS = 2  # toy weights of a kind that get a gradient
+GRADIENTS = 12
+SETTLING = 3  # steps: some first put the weights on a sphere
+
+
+@dataclass(frozen=True)
+class Way:
+    """To make a toy.
+
+    Attributes:
+        dtype: of the toy weights. Some kernels know no float64.
+        everywhere: every toy weight gets a gradient. Some (DoG) do not look whether there is one.
+        with_state: the copy begins with the base's state, cut to the toy weights. Some (Adagrad)
+            fill it when they are made and cannot go without.
+    """
+
+    dtype: torch.dtype
+    everywhere: bool
+    with_state: bool
+
+
+WAYS = tuple(
+    Way(*how)
+    for how in itertools.product((torch.float64, torch.float32), (False, True), (False, True))
+)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, no hook on all optimizers hears of a toy's steps, and no warning leaves them."""
+    heard = (
+        torch_optimizer._global_optimizer_pre_hooks,
+        torch_optimizer._global_optimizer_post_hooks,
+    )
+    kept, state = [dict(hooks) for hooks in heard], random.getstate()
+    for hooks in heard:
+        hooks.clear()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(state)
+        for hooks, were in zip(heard, kept, strict=True):
+            hooks.update(were)
+
+
+class Toy:
+    """A copy of an optimizer on small weights of its own, for steps that nobody sees.
+
+    Args:
+        base: the optimizer, which is only read.
+        how: it is made.
+    """
+
+    def __init__(self, base: Optimizer, how: Way) -> None:
+        family = _family(base)
+        noise = torch.Generator().manual_seed(0)
+        memo: dict[int, Any] = {}
+        toys: dict[Tensor, Tensor] = {}
+        for p in (p for member in family for group in member.param_groups for p in group["params"]):
+            if p not in toys:
+                toys[p] = memo[id(p)] = _toy_weight(p, how.dtype, noise)
+        for member in family:
+            memo[id(member)] = type(member).__new__(type(member))
+        for member in family:
+            if (state := vars(member).get("state")) is not None:
+                memo[id(state)] = _cut(state, toys, memo) if how.with_state else defaultdict(dict)
+        for member in family:
+            _copy_attributes(member, memo)
+        for twin in (memo[id(member)] for member in family):
+            for settings in (getattr(twin, "defaults", {}), *twin.param_groups):
+                if settings.get("differentiable"):
+                    settings["differentiable"] = False  # toy weights are leaves
+        self.base: Optimizer = memo[id(base)]
+        self.params = [toys[p] for p in _samples(base, None if how.everywhere else _TWINS)]
+        self.start = [p.detach().clone() for p in self.params]
+        slopes = [torch.randn(p.shape, generator=noise, dtype=how.dtype) for p in self.params]
+        self._gradients = [
+            [s + 0.5 * torch.randn(s.shape, generator=noise, dtype=s.dtype) for s in slopes]
+            for _ in range(GRADIENTS)
+        ]
+        rates = [group["lr"] for group in self.base.param_groups]
+        largest = max(rates, key=float)
+        self._rates = [lr if float(lr) != 0.0 else largest for lr in rates]
+        if callable(train := getattr(self.base, "train", None)):
+            train()
+
+    def step(self, factor: float, k: int, *closure: Any) -> list[Tensor]:
+        """The moves of a step at ``factor`` times ``lr`` under the k-th gradient."""
+        for group, lr in zip(self.base.param_groups, self._rates, strict=True):
+            group["lr"] = lr * factor
+        for p, gradient in zip(self.params, self._gradients[k], strict=True):
+            p.grad = gradient.to(p.device, copy=True)
+        before = [p.detach().clone() for p in self.params]
+        device = self.params[0].device
+        indices = [] if device.type == "cpu" else [device]
+        # every step draws the same random numbers, and nobody else misses them
+        with torch.random.fork_rng(indices, device_type="cuda" if not indices else device.type):
+            self.base.step(*closure)
+        moves = [p.detach() - x for p, x in zip(self.params, before, strict=True)]
+        if not all(math.isfinite(move.sum().item()) for move in moves):
+            raise ArithmeticError("the toy's step is not finite")
+        return moves
+
+    def travel(self, factor: float) -> list[float]:
+        """How far from each other the weights are once settled and after all gradients."""
+        for k in range(GRADIENTS):
+            if k == SETTLING:
+                since = [p.detach().clone() for p in self.params]
+            self.step(factor if k >= SETTLING else 1.0, k)
+        return [(p.detach() - x).norm().item() for p, x in zip(self.params, since, strict=True)]
+
+    def put_back(self) -> None:
+        """The weights are those of the start again."""
+        for p, x in zip(self.params, self.start, strict=True):
+            p.detach().copy_(x)
+
+
+def _family(base: Optimizer) -> list[Optimizer]:
+    """``base`` and the optimizers that it wraps, at any depth."""
+    found: dict[int, Optimizer] = {}
+    waiting: list[Any] = [base]
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, Optimizer) and id(thing) not in found:
+            found[id(thing)] = thing
+            values = [v for k, v in vars(thing).items() if k not in ("state", "param_groups")]
+            waiting += values
+            waiting += itertools.chain(*(v for v in values if isinstance(v, list | tuple)))
+            waiting += itertools.chain(*(v.values() for v in values if isinstance(v, dict)))
+    return list(found.values())
+
+
+def _samples(base: Optimizer, most: int | None) -> list[Tensor]:
+    """Parameters whose toys get a gradient: ``most`` of each settings and number of dimensions."""
+    seen: Counter[tuple[str, int]] = Counter()
+    chosen = []
+    for group in base.param_groups:
+        own = ("params", "param_names", "lr", "initial_lr")
+        settings = repr({k: v for k, v in group.items() if k not in own})
+        for p in group["params"]:
+            enough = most is not None and seen[settings, p.dim()] >= most
+            if p.requires_grad and p.numel() > 0 and not enough:
+                seen[settings, p.dim()] += 1
+                chosen.append(p)
+    return chosen
+
+
+def _toy_weight(p: Tensor, dtype: torch.dtype, noise: torch.Generator) -> Tensor:
+    shape = [min(d, _SIDE) for d in p.shape]
+    # MPS knows neither float64 nor a generator with an index, meta nothing at all
+    device = "cpu" if p.device.type in ("mps", "meta") else p.device
+    values = torch.randn(shape, generator=noise, dtype=dtype).to(device)
+    return torch.nn.Parameter(values, requires_grad=p.requires_grad)
+
+
+def _copy_attributes(member: Optimizer, memo: dict[int, Any]) -> None:
+    """All of the optimizer's own attributes, not only what it would pickle."""
+    twin = memo[id(member)]
+    for name, value in vars(member).items():
+        if name.startswith("_optimizer_") and name.endswith("_hooks"):
+            vars(twin)[name] = OrderedDict()
+        elif callable(value) and hasattr(type(member), name):
+            pass  # a step that a scheduler or a compiler has wrapped is tied to the real optimizer
+        else:
+            try:
+                vars(twin)[name] = copy.deepcopy(value, memo)
+            except Exception:  # a process group, a lock, a stream
+                vars(twin)[name] = value
+
+
+def _cut(state: Any, toys: dict[Tensor, Tensor], memo: dict[int, Any]) -> Any:
+    """The state, with what has a parameter's shape cut to its toy's."""
+    cut: Any = defaultdict(dict)
+    for p, entries in (state or {}).items():
+        if not isinstance(p, Tensor) or p not in toys or not isinstance(entries, dict):
+            cut[copy.deepcopy(p, memo)] = copy.deepcopy(entries, memo)
+            continue
+        for key, value in entries.items():
+            if isinstance(value, Tensor) and value.dim() > 0 and value.shape == p.shape:
+                corner = value.detach()[tuple(slice(_SIDE) for _ in p.shape)]
+                as_weight = toys[p] if value.dtype == p.dtype else value
+                cut[toys[p]][key] = corner.to(as_weight.dtype, copy=True)
+            else:
+                cut[toys[p]][key] = copy.deepcopy(value, memo)
+    return cut

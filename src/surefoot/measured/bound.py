@@ -1,0 +1,54 @@
+"""No step changes the weights by more than a share of the smallest norm that they had."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+__all__ = ["Bound"]
+
+_WINDOW = 50
+
+
+@dataclass
+class Bound:
+    """How long a step may be, and how often that decided.
+
+    The loss of one batch may have its minimum far away, where rectifiers have died for good and
+    other batches' losses are a hundred times as high. The norm is the smallest that the weights had
+    so far: along updates whose length does not follow the gradient's (Muon), weights grow at every
+    step and the minimum moves away with them, so a bound that grew along would hold nothing back.
+
+    Args:
+        share: of the weights' norm; infinite for no bound.
+    """
+
+    share: float
+    recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+
+    def limit(self, norm: float, lowered: float) -> float:
+        """The longest step.
+
+        Args:
+            norm: the smallest norm that the weights had.
+            lowered: what horizon and schedulers have left of the rate.
+        """
+        if not math.isfinite(self.share) or not math.isfinite(norm):
+            return math.inf
+        return self.share * norm * lowered
+
+    def note(self, shortened: bool) -> bool:
+        """Whether a step was shortened; whether most of the last fifty were."""
+        self.recent.append(shortened)
+        return len(self.recent) == _WINDOW and 2 * sum(self.recent) > _WINDOW
+
+    @property
+    def advice(self) -> str:
+        """What to say then."""
+        return (
+            f"most of the last {_WINDOW} steps were shortened: they would have changed the weights "
+            f"by more than {self.share:.0%} of their norm, so the bound decides the learning rate, "
+            "not the measurement. If the weights have to grow, raise max_change "
+            f"({10 * self.share:.0%}, or math.inf for none)"
+        )

@@ -1,0 +1,125 @@
+"""One measurement: the loss at places on the line of a step that was taken."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surefoot import _reduce
+from surefoot.measured.taken_step import TakenStep
+from surefoot.outcome import Cost, Status, StepOutcome
+from surefoot.replay import Loss
+from surefoot.searches.least_squares import LeastSquaresSearch
+
+__all__ = ["Probes", "search"]
+
+_MAX_TRIES = 8
+_BEYOND = 4.0
+"""How many times the farthest probe a minimum may be."""
+
+
+@dataclass
+class Probes:
+    """The line of a taken step, as a search asks for it; counts what it spends.
+
+    Args:
+        line: the step; ``t`` is its place there.
+        loss: what is evaluated.
+        value0: the loss at t = 0, averaged over the processes.
+        slope0: its derivative there, per unit of ``t``; None where it is to come from losses.
+        direction_norm: the step's length.
+        model: whose gathered shards are stale once the weights have moved; None for none.
+        process_group: processes to average losses over.
+    """
+
+    line: TakenStep
+    loss: Loss
+    value0: float
+    slope0: float | None
+    direction_norm: float
+    model: nn.Module | None
+    process_group: Any
+    cost: Cost = field(default_factory=Cost)
+    values: dict[float, float] = field(default_factory=dict)
+
+    def value(self, t: float) -> float:
+        """The loss at ``t``; what was evaluated once is known."""
+        if t not in self.values:
+            self.line.go_to(t)
+            self.values[t] = self.evaluate()
+        return self.values[t]
+
+    def value_and_slope(self, t: float) -> tuple[float, float]:
+        """No search that is used here asks for it."""
+        raise NotImplementedError
+
+    def evaluate(self) -> float:
+        """The loss where the weights are now."""
+        reshard(self.model)
+        value = self.loss.replay()
+        backwards = self.loss.forwards if getattr(self.loss, "calls_backward", False) else 0
+        self.cost = self.cost + Cost(self.loss.forwards, backwards, self.loss.forwards)
+        return _reduce.mean(value, self.process_group, self.loss.value.device)
+
+
+def search(probes: Probes, rounding: float, reach: float, *, exact: bool) -> StepOutcome:
+    """Follow the minimum from a first place until a probe lies near it.
+
+    Args:
+        probes: the line.
+        rounding: relative rounding error of a loss.
+        reach: where to probe first.
+        exact: keep the line's end to the bit, not its start.
+    """
+    if exact:
+        probes.value(1.0)  # before the end is what is kept: there it cannot be visited
+        probes.line.keep_end()
+    found = StepOutcome(0.0, 0.0, Status.FLAT, probes.value0)
+    for _ in range(_MAX_TRIES):
+        places = (reach,) if probes.slope0 is not None else (0.5 * reach, reach)
+        found = LeastSquaresSearch(places, _BEYOND * reach, rounding)(probes)
+        following = _follow(found, reach)
+        if following is None:
+            break
+        reach = following
+    return found
+
+
+def _follow(found: StepOutcome, reach: float) -> float | None:
+    """Where to probe instead, if the place was far from the minimum; None if it was not."""
+    if found.status is Status.NON_FINITE:
+        return reach / 10.0
+    if found.status is Status.FLAT:
+        return reach * 10.0
+    if found.status is Status.NOT_CONVEX:
+        return reach * 4.0
+    if found.status is Status.NOT_DESCENT or reach / 3.0 <= found.t <= reach * 3.0:
+        return None
+    return min(max(found.t, reach / 10.0), reach * 10.0)
+
+
+def reshard(model: nn.Module | None) -> None:
+    """FSDP2 keeps the root's gathered weights: after a move they are another place's."""
+    if model is None or not _reduce.is_distributed():
+        return
+    for module in model.modules():
+        if hasattr(module, "reshard") and hasattr(module, "unshard"):
+            module.reshard()  # type: ignore[operator]
+
+
+def rounding_of(loss: Tensor) -> float:
+    """Relative error below which differences of losses mean nothing.
+
+    A few ulp of the loss; under autocast, of what its forward pass computes with.
+    """
+    dtype = loss.dtype if loss.dtype.is_floating_point else torch.float32
+    return 4.0 * torch.finfo(dtype).eps
+
+
+def is_near(first: float, second: float, rounding: float) -> bool:
+    """Whether two losses are the same but for rounding."""
+    return math.isclose(first, second, rel_tol=max(1e-5, 16.0 * rounding), abs_tol=1e-12)

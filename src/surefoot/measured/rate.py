@@ -1,0 +1,196 @@
+"""The rate in use: what is remembered of the measurements, and what follows from them. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from surefoot.measured.estimate import Measurement, RateInterval, pool
+from surefoot.measured.pace import next_measurement
+from surefoot.outcome import Status
+from surefoot.parabola import Parabola
+
+__all__ = ["RateState"]
+
+GROWTH = 2.0
+"""By how much one measurement may raise or lower the rate in use."""
+NEAR = 16.0
+"""The rate in use is never farther than this factor below what is measured ..."""
+ABOVE = 4.0
+"""... nor than this one above it."""
+PRECISION = 0.1
+"""Relative half-width of the interval at which the rate counts as known."""
+APPROACH = 3
+"""Doublings in which the first rate is approached, one a step."""
+BEYOND = 4.0
+"""How many times the farthest probe a minimum may be."""
+MISFIT = 0.12
+"""Distance from the parabola, as a share of the largest bend, from which on it is none."""
+_KEPT = 64
+_CALM, _ALARM = 8, 8.0
+"""Losses to have seen before one can be out of range; mean distances that are out of range."""
+FITS = (Status.MINIMUM, Status.CAPPED, Status.NOT_CONVEX, Status.NOT_DESCENT)
+
+
+@dataclass(frozen=True)
+class RateState:
+    """What a measured rate remembers: plain values, which every checkpoint keeps.
+
+    Rates are multiples of the wrapped optimizer's own ``lr``.
+
+    Args:
+        units: each group's ``lr`` that a multiple of 1 stands for.
+        in_use: the multiple in use, α and horizon not included; None until measured.
+        since: the step at which it was first known.
+        measurements: the newest parabolas.
+        attempts: measurements begun.
+        next: the step at which to measure again.
+        spent: forward-equivalents spent on measuring, in those of a training step's forward pass.
+        price: of one evaluation of the loss, likewise.
+        probed: where the last probe was, as a multiple.
+        misfits: distances from the parabola at the last checks.
+        losses: how many were seen, their mean, their mean distance from it, and how many in a row
+            were out of range.
+        length: of an update, per unit of the multiple, when last measured.
+        norm: the smallest norm of the weights so far.
+        slopes: ``"gradient"`` or ``"losses"``: what the derivative is taken from.
+        disagreed: checks in a row at which the two disagreed.
+        flat: measurements in a row that drowned in rounding.
+        trial: the multiple at which the first step is taken, to be measured.
+    """
+
+    units: tuple[float, ...]
+    in_use: float | None = None
+    since: int = 0
+    measurements: tuple[Measurement, ...] = ()
+    attempts: int = 0
+    next: int = 0
+    spent: float = 0.0
+    price: float = 1.0
+    probed: float | None = None
+    misfits: tuple[float, ...] = ()
+    losses: tuple[float, ...] = (0, 0.0, 0.0, 0)
+    length: float = 0.0
+    norm: float = math.inf
+    slopes: str = "gradient"
+    disagreed: int = 0
+    flat: int = 0
+    trial: float = 1.0
+
+    @property
+    def interval(self) -> RateInterval:
+        """The measured multiple, and how sure it is."""
+        return pool(self.measurements)
+
+    @property
+    def is_misfit(self) -> bool:
+        """Whether most of the last checks found no parabola."""
+        return sum(m > MISFIT for m in self.misfits[-4:]) >= 3
+
+    def approach(self, step: int) -> float:
+        """The share of the first rate that is walked: 1/8, 1/4, 1/2, then all of it."""
+        return 2.0 ** min(0, step - self.since - APPROACH)
+
+    def checked(self, parabola: Parabola, far: float) -> RateState:
+        """With the distance of several losses from their parabola."""
+        bend = abs(0.5 * parabola.curvature * far * far)
+        size = max(bend, 0.5 * abs(parabola.slope0 * far))  # a straight line has no bend to miss
+        share = parabola.residual / size if size > 0.0 else 0.0
+        return dataclasses.replace(self, misfits=(*self.misfits, share)[-8:])
+
+    def saw(self, loss: float) -> RateState:
+        """With one more loss of a batch; one far out of range lets it be measured at once.
+
+        A single one may be an outlier of the data. The second in a row is the weights': the rate
+        halves.
+        """
+        seen, mean, spread, alarms = self.losses
+        if seen >= _CALM and loss > mean + _ALARM * spread:
+            if alarms == 0:
+                return dataclasses.replace(self, losses=(seen, mean, spread, 1))
+            in_use = None if self.in_use is None else self.in_use / GROWTH
+            kept = self.measurements[-2:]
+            losses = (0, loss, 0.0, 0)
+            return dataclasses.replace(self, in_use=in_use, measurements=kept, losses=losses)
+        share = max(1.0 / (seen + 1), 0.05)
+        mean += share * (loss - mean)
+        spread += share * (abs(loss - mean) - spread)
+        return dataclasses.replace(self, losses=(seen + 1, mean, spread, 0))
+
+    def learned(
+        self,
+        step: int,
+        status: Status,
+        parabola: Parabola | None,
+        *,
+        probed: float,
+        filling: float,
+        total_steps: int | None,
+        most: float = math.inf,
+    ) -> RateState:
+        """With one more measurement.
+
+        Args:
+            step: when it was made.
+            status: how it ended.
+            parabola: the loss per unit of the multiple.
+            probed: where the farthest probe was, as a multiple.
+            filling: how many times longer updates will be as the optimizer's memory fills.
+            total_steps: length of the run.
+            most: the largest rate that may be walked to where no minimum was measured.
+        """
+        measurements = self.measurements
+        if status in FITS and parabola is not None and parabola.is_finite:
+            new = Measurement(step, parabola.slope0 * filling, parabola.curvature * filling**2)
+            measurements = (*measurements, new)[-_KEPT:]
+        found = dataclasses.replace(
+            self,
+            measurements=measurements,
+            attempts=self.attempts + 1,
+            probed=probed / filling,
+            flat=self.flat + 1 if status is Status.FLAT else 0,
+        )
+        rate = found.interval
+        wanted = found._wanted(rate, status, most)
+        if self.in_use is not None:
+            wanted = min(max(wanted, self.in_use / GROWTH), self.in_use * GROWTH)
+        if rate.value is not None:
+            wanted = min(max(wanted, rate.value / NEAR), rate.value * ABOVE)
+        since = self.since if self.in_use is not None else step + 1
+        following = next_measurement(step, rate, PRECISION, total_steps)
+        return dataclasses.replace(found, in_use=wanted, since=since, next=following)
+
+    def _wanted(self, rate: RateInterval, status: Status, most: float) -> float:
+        """The multiple that the measurements ask for."""
+        probed, in_use = self.probed or 1.0, self.in_use
+        if status is Status.NON_FINITE:
+            return 0.01 * probed if in_use is None else in_use / GROWTH
+        if rate.n == 0:
+            return 1.0 if in_use is None else in_use  # nothing known: the optimizer's own rate
+        if rate.value is None:
+            if in_use is None:
+                return 0.5 * probed
+            falls = math.fsum(m.slope for m in self.measurements[-rate.n :]) < 0.0
+            return max(in_use, min(GROWTH * in_use, most)) if falls else in_use / GROWTH
+        if self.is_misfit:
+            return max(rate.low, 0.1 * rate.value)
+        # warm-up: as long as the rate is unsure, less of it, at worst half
+        sure = 1.0 + min(1.0, rate.relative_error)
+        return min(rate.value, BEYOND * probed) / sure
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, strings and lists of them."""
+        plain = dataclasses.asdict(self)
+        plain["measurements"] = [list(m) for m in self.measurements]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> RateState:
+        """Back from :meth:`to_dict`; what an older checkpoint lacks is as at the start."""
+        own = {f.name for f in dataclasses.fields(cls)}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in own}
+        values["measurements"] = tuple(Measurement(*m) for m in plain.get("measurements", ()))
+        return cls(**values)

@@ -1,0 +1,45 @@
+"""The settings of a measured rate, checked once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from surefoot.optim.base import check_count, check_number
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See :class:`surefoot.MeasuredLR`, whose arguments these are."""
+
+    total_steps: int | None = None
+    horizon: str = "linear"
+    step_adaptation: float | None = None
+    max_change: float | None = None
+    overhead: float = 0.03
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        if self.horizon not in ("linear", "none"):
+            raise ValueError(f'horizon must be "linear" or "none", got {self.horizon!r}')
+        if self.total_steps is not None:
+            check_count("total_steps", self.total_steps)
+        check_number("overhead", self.overhead, at_least=0.0)
+        if self.step_adaptation is not None:
+            check_number("step_adaptation", self.step_adaptation, at_least=0.0, above=True)
+        if self.max_change is not None and self.max_change != math.inf:
+            check_number("max_change", self.max_change, at_least=0.0, above=True)
+
+    @property
+    def falls(self) -> bool:
+        """Whether the rate falls to zero over the run."""
+        return self.horizon == "linear" and self.total_steps is not None and not self.frozen
+
+    def left(self, step: int) -> float:
+        """The factor that falls from 1 to 0 over ``total_steps``."""
+        if not self.falls:
+            return 1.0
+        assert self.total_steps is not None
+        return max(0.0, 1.0 - step / self.total_steps)
