@@ -389,7 +389,10 @@ def _() -> Any:
 @kind("adaptive softmax, its weights beside the model's")
 def _() -> Any:
     m = nn.ModuleDict(
-        {"body": nn.Linear(8, 8), "head": nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5, 10], div_value=2.0)}
+        {
+            "body": nn.Linear(8, 8),
+            "head": nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5, 10], div_value=2.0),
+        }
     )
     return m, lambda: m["head"](m["body"](X).relu(), Y * 4).loss
 
@@ -552,7 +555,9 @@ def record(m: nn.Module, loss: Callable[[], Tensor]) -> tuple[Any, Tensor]:
     return tape, tape.value if tape is not None else torch.tensor(0.0)
 
 
-def true_loss(loss: Callable[[], Tensor], random: Tensor, buffers: dict[str, Tensor], m: Any) -> Any:
+def true_loss(
+    loss: Callable[[], Tensor], random: Tensor, buffers: dict[str, Tensor], m: Any
+) -> Any:
     torch.set_rng_state(random)
     with torch.no_grad():
         for name, buffer in m.named_buffers():

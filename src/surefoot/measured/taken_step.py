@@ -106,6 +106,13 @@ class TakenStep:
         else:
             self.go_to(1.0)
 
+    def return_to_start(self) -> None:
+        """Place the weights at t = 0, to the bit where that is what is kept."""
+        if self._anchor == 0.0:
+            self.go_back()
+        else:
+            self.go_to(0.0)
+
     @torch.no_grad()
     def go_back(self) -> None:
         """Place the weights where the copy is, to the bit; the line ends there."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.optim import Optimizer
 
-__all__ = ["Wrapper"]
+__all__ = ["Wrapper", "multiplied"]
 
 
 class Wrapper(Optimizer):
@@ -55,3 +57,16 @@ class Wrapper(Optimizer):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._base!r})"
+
+
+@contextmanager
+def multiplied(groups: Sequence[dict[str, Any]], factor: float) -> Iterator[None]:
+    """Inside, every group's ``lr`` is ``factor`` times what it is; afterwards the same object."""
+    rates = [group["lr"] for group in groups]
+    try:
+        for group, lr in zip(groups, rates, strict=True):
+            group["lr"] = lr * factor
+        yield
+    finally:
+        for group, lr in zip(groups, rates, strict=True):
+            group["lr"] = lr

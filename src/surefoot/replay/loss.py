@@ -64,7 +64,9 @@ class FreshGradient:
         loud = [ratio for ratio, was in ratios if was > 1e-3 * largest]
         low, high = min(loud), max(loud)
         rough = any(p.dtype in (torch.float16, torch.bfloat16) for p in params)
-        if not (low > 0.0 and math.isfinite(high) and high - low <= (2e-2 if rough else 1e-4) * high):
+        if not (
+            low > 0.0 and math.isfinite(high) and high - low <= (2e-2 if rough else 1e-4) * high
+        ):
             return None
         return 1.0 if low <= 1.0 <= high else 0.5 * (low + high)
 
@@ -80,11 +82,13 @@ class Loss(ABC):
     Attributes:
         forwards: passes through the model that one evaluation takes.
         backwards: backward passes since the last step, this one included.
+        calls_backward: whether an evaluation differentiates, too.
         gradient: what the gradient was when it was fresh; None where nobody saw that.
     """
 
     forwards: int = 1
     backwards: int = 1
+    calls_backward = False
     gradient: FreshGradient | None = None
 
     def __init__(self, model: nn.Module | None) -> None:
@@ -161,8 +165,6 @@ class Watched(Loss):
         self._function, self._params = function, params
         self._before = Buffers(model).snapshot()
         self._surroundings = Surroundings.capture(devices)
-        self.calls_backward = False
-        """Whether the function differentiates its loss itself."""
         self.gradient = FreshGradient(params)
         self._value: Tensor | None = None
 

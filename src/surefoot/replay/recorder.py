@@ -88,7 +88,9 @@ class Recorder:
             if torch.is_grad_enabled() and any(id(p) in own for p in module.parameters()):
                 self.model = module
                 self.arm(self._params)
-                self._before(module, args, {})  # torch has begun this call: it sees later hooks only
+                self._before(
+                    module, args, {}
+                )  # torch has begun this call: it sees later hooks only
 
         handle = nn.modules.module.register_module_forward_pre_hook(before)
         self._handles.append((nn.Module(), [handle]))
@@ -182,7 +184,9 @@ def _untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
 class _AroundCompiled:
     """Hooks for a module that ``module.compile()`` made a graph of: torch reads none then."""
 
-    def __init__(self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]) -> None:
+    def __init__(
+        self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]
+    ) -> None:
         compiled = module._compiled_call_impl
         assert compiled is not None
         self._module, self._compiled = module, compiled

@@ -216,7 +216,9 @@ class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
                 continue
             name = self._name_of(x)
             if name == _LOST:
-                self._refuse("several tensors were overwritten at once by what follows from the model")
+                self._refuse(
+                    "several tensors were overwritten at once by what follows from the model"
+                )
             if name is not None:
                 kept.append(_Known(name))
             elif id(x) in self._own:
@@ -234,7 +236,9 @@ class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
 
     def _come_from_outside(self, x: Tensor) -> None:
         if self._name_of(x) is not None:
-            self._refuse("an output of the model is handed on inside an object that is no list or dict")
+            self._refuse(
+                "an output of the model is handed on inside an object that is no list or dict"
+            )
         elif x.grad_fn is not None and self._leads_to_weights(x.grad_fn):
             self._refuse(
                 "a part of it was computed from the weights out of sight: by a custom kernel, a "

@@ -1,4 +1,4 @@
-"""One measurement: the loss at places on the line of a step that was taken."""
+"""Losses at places on the line of a step that was taken."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss
 from surefoot.searches.least_squares import LeastSquaresSearch
 
-__all__ = ["Probes", "search"]
+__all__ = ["Probes", "is_near", "rounding_of", "search"]
 
 _MAX_TRIES = 8
 _BEYOND = 4.0
@@ -30,19 +30,22 @@ class Probes:
         line: the step; ``t`` is its place there.
         loss: what is evaluated.
         value0: the loss at t = 0, averaged over the processes.
-        slope0: its derivative there, per unit of ``t``; None where it is to come from losses.
-        direction_norm: the step's length.
         model: whose gathered shards are stale once the weights have moved; None for none.
         process_group: processes to average losses over.
+
+    Attributes:
+        slope0: its derivative there, per unit of ``t``; None where it is to come from losses.
+        direction_norm: the step's length.
+        values: what was evaluated, by ``t``.
     """
 
     line: TakenStep
     loss: Loss
     value0: float
-    slope0: float | None
-    direction_norm: float
     model: nn.Module | None
     process_group: Any
+    slope0: float | None = None
+    direction_norm: float = math.nan
     cost: Cost = field(default_factory=Cost)
     values: dict[float, float] = field(default_factory=dict)
 
@@ -59,29 +62,34 @@ class Probes:
 
     def evaluate(self) -> float:
         """The loss where the weights are now."""
-        reshard(self.model)
+        _reshard(self.model)
         value = self.loss.replay()
-        backwards = self.loss.forwards if getattr(self.loss, "calls_backward", False) else 0
+        backwards = self.loss.forwards if self.loss.calls_backward else 0
         self.cost = self.cost + Cost(self.loss.forwards, backwards, self.loss.forwards)
         return _reduce.mean(value, self.process_group, self.loss.value.device)
 
+    def fit(self, places: tuple[float, ...], rounding: float) -> StepOutcome:
+        """The parabola through the losses at the places, its minimum."""
+        return LeastSquaresSearch(places, _BEYOND * max(places), rounding)(self)
 
-def search(probes: Probes, rounding: float, reach: float, *, exact: bool) -> StepOutcome:
+
+def search(probes: Probes, rounding: float, reach: float, *, keeps_end: bool) -> StepOutcome:
     """Follow the minimum from a first place until a probe lies near it.
 
     Args:
         probes: the line.
         rounding: relative rounding error of a loss.
         reach: where to probe first.
-        exact: keep the line's end to the bit, not its start.
+        keeps_end: keep the line's end to the bit, not its start.
     """
-    if exact:
+    if keeps_end:
         probes.value(1.0)  # before the end is what is kept: there it cannot be visited
         probes.line.keep_end()
     found = StepOutcome(0.0, 0.0, Status.FLAT, probes.value0)
     for _ in range(_MAX_TRIES):
-        places = (reach,) if probes.slope0 is not None else (0.5 * reach, reach)
-        found = LeastSquaresSearch(places, _BEYOND * reach, rounding)(probes)
+        found = probes.fit(
+            (reach,) if probes.slope0 is not None else (reach, 0.5 * reach), rounding
+        )
         following = _follow(found, reach)
         if following is None:
             break
@@ -102,7 +110,7 @@ def _follow(found: StepOutcome, reach: float) -> float | None:
     return min(max(found.t, reach / 10.0), reach * 10.0)
 
 
-def reshard(model: nn.Module | None) -> None:
+def _reshard(model: nn.Module | None) -> None:
     """FSDP2 keeps the root's gathered weights: after a move they are another place's."""
     if model is None or not _reduce.is_distributed():
         return
@@ -112,14 +120,15 @@ def reshard(model: nn.Module | None) -> None:
 
 
 def rounding_of(loss: Tensor) -> float:
-    """Relative error below which differences of losses mean nothing.
-
-    A few ulp of the loss; under autocast, of what its forward pass computes with.
-    """
+    """Relative error below which differences of losses mean nothing: a few ulp."""
     dtype = loss.dtype if loss.dtype.is_floating_point else torch.float32
     return 4.0 * torch.finfo(dtype).eps
 
 
 def is_near(first: float, second: float, rounding: float) -> bool:
-    """Whether two losses are the same but for rounding."""
+    """Whether two losses are the same but for rounding.
+
+    A few ulp are forgiven for accelerators' kernels that add in another order each time, and for
+    those chosen by whether a graph is recorded.
+    """
     return math.isclose(first, second, rel_tol=max(1e-5, 16.0 * rounding), abs_tol=1e-12)

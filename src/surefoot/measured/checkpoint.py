@@ -1,0 +1,72 @@
+"""What a checkpoint keeps of a measured rate, and where: in the first group, as every tool keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from surefoot.measured.rate import RateState
+from surefoot.outcome import Cost
+
+__all__ = ["STATE", "Kept", "read", "write"]
+
+STATE = "measured"
+"""The key in the first group; None while the optimizer runs."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint held.
+
+    Args:
+        rate: the measured rate.
+        cost: passes spent.
+        step: steps made.
+        filled_before: steps that the wrapped optimizer had made before it was wrapped.
+        closure_differentiates: whether the closure calls ``backward()``; None where not known.
+    """
+
+    rate: RateState
+    cost: Cost
+    step: int
+    filled_before: int
+    closure_differentiates: bool | None
+
+
+def write(base: dict[str, Any], rate: RateState, cost: Cost, **rest: Any) -> dict[str, Any]:
+    """The wrapped optimizer's state_dict, with what is to be kept: plain values."""
+    passes = [cost.forwards, cost.backwards, cost.probes]
+    first = {**base["param_groups"][0], STATE: {**rate.to_dict(), "cost": passes, **rest}}
+    return {**base, "param_groups": [first, *base["param_groups"][1:]]}
+
+
+def read(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], Kept | None]:
+    """The wrapped optimizer's state_dict, and what was kept, by 0.1, too."""
+    plain = {key: value for key, value in state_dict.items() if key != STATE}
+    own = state_dict["param_groups"][0].get(STATE) or _of_0_1(state_dict.get(STATE))
+    if not own:
+        return plain, None
+    rest = (own["step"], own["filled_before"], own["closure_differentiates"])
+    return plain, Kept(RateState.from_dict(own), Cost(*own["cost"]), *rest)
+
+
+def _of_0_1(own: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What 0.1 remembered, in today's words."""
+    if own is None:
+        return None
+    gauge, counts = own["gauge"], own["counts"]
+    same = ("measurements", "attempts", "next", "spent", "price", "misfits")
+    return {
+        **{name: gauge[name] for name in same},
+        "units": list(gauge["reference"]),
+        "in_use": gauge["scale"],
+        "since": -8,
+        "probed": gauge["reach"],
+        "losses": [*gauge["losses"], 0],
+        "norm": gauge["size"],
+        "step": counts["steps"],
+        "filled_before": 32,
+        "closure_differentiates": counts["closure_calls_backward"],
+        "cost": [counts["forwards"], counts["backwards"], counts["probes"]],
+    }

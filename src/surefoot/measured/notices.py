@@ -1,0 +1,100 @@
+"""What MeasuredLR says, each once."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+__all__ = ["Notices"]
+
+CANNOT = """\
+MeasuredLR cannot evaluate this loss at other weights: {reason}.
+
+Let it run the forward pass and the loss itself; the rest of the loop stays as it is:
+
+    loss = optimizer.watch(lambda: loss_fn(model(x), y))
+    loss.backward()
+    optimizer.step()
+
+or give step() a closure that returns the loss: optimizer.step(lambda: loss_fn(model(x), y))"""
+PASS_THE_MODEL = "\n\nPass the model: surefoot.MeasuredLR(optimizer, model)."
+ANOTHER_MODEL = (
+    "\n\nIs the model that was passed the one that the loop calls? One that was compiled or wrapped "
+    "after it was passed is another one."
+)
+UNMOVED = (
+    "the loss is the same to the bit after the weights have moved: compute the model's output "
+    "inside the closure, not before it"
+)
+NOT_REPEATABLE = (
+    "the loss was {first!r} and then {second!r} for the same weights and the same random numbers, "
+    "so a step size cannot be measured with it. Does the forward pass or the closure draw a new "
+    "batch, or use NumPy's or Python's random numbers? Draw them before. Are its buffers out of "
+    "reach? Pass the model: MeasuredLR(optimizer, model)"
+)
+NOT_ITS_GRADIENT = (
+    "the gradients at step() are not the last loss's alone (accumulated, clipped one by one, "
+    "changed by the optimizer), so slopes are measured from losses: one more forward pass a "
+    "measurement"
+)
+OTHER_GRADIENT = (
+    "the gradient does not tell how the loss falls along the step (it was changed before step(), or "
+    "belongs to more than this loss), so slopes are measured from losses: one more forward pass a "
+    "measurement"
+)
+MISFIT = (
+    "the loss along the updates is no parabola, so the measured learning rate is taken from the "
+    "cautious end of its interval; see optimizer.rate"
+)
+FLAT = (
+    "no learning rate could be measured: along the updates the loss changes by less than its "
+    "rounding. Is the loss scaled down, or solved already?"
+)
+REFUSED = "the loss or its gradient was not finite {n} times in a row; these batches are left out"
+BROKEN = (
+    "{n} losses in a row were not finite{weights}: go back to a checkpoint, and look at the data "
+    "of these batches"
+)
+PAST_THE_END = (
+    "the run goes on after its total_steps={total}: steps are zero from here on; set "
+    "optimizer.total_steps to the new length"
+)
+MAX_LR = (
+    "OneCycleLR's max_lr={top:g} is {times:.3g} times the group's lr, and that many measured rates "
+    "will be applied at its peak: under MeasuredLR the lr is only a unit. Pass max_lr={unit:g}"
+)
+SCHEDULE = (
+    "a scheduler lowers the rate on top of MeasuredLR's own horizon, so it falls twice: leave the "
+    'scheduler out (Hugging Face: lr_scheduler_type="constant"), or pass horizon="none"'
+)
+NO_CLOSURE_TAKES_A_LOSS = (
+    "step() takes no loss: call loss.backward(), then optimizer.step(), or give step() a function "
+    "that returns the loss"
+)
+SCALER = (
+    "scaler.step(optimizer, closure) would differentiate without the scale: call "
+    "scaler.scale(loss).backward() in the loop, then scaler.step(optimizer)"
+)
+
+
+class Notices:
+    """Warns, once of each kind."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def tell(self, kind: str, message: str) -> None:
+        """Say it, unless that kind was said."""
+        if kind not in self._told:
+            self._told.add(kind)
+            warnings.warn(message, stacklevel=_level_of_the_caller())
+
+
+def _level_of_the_caller() -> int:
+    """How many frames above the warning the user's code is."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        ("surefoot.", "torch.")
+    ):
+        frame, level = frame.f_back, level + 1
+    return level
