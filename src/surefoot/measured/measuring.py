@@ -112,7 +112,8 @@ def conclude(
         probes.line.go_to(end)
     if is_first:
         reach = _FIRST_SHARE * rate.norm / length
-        found = search(probes, step.rounding, reach, keeps_end=step.frozen)
+        most = _UNMEASURED_CHANGE * rate.norm / length
+        found = search(probes, step.rounding, reach, most, keeps_end=step.frozen)
         places = tuple(probes.values)
     else:
         places = _places(step, probes, rate, end)

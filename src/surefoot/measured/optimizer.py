@@ -45,6 +45,9 @@ _REPEAT_EVERY = 16
 """Measurements from one that replays the unmoved weights to the next."""
 _NEARLY_NOTHING = 0.05
 """What is left of a horizon below which measuring is no longer worth it."""
+_RUIN = 0.5
+"""Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the loss
+of one batch says."""
 _TELL_REFUSED, _MOST_REFUSED = 3, 100
 """Losses in a row that are not finite: to be told, and to give up."""
 
@@ -166,7 +169,7 @@ class MeasuredLR(Wrapper):
         self._watched: Watched | None = None
         self._notices = Notices()
         self._refused = self._failed = 0
-        self._passes = (1, 1)
+        self._passes = 1
         self._lowest = 1.0
         self._has_batch_norm = self._model is not None and has_batch_norm(self._model)
         given = self._settings.max_change
@@ -225,8 +228,7 @@ class MeasuredLR(Wrapper):
         if self._last is None and self._applied is not None:
             t, status = self._applied
             effective = max(float(g["effective_lr"]) for g in self.param_groups)
-            forwards, backwards = self._passes
-            cost = Cost(forwards, backwards)
+            cost = Cost(self._passes, self._passes)
             self._last = StepOutcome(
                 t, math.nan, status, math.nan, effective_lr=effective, cost=cost
             )
@@ -385,13 +387,7 @@ class MeasuredLR(Wrapper):
         self._plan()
 
     def _book(self, probes: Cost) -> None:
-        forwards, backwards = self._passes
-        cost = self._cost
-        self._cost = Cost(
-            cost.forwards + forwards + probes.forwards,
-            cost.backwards + backwards + probes.backwards,
-            cost.probes + probes.probes,
-        )
+        self._cost = self._cost + probes + Cost(self._passes, self._passes)
 
     def _plan(self) -> None:
         """Decide whether the next step measures, and listen if so."""
@@ -434,8 +430,6 @@ class MeasuredLR(Wrapper):
         if left == 0.0:
             self._tell("end", notices.PAST_THE_END.format(total=settings.total_steps))
         factor = rate.in_use * self._step_adaptation() * left * rate.approach(self._steps)
-        if not math.isfinite(self._bound.share):
-            return factor, Status.REUSED
         length = factor * self._scheduled() * rate.length / self._filling()
         limit = self._limit()
         shortened = length > 1.001 * limit
@@ -445,10 +439,10 @@ class MeasuredLR(Wrapper):
     def _limit(self) -> float:
         """The longest step."""
         lowered = self._settings.left(self._steps) * min(1.0, self._scheduled())
-        return self._bound.limit(self._rate.norm, lowered)
+        return min(self._bound.limit(self._rate.norm, lowered), _RUIN * self._rate.size)
 
     def _note_bound(self, shortened: bool) -> None:
-        if self._bound.note(shortened):
+        if math.isfinite(self._bound.share) and self._bound.note(shortened):
             self._tell("bound", self._bound.advice)
 
     def _filling(self) -> float:
@@ -489,7 +483,7 @@ class MeasuredLR(Wrapper):
             return
         assert loss is not None
         value0 = _reduce.mean(float(loss.value), self._process_group, loss.value.device)
-        self._passes = (max(1, self._recorder.forwards or loss.forwards), loss.backwards)
+        self._passes = loss.backwards
         active = self._active()
         if not self._settings.frozen and not (
             math.isfinite(value0) and has_finite_gradient(active)
@@ -543,8 +537,10 @@ class MeasuredLR(Wrapper):
         try:
             self._apply(factor)
             slope = own_slope(probes, active, grads, scale)
-            norm = min(rate.norm, line.start_norm(size_of))
-            rate = dataclasses.replace(rate.saw(probes.value0), norm=norm)
+            size = line.start_norm(size_of)
+            rate = dataclasses.replace(
+                rate.saw(probes.value0), norm=min(rate.norm, size), size=size
+            )
             self._rate = rate
             step = Step(
                 number=self._steps,
@@ -571,16 +567,15 @@ class MeasuredLR(Wrapper):
         self._learn(measured.rate, loss, probes.cost)
         effective = max(float(g["effective_lr"]) for g in self.param_groups)
         self._last = dataclasses.replace(
-            measured.outcome, effective_lr=effective, cost=probes.cost + Cost(*self._passes)
+            measured.outcome, effective_lr=effective, cost=probes.cost + Cost(self._passes, self._passes)
         )
         if self._on_measure is not None and self._last.status.measured:
             self._on_measure(self._last)
 
     def _learn(self, rate: RateState, loss: Loss, cost: Cost) -> None:
         """Book a measurement, and plan the next."""
-        share = loss.forwards / self._passes[0]  # of a step's forward passes, that a probe takes
-        spent = rate.spent + share * cost.forward_equivalents / loss.forwards
-        price = (3.0 if loss.calls_backward else 1.0) * share
+        spent = rate.spent + cost.forward_equivalents / self._passes
+        price = (3.0 if loss.calls_backward else 1.0) / self._passes
         self._rate = dataclasses.replace(rate, spent=spent, price=price)
         self._steps += 1
         self._refused = self._failed = 0
@@ -615,7 +610,7 @@ class MeasuredLR(Wrapper):
         self._publish(0.0)
         self._steps += 1
         self._book(Cost())
-        self._last = dataclasses.replace(outcome, cost=Cost(*self._passes))
+        self._last = dataclasses.replace(outcome, cost=Cost(self._passes, self._passes))
         self._plan()
 
     def _cannot_measure(self, loss: Loss | None, problem: str) -> None:

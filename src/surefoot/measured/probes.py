@@ -64,8 +64,7 @@ class Probes:
         """The loss where the weights are now."""
         _reshard(self.model)
         value = self.loss.replay()
-        backwards = self.loss.forwards if self.loss.calls_backward else 0
-        self.cost = self.cost + Cost(self.loss.forwards, backwards, self.loss.forwards)
+        self.cost = self.cost + Cost(1, int(self.loss.calls_backward), 1)
         return _reduce.mean(value, self.process_group, self.loss.value.device)
 
     def fit(self, places: tuple[float, ...], rounding: float) -> StepOutcome:
@@ -73,13 +72,16 @@ class Probes:
         return LeastSquaresSearch(places, _BEYOND * max(places), rounding)(self)
 
 
-def search(probes: Probes, rounding: float, reach: float, *, keeps_end: bool) -> StepOutcome:
+def search(
+    probes: Probes, rounding: float, reach: float, most: float, *, keeps_end: bool
+) -> StepOutcome:
     """Follow the minimum from a first place until a probe lies near it.
 
     Args:
         probes: the line.
         rounding: relative rounding error of a loss.
         reach: where to probe first.
+        most: how far to look where the loss does not bend upwards.
         keeps_end: keep the line's end to the bit, not its start.
     """
     if keeps_end:
@@ -90,21 +92,21 @@ def search(probes: Probes, rounding: float, reach: float, *, keeps_end: bool) ->
         found = probes.fit(
             (reach,) if probes.slope0 is not None else (reach, 0.5 * reach), rounding
         )
-        following = _follow(found, reach)
+        following = _follow(found, reach, most)
         if following is None:
             break
         reach = following
     return found
 
 
-def _follow(found: StepOutcome, reach: float) -> float | None:
+def _follow(found: StepOutcome, reach: float, most: float) -> float | None:
     """Where to probe instead, if the place was far from the minimum; None if it was not."""
     if found.status is Status.NON_FINITE:
         return reach / 10.0
     if found.status is Status.FLAT:
         return reach * 10.0
     if found.status is Status.NOT_CONVEX:
-        return reach * 4.0
+        return min(reach * 4.0, most) if reach < most else None
     if found.status is Status.NOT_DESCENT or reach / 3.0 <= found.t <= reach * 3.0:
         return None
     return min(max(found.t, reach / 10.0), reach * 10.0)

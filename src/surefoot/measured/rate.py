@@ -21,6 +21,8 @@ NEAR = 16.0
 """The rate in use is never farther than this factor below what is measured ..."""
 ABOVE = 4.0
 """... nor than this one above it."""
+WORTH = 1e-4
+"""Share of the loss that a step must promise for the rate to grow."""
 PRECISION = 0.1
 """Relative half-width of the interval at which the rate counts as known."""
 APPROACH = 3
@@ -56,6 +58,7 @@ class RateState:
             were out of range.
         length: of an update, per unit of the multiple, when last measured.
         norm: the smallest norm of the weights so far.
+        size: their norm when last measured.
         slopes: ``"gradient"`` or ``"losses"``: what the derivative is taken from.
         disagreed: checks in a row at which the two disagreed.
         flat: measurements in a row that drowned in rounding.
@@ -75,6 +78,7 @@ class RateState:
     losses: tuple[float, ...] = (0, 0.0, 0.0, 0)
     length: float = 0.0
     norm: float = math.inf
+    size: float = math.inf
     slopes: str = "gradient"
     disagreed: int = 0
     flat: int = 0
@@ -156,7 +160,8 @@ class RateState:
         rate = found.interval
         wanted = found._wanted(rate, status, most)
         if self.in_use is not None:
-            wanted = min(max(wanted, self.in_use / GROWTH), self.in_use * GROWTH)
+            top = GROWTH if parabola is None or _promises(parabola, probed) else 1.0
+            wanted = min(max(wanted, self.in_use / GROWTH), self.in_use * top)
         if rate.value is not None:
             wanted = min(max(wanted, rate.value / NEAR), rate.value * ABOVE)
         since = self.since if self.in_use is not None else step + 1
@@ -194,3 +199,10 @@ class RateState:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in own}
         values["measurements"] = tuple(Measurement(*m) for m in plain.get("measurements", ()))
         return cls(**values)
+
+
+def _promises(parabola: Parabola, probed: float) -> bool:
+    """Whether the line has more to offer than a loss that is as good as solved."""
+    vertex = parabola.vertex
+    place = probed if vertex is None else min(max(vertex, 0.0), probed)
+    return abs(parabola.value(place) - parabola.value0) > WORTH * abs(parabola.value0)

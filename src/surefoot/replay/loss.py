@@ -80,13 +80,11 @@ class Loss(ABC):
     """A loss that was differentiated, and can be evaluated again.
 
     Attributes:
-        forwards: passes through the model that one evaluation takes.
         backwards: backward passes since the last step, this one included.
         calls_backward: whether an evaluation differentiates, too.
         gradient: what the gradient was when it was fresh; None where nobody saw that.
     """
 
-    forwards: int = 1
     backwards: int = 1
     calls_backward = False
     gradient: FreshGradient | None = None

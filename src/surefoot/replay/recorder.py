@@ -37,8 +37,6 @@ class Recorder:
         self._keeps_inputs = self._has_looked = False
         self.backwards = 0
         """Backward passes since :meth:`arm`."""
-        self.forwards = 0
-        """Forward passes since then that may be differentiated."""
 
     @property
     def is_armed(self) -> bool:
@@ -104,12 +102,12 @@ class Recorder:
         if self._tape is not None:
             self._tape.close()
             self._tape = None
-        self.forwards = self.backwards = 0
+        self.backwards = 0
 
     def finish(self) -> Tape | None:
         """Record no more; what was recorded since :meth:`arm`, of the last backward pass."""
         tape, self._tape = self._tape, None
-        forwards, backwards = self.forwards, self.backwards
+        backwards = self.backwards
         if tape is not None:
             tape.close()
             backwards += tape.was_differentiated
@@ -118,7 +116,6 @@ class Recorder:
         if tape is None or tape.problem() is not None:
             self._outermost = []  # look again at all that the loop may call
         self.disarm()
-        self.forwards, self.backwards = forwards, backwards
         return tape
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -127,7 +124,6 @@ class Recorder:
         self._depth += 1
         if self._depth > 1:
             return
-        self.forwards += 1
         if module not in self._outermost:
             self._outermost.append(module)
             self._leave_parts(module)

@@ -264,11 +264,6 @@ class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
     # Replaying
 
     @property
-    def forwards(self) -> int:  # type: ignore[override]
-        """Forward passes of one replay."""
-        return max(1, sum(self._entries[i].module is not None for i in self._needed()))
-
-    @property
     def value(self) -> Tensor:
         """The loss where it was computed: the sum of what was differentiated."""
         return _total(value for _, value in self._roots)
