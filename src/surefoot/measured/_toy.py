@@ -8,7 +8,7 @@ import math
 import random
 import warnings
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,11 +51,11 @@ WAYS = tuple(
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Inside, no hook on all optimizers hears of a toy's steps, and no warning leaves them."""
-    heard = (
+    heard: tuple[dict[int, Any], ...] = (
         torch_optimizer._global_optimizer_pre_hooks,
         torch_optimizer._global_optimizer_post_hooks,
     )
-    kept, state = [dict(hooks) for hooks in heard], random.getstate()
+    kept = [dict(hooks) for hooks in heard]
     for hooks in heard:
         hooks.clear()
     try:
@@ -63,7 +63,6 @@ def undisturbed() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        random.setstate(state)
         for hooks, were in zip(heard, kept, strict=True):
             hooks.update(were)
 
@@ -90,6 +89,8 @@ class Toy:
             if (state := vars(member).get("state")) is not None:
                 memo[id(state)] = _cut(state, toys, memo) if how.with_state else defaultdict(dict)
         for member in family:
+            for group in member.param_groups:
+                _cut_lists(group, toys, memo)
             _copy_attributes(member, memo)
         for twin in (memo[id(member)] for member in family):
             for settings in (getattr(twin, "defaults", {}), *twin.param_groups):
@@ -98,10 +99,9 @@ class Toy:
         self.base: Optimizer = memo[id(base)]
         self.params = [toys[p] for p in _samples(base, None if how.everywhere else _TWINS)]
         self.start = [p.detach().clone() for p in self.params]
-        slopes = [torch.randn(p.shape, generator=noise, dtype=how.dtype) for p in self.params]
+        slopes = [_random(p.shape, how.dtype, noise) for p in self.params]
         self._gradients = [
-            [s + 0.5 * torch.randn(s.shape, generator=noise, dtype=s.dtype) for s in slopes]
-            for _ in range(GRADIENTS)
+            [s + 0.5 * _random(s.shape, how.dtype, noise) for s in slopes] for _ in range(GRADIENTS)
         ]
         rates = [group["lr"] for group in self.base.param_groups]
         largest = max(rates, key=float)
@@ -116,10 +116,7 @@ class Toy:
         for p, gradient in zip(self.params, self._gradients[k], strict=True):
             p.grad = gradient.to(p.device, copy=True)
         before = [p.detach().clone() for p in self.params]
-        device = self.params[0].device
-        indices = [] if device.type == "cpu" else [device]
-        # every step draws the same random numbers, and nobody else misses them
-        with torch.random.fork_rng(indices, device_type="cuda" if not indices else device.type):
+        with _same_random_numbers(self.params[0].device):
             self.base.step(*closure)
         moves = [p.detach() - x for p, x in zip(self.params, before, strict=True)]
         if not all(math.isfinite(move.sum().item()) for move in moves):
@@ -138,6 +135,18 @@ class Toy:
         """The weights are those of the start again."""
         for p, x in zip(self.params, self.start, strict=True):
             p.detach().copy_(x)
+
+
+@contextmanager
+def _same_random_numbers(device: torch.device) -> Iterator[None]:
+    """Every step draws the same random numbers, and nobody else misses them."""
+    accelerator = device.type != "cpu"
+    kind, state = device.type if accelerator else "cuda", random.getstate()
+    try:
+        with torch.random.fork_rng([device] if accelerator else [], device_type=kind):
+            yield
+    finally:
+        random.setstate(state)
 
 
 def _family(base: Optimizer) -> list[Optimizer]:
@@ -171,11 +180,14 @@ def _samples(base: Optimizer, most: int | None) -> list[Tensor]:
 
 
 def _toy_weight(p: Tensor, dtype: torch.dtype, noise: torch.Generator) -> Tensor:
-    shape = [min(d, _SIDE) for d in p.shape]
+    values = _random([min(d, _SIDE) for d in p.shape], dtype, noise)
     # MPS knows neither float64 nor a generator with an index, meta nothing at all
     device = "cpu" if p.device.type in ("mps", "meta") else p.device
-    values = torch.randn(shape, generator=noise, dtype=dtype).to(device)
-    return torch.nn.Parameter(values, requires_grad=p.requires_grad)
+    return torch.nn.Parameter(values.to(device), requires_grad=p.requires_grad)
+
+
+def _random(shape: Sequence[int], dtype: torch.dtype, noise: torch.Generator) -> Tensor:
+    return torch.randn(tuple(shape), generator=noise, dtype=dtype, device="cpu")
 
 
 def _copy_attributes(member: Optimizer, memo: dict[int, Any]) -> None:
@@ -196,15 +208,26 @@ def _copy_attributes(member: Optimizer, memo: dict[int, Any]) -> None:
 def _cut(state: Any, toys: dict[Tensor, Tensor], memo: dict[int, Any]) -> Any:
     """The state, with what has a parameter's shape cut to its toy's."""
     cut: Any = defaultdict(dict)
-    for p, entries in (state or {}).items():
+    for p, entries in state.items():
         if not isinstance(p, Tensor) or p not in toys or not isinstance(entries, dict):
             cut[copy.deepcopy(p, memo)] = copy.deepcopy(entries, memo)
             continue
         for key, value in entries.items():
-            if isinstance(value, Tensor) and value.dim() > 0 and value.shape == p.shape:
-                corner = value.detach()[tuple(slice(_SIDE) for _ in p.shape)]
-                as_weight = toys[p] if value.dtype == p.dtype else value
-                cut[toys[p]][key] = corner.to(as_weight.dtype, copy=True)
-            else:
-                cut[toys[p]][key] = copy.deepcopy(value, memo)
+            alike = isinstance(value, Tensor) and value.dim() > 0 and value.shape == p.shape
+            cut[toys[p]][key] = _corner(value, p, toys[p]) if alike else copy.deepcopy(value, memo)
     return cut
+
+
+def _cut_lists(group: dict[str, Any], toys: dict[Tensor, Tensor], memo: dict[int, Any]) -> None:
+    """Likewise what a group keeps in a list as long as that of its parameters (DoG)."""
+    params = group["params"]
+    for values in group.values():
+        if isinstance(values, list) and values is not params and len(values) == len(params):
+            for value, p in zip(values, params, strict=True):
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    memo[id(value)] = _corner(value, p, toys[p])
+
+
+def _corner(value: Tensor, p: Tensor, toy: Tensor) -> Tensor:
+    corner = value.detach()[tuple(slice(_SIDE) for _ in p.shape)]
+    return corner.to(toy.dtype if value.dtype == p.dtype else value.dtype, copy=True)

@@ -3,13 +3,13 @@
 A measured rate multiplies ``lr`` and trusts two things: that the step is as many times as long,
 and that what the optimizer remembers of it does not depend on ``lr``. Most keep to both, but not
 those that set their own rate. So :func:`respond` runs a few dozen steps of a copy of the optimizer
-on a handful of tiny weights. It knows no optimizer by name but two, and reads no settings.
+on a handful of tiny weights. It judges no optimizer by its name.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +22,8 @@ __all__ = ["Response", "respond"]
 
 _AHEAD = 32
 _TOLERANCE = 0.02
-# Lookahead's fifth and sixth step lie within
-_FACTORS = (*SETTLING * (1.0,), 2.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 1.0, 2.0)
+# A step that is another every fifth or sixth time (Lookahead) meets a 2 wherever its count stands
+_FACTORS = (*SETTLING * (1.0,), 2.0, 2.0, 1.0, 2.0, 2.0, 2.0, 1.0, 2.0, 2.0)
 # A path of twelve steps bends with decay and with the weights' norm; a rate that feeds on the
 # distance travelled bends it far more
 _PATH_RATIO = (1.5, 2.5)
@@ -105,7 +105,7 @@ def _look(base: Optimizer) -> None:
         raise TypeError(f"{name} maximizes: a measured rate is for a loss that is to fall")
     if any(p.is_complex() for group in groups for p in group["params"]):
         raise TypeError(f"{name} has complex parameters")
-    if any("lr" not in group for group in groups):
+    if any(group.get("lr") is None for group in groups):
         raise TypeError(f"{name} has no lr")
     if all(float(group["lr"]) == 0.0 for group in groups):
         raise ValueError(f"every lr of {name} is 0")
@@ -114,8 +114,8 @@ def _look(base: Optimizer) -> None:
 def _objection(base: Optimizer, how: Way) -> str | None:
     """Why the steps of ``base`` are not for measuring; None if they are."""
 
-    def pair() -> Iterator[Toy]:
-        return (Toy(base, how) for _ in range(2))
+    def pair() -> tuple[Toy, Toy]:
+        return Toy(base, how), Toy(base, how)
 
     first = _departure(*pair(), _FACTORS)
     if first is not None:
@@ -127,8 +127,7 @@ def _objection(base: Optimizer, how: Way) -> str | None:
         if apart is not None:
             reasons.append(f"its step does not follow lr: at twice the lr it {_went(apart[1])}")
         return ", and ".join(reasons)
-    ends = list(pair())
-    ways = [toy.travel(factor) for toy, factor in zip(ends, (1.0, 2.0), strict=True)]
+    ways = [toy.travel(factor) for toy, factor in zip(pair(), (1.0, 2.0), strict=True)]
     ratios = [two / one for one, two in zip(*ways, strict=True) if one > 0.0]
     worst = max(ratios, key=lambda ratio: abs(ratio - 2.0))
     if not _PATH_RATIO[0] < worst < _PATH_RATIO[1]:
@@ -172,7 +171,8 @@ def _growth(base: Optimizer, how: Way, *, put_back: bool) -> tuple[float, ...]:
     for curve in zip(*lengths, strict=True):
         first = next((length for length in curve if length > 0.0), math.nan)
         if math.isfinite(sum(curve) / first):
-            curves.append(tuple(length / first for length in curve))
+            # no more digits than all processes of a distributed optimizer agree on
+            curves.append(tuple(round(length / first, 6) for length in curve))
     return max(curves, key=max)
 
 

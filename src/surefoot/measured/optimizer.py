@@ -43,6 +43,8 @@ _CHECK_EVERY = 8
 parabola and whether the gradient's slope is theirs."""
 _REPEAT_EVERY = 16
 """Measurements from one that replays the unmoved weights to the next."""
+_LOOK_EVERY = 8
+"""Steps from one look at what schedulers do to the next."""
 _NEARLY_NOTHING = 0.05
 """What is left of a horizon below which measuring is no longer worth it."""
 _RUIN = 0.5
@@ -284,17 +286,29 @@ class MeasuredLR(Wrapper):
         """
         if closure is not None:
             return self._step_with(closure)
-        if all(float(group["lr"]) == 0.0 for group in self.param_groups):
-            self._base.step()  # nothing moves: whoever asks wants the state made
+        self._step_without(self._recorder.finish() if self._is_due else None)
+        return None
+
+    def _step_without(self, tape: Tape | None) -> None:
+        """The step of a loop that differentiated its loss itself."""
+        loss = self._watched if self._watched is not None else tape
+        self._watched = None
+        if self._is_idle():
+            self._base.step()
+            self._plan()
         elif self._is_due:
-            loss = self._watched if self._watched is not None else self._recorder.finish()
-            self._watched = None
             self._measured_step(loss)
         elif self._is_bad_gradient():
             self._refuse(math.nan)
         else:
             self._plain_step()
-        return None
+
+    def _is_idle(self) -> bool:
+        """Whether nothing will move: every rate is 0 (a warm-up's start), or no gradient is there."""
+        groups = self._base.param_groups
+        if all(float(group["lr"]) == 0.0 for group in groups):
+            return True
+        return all(p.grad is None for group in groups for p in group["params"])
 
     def _step_with(self, closure: Callable[[], Any]) -> Any:
         if not callable(closure):
@@ -309,8 +323,8 @@ class MeasuredLR(Wrapper):
             with torch.enable_grad():
                 loss = closure()
         tape = self._recorder.finish() if self._is_due else None
-        if loss is None:  # Lightning's way to leave a batch out
-            self._plan()
+        if loss is None:  # Lightning: its manual optimization, or a batch that is left out
+            self._step_without(tape)
             return None
         differentiates = any(
             p.grad is not old or (old is not None and old._version != version)
@@ -382,6 +396,8 @@ class MeasuredLR(Wrapper):
         """A step that did not measure was made."""
         self._refused = 0
         self._steps += 1
+        if self._steps % _LOOK_EVERY == 0:
+            self._notice_schedules()
         self._last, self._applied = None, (self._multiple, status)
         self._book(Cost())
         self._plan()

@@ -73,7 +73,8 @@ class FreshGradient:
 
 def _norm(grad: Tensor) -> Tensor:
     grad = getattr(grad, "_local_tensor", grad)  # a shard's own, of a DTensor
-    return torch.linalg.vector_norm(grad.detach(), dtype=torch.float32)
+    rough = grad.dtype in (torch.float16, torch.bfloat16)
+    return torch.linalg.vector_norm(grad.detach(), dtype=torch.float32 if rough else None)
 
 
 class Loss(ABC):
@@ -170,6 +171,8 @@ class Watched(Loss):
         """Run the function as it is meant to be run, and keep its loss."""
         with torch.enable_grad():
             loss = self._function()
+        if loss is None:
+            return None
         self._value = scalar(loss)
         if isinstance(loss, Tensor) and loss.requires_grad and self.gradient is not None:
             self.gradient.watch(loss)

@@ -70,11 +70,9 @@ class Recorder:
             return
         handles = [
             module.register_forward_pre_hook(
-                _untraced(self._before), prepend=True, with_kwargs=True
+                _Hook(self._before), prepend=True, with_kwargs=True
             ),
-            module.register_forward_hook(
-                _untraced(self._after), with_kwargs=True, always_call=True
-            ),
+            module.register_forward_hook(_Hook(self._after), with_kwargs=True, always_call=True),
         ]
         self._handles.append((module, handles))
 
@@ -170,11 +168,27 @@ def _compiled_form_of(model: nn.Module) -> nn.Module:
     return model
 
 
-def _untraced(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Kept out of the graphs of ``torch.compile``, where that is in use."""
-    if "torch._dynamo" not in sys.modules:
-        return hook
-    return torch.compiler.disable(hook)  # type: ignore[no-any-return]
+class _Hook:
+    """A hook that copies of the model, and its files, do without.
+
+    Kept out of the graphs of ``torch.compile``, where that is in use.
+    """
+
+    def __init__(self, run: Callable[..., Any] | None) -> None:
+        if run is not None and "torch._dynamo" in sys.modules:
+            run = torch.compiler.disable(run)
+        self._run = run
+
+    def __call__(self, *args: Any) -> None:
+        """What torch calls."""
+        if self._run is not None:
+            self._run(*args)
+
+    def __deepcopy__(self, memo: Any) -> _Hook:
+        return _Hook(None)
+
+    def __reduce__(self) -> Any:
+        return (_Hook, (None,))
 
 
 class _AroundCompiled:

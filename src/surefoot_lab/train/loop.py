@@ -246,7 +246,7 @@ class _Run:
 
     def _write_measurement(self) -> None:
         outcome = self.parts.optimizer.last if self.searches else None
-        if outcome is None or not outcome.status.measured:
+        if outcome is None or not outcome.measured:
             return
         if self.step - self.last_measurement >= self.log_every:
             self.last_measurement = self.step
