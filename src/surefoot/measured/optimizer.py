@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _reduce
-from surefoot._networks import has_batch_norm, largest_change, size_of
+from surefoot._networks import has_batch_norm, largest_change
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -180,6 +180,8 @@ class MeasuredLR(Wrapper):
         self._applied: tuple[float, Status] | None = None
         self._smallest: Tensor | None = None
         self._base.param_groups[0].setdefault(STATE, None)
+        for each in self._base.param_groups:
+            each.setdefault("effective_lr", 0.0)
         self._plan()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -248,6 +250,11 @@ class MeasuredLR(Wrapper):
 
     # The loop
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the wrapped optimizer's; a backward pass before it does not count."""
+        self._base.zero_grad(set_to_none)
+        self._recorder.drop()
+
     def watch(self, function: Callable[[], Any]) -> Tensor:
         """Run forward pass and loss, and keep the function, to run it again where it measures.
 
@@ -267,6 +274,7 @@ class MeasuredLR(Wrapper):
         self._watched = Watched(function, self._params(), self._model, self._devices())
         return self._watched.first()  # type: ignore[no-any-return]
 
+    @torch._disable_dynamo  # torch.compile may draw plain steps into a graph, not a measurement
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step, measure if it is time, and return what the closure returned.
@@ -295,6 +303,7 @@ class MeasuredLR(Wrapper):
         self._watched = None
         if self._is_idle():
             self._base.step()
+            self._publish(0.0)
             self._plan()
         elif self._is_due:
             self._measured_step(loss)
@@ -538,7 +547,7 @@ class MeasuredLR(Wrapper):
         rate, line, frozen = self._rate, self._line, self._settings.frozen
         probes = Probes(line, loss, value0, self._recorder.model, self._process_group)
         rounding = rounding_of(loss.value)
-        moved = isinstance(loss, Tape) and loss.weights_have_moved
+        moved = loss.weights_have_moved
         if self._repeats() or moved:
             again = probes.evaluate()
             if not moved and not is_near(again, value0, rounding):
@@ -553,7 +562,7 @@ class MeasuredLR(Wrapper):
         try:
             self._apply(factor)
             slope = own_slope(probes, active, grads, scale)
-            size = line.start_norm(size_of)
+            size = line.start_size()
             rate = dataclasses.replace(
                 rate.saw(probes.value0), norm=min(rate.norm, size), size=size
             )
@@ -583,7 +592,9 @@ class MeasuredLR(Wrapper):
         self._learn(measured.rate, loss, probes.cost)
         effective = max(float(g["effective_lr"]) for g in self.param_groups)
         self._last = dataclasses.replace(
-            measured.outcome, effective_lr=effective, cost=probes.cost + Cost(self._passes, self._passes)
+            measured.outcome,
+            effective_lr=effective,
+            cost=probes.cost + Cost(self._passes, self._passes),
         )
         if self._on_measure is not None and self._last.status.measured:
             self._on_measure(self._last)
@@ -635,14 +646,15 @@ class MeasuredLR(Wrapper):
         following = self._steps + (1 if self._failed < 4 else 50)
         self._rate = dataclasses.replace(self._rate, next=following)
         overwritten = isinstance(loss, Tape) and loss.was_overwritten  # the next one keeps it
+        retries = (overwritten or self._recorder.looks_again()) and self._failed <= 2
         message = notices.CANNOT.format(reason=problem)
         if "forward" in problem:
             message += notices.PASS_THE_MODEL if self._model is None else notices.ANOTHER_MODEL
         if self._rate.in_use is not None or self._settings.frozen:
-            if not overwritten:
+            if not retries:
                 self._tell("cannot", message)
             self._plain_step()
-        elif (overwritten or self._recorder.looks_again()) and self._failed <= 2:
+        elif retries:
             self._hold(StepOutcome(0.0, 0.0, Status.COLLECTING, math.nan))
         else:
             self._plan()

@@ -90,9 +90,17 @@ class Loss(ABC):
     calls_backward = False
     gradient: FreshGradient | None = None
 
-    def __init__(self, model: nn.Module | None) -> None:
+    def __init__(self, model: nn.Module | None, params: Sequence[Tensor]) -> None:
         self._model = model
         self._needs_graph = False
+        others = () if model is None else model.parameters()
+        weights = {id(p): p for p in (*params, *others)}
+        self._weights = [(p, p._version) for p in weights.values()]
+
+    @property
+    def weights_have_moved(self) -> bool:
+        """Whether another optimizer moved weights since the forward pass."""
+        return any(p._version != version for p, version in self._weights)
 
     @property
     @abstractmethod
@@ -160,7 +168,7 @@ class Watched(Loss):
         model: nn.Module | None,
         devices: Sequence[torch.device],
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, params)
         self._function, self._params = function, params
         self._before = Buffers(model).snapshot()
         self._surroundings = Surroundings.capture(devices)
