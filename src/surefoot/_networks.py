@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from surefoot import _params
 
 __all__ = [
     "MAX_CHANGE",
     "can_be_ruined",
+    "check_belongs",
     "has_batch_norm",
     "is_deep",
     "largest_change",
@@ -60,3 +63,15 @@ def size_of(params: Sequence[Tensor]) -> float:
     matrices = [p for p in params if p.dim() >= 2]
     initial = sum(p.shape[0] if p.dim() else 1 for p in matrices or params) / 3.0
     return math.sqrt(max(_params.norm_sq(params, [1.0] * len(params)), initial))
+
+
+def check_belongs(optimizer: Optimizer, model: Any) -> None:
+    """Raise where a model is given and none of its parameters is the optimizer's."""
+    if not isinstance(model, nn.Module):
+        return
+    own = {id(p) for p in model.parameters()}
+    if own and not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError(
+            "none of the optimizer's parameters belongs to the model: was the optimizer built for "
+            "another model, or before this one was copied?"
+        )

@@ -73,6 +73,10 @@ class QuietRoom:
             self._after = RngState.capture(self._devices)
             self._after_buffers.snapshot()
         self._disturbed = True
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Buffers and random state as on entry: before an evaluation is made once more."""
         assert self._before is not None
         self._before.restore()
         self._before_buffers.restore()
@@ -165,7 +169,7 @@ class Line:
         """Loss at ``t``, averaged over all processes. One forward pass."""
         self._move(t)
         self._room.hush()
-        loss = self._closure.value()
+        loss = self._closure.value(rewind=self._room.rewind)
         value = _reduce.mean(float(loss), self._group, loss.device)
         self._check_moves(t, value, torch.finfo(loss.dtype).eps)
         return value
