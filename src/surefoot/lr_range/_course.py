@@ -19,6 +19,7 @@ __all__ = [
     "Course",
     "accuracy_course",
     "course_or_reason",
+    "read_losses",
     "remark_on",
     "training_course",
 ]
@@ -99,15 +100,20 @@ def remark_on(curve: RangeCurve) -> str:
 
 
 def course_or_reason(curve: RangeCurve) -> Course | str:
-    """The course of the loss, or why there is none.
+    """The course of the loss, or why there is none."""
+    lr, losses = read_losses(curve)
+    return _falling(lr, losses, "training loss" if losses is curve.loss else "validation loss")
 
-    The validation losses if enough of them are finite, since they were paid for; else those of
-    training.
+
+def read_losses(curve: RangeCurve) -> tuple[list[float], list[float]]:
+    """Rates and losses that the rules read: of validation if enough are finite, else of training.
+
+    Those of validation were paid for.
     """
     points = curve.validation
     if _finite(p.loss for p in points) >= VALIDATION_POINTS:
-        return _falling([p.lr for p in points], [p.loss for p in points], "validation loss")
-    return _falling(curve.lr, curve.loss, "training loss")
+        return [p.lr for p in points], [p.loss for p in points]
+    return curve.lr, curve.loss
 
 
 def training_course(curve: RangeCurve) -> Course | str:
