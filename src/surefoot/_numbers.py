@@ -11,11 +11,20 @@ from torch import Tensor
 __all__ = ["check_count", "check_number", "check_share", "plain", "sequence", "whole"]
 
 
-def plain(value: Any) -> Any:
-    """A NumPy scalar as the Python number it is, inside lists and tuples as well."""
+def plain(value: Any, *, tensors: bool = False) -> Any:
+    """A NumPy scalar as the Python number it is, inside lists and tuples as well.
+
+    Args:
+        value: of any type; what is no scalar comes back as it is.
+        tensors: whether those of one number are taken for scalars, too.
+    """
     if isinstance(value, (list, tuple)):
-        return type(value)(plain(v) for v in value)
-    if isinstance(value, Tensor) or not hasattr(value, "item") or getattr(value, "ndim", 1) != 0:
+        return type(value)(plain(v, tensors=tensors) for v in value)
+    if (
+        (isinstance(value, Tensor) and not tensors)
+        or not hasattr(value, "item")
+        or getattr(value, "ndim", 1) != 0
+    ):
         return value
     return value.item()
 

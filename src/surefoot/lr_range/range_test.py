@@ -136,6 +136,7 @@ def range_test(
     """
     check_inputs(model, optimizer, loader, val_loader, loss_fn, step_fn)
     check_settings(accumulation_steps, diverge_threshold, val_loader, val_every, val_share)
+    accumulation_steps, val_every = int(accumulation_steps), int(val_every)
     steps = iterations(num_iter, epochs, loader, accumulation_steps)
     ramp = Ramp.build(optimizer, start_lr, end_lr, steps, step_mode)
     params = all_parameters(model, optimizer)

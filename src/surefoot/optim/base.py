@@ -157,7 +157,7 @@ class LineSearchOptimizer(Optimizer):
         if loss_precision is not None:
             check_number("loss_precision", loss_precision, at_least=0.0)
         shared = {**defaults, "total_steps": total_steps, "loss_precision": loss_precision}
-        shared = {name: plain(value) for name, value in shared.items()}
+        shared = {name: plain(value, tensors=name != "lr") for name, value in shared.items()}
         super().__init__(params, {**shared, "effective_lr": 0.0})
         check_belongs(self, model)
         self._attach(model, process_group, grad_scaler, on_measure)
@@ -213,16 +213,16 @@ class LineSearchOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; refuses settings that cannot differ between groups of one line."""
         own = {"params", "lr", "weight_decay", "effective_lr", "initial_lr", "param_names"}
-        if self.param_groups:  # a checkpoint may have brought other settings than the defaults
-            line = {key: self.param_groups[0][key] for key in self.defaults.keys() - own}
-            param_group = {**line, **param_group}
-        super().add_param_group(param_group)
+        # a checkpoint may have brought other settings than the defaults, and torch keys of its own
+        line = self.param_groups[0] if self.param_groups else self.defaults
+        shared = (self.defaults.keys() & line.keys()) - own
+        super().add_param_group({**{key: line[key] for key in shared}, **param_group})
         added = self.param_groups[-1]
         for key in added.keys() - {"params", "param_names"}:
             added[key] = plain(added[key])
         check_number("lr", added["lr"], at_least=0.0)
         check_number("weight_decay", added["weight_decay"], at_least=0.0)
-        for key in self.defaults.keys() - own:
+        for key in shared:
             if added[key] != self.param_groups[0][key]:
                 self.param_groups.pop()
                 raise ValueError(
