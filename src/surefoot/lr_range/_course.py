@@ -126,6 +126,8 @@ def accuracy_course(curve: RangeCurve) -> Course | str:
 
     Upside down, so that the landmarks of a falling curve serve for both.
     """
+    if not _finite(curve.loss):
+        return course_or_reason(curve)  # whatever was right, it was not learnt
     validated = [p for p in curve.validation if p.accuracy is not None]
     if len(validated) >= VALIDATION_POINTS:
         rates = [p.lr for p in validated]
