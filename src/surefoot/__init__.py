@@ -28,7 +28,7 @@ from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.parabola import Parabola
 from surefoot.shape import LineSample, sample_line
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GOLS",

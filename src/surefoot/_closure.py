@@ -95,6 +95,10 @@ class Closure:
         """Whether the loss differentiates inside, so that it is not to be had under ``no_grad``."""
         return self._graphless.needs_graph
 
+    @needs_graph.setter
+    def needs_graph(self, value: bool) -> None:
+        self._graphless.needs_graph = value
+
     @property
     def gradient_scale(self) -> float:
         """What the gradients that :meth:`gradient` leaves are multiplied by."""

@@ -121,6 +121,21 @@ def test_check_closure_before_and_after_the_first_step(make: Any) -> None:
     optimizer.check_closure(partial(by_autograd, model))
 
 
+@pytest.mark.parametrize("name", ["labpal", "sls", "exact", "fbpal"])
+def test_a_loss_that_asks_whether_there_is_a_graph_is_understood(name: str) -> None:
+    """A penalty that is left out under no_grad: those that compare losses notice at once."""
+    model = Net()
+
+    def closure() -> Tensor:
+        loss = (model(X) - 1.0).square().mean()
+        return loss + by_autograd(model) if torch.is_grad_enabled() else loss
+
+    optimizer = MAKERS[name](model)
+    for _ in range(4):
+        optimizer.step(closure)
+    optimizer.check_closure(closure)
+
+
 def test_the_need_survives_a_checkpoint() -> None:
     model = Net()
     optimizer = PAL(model)
