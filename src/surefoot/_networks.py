@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from surefoot import _params
 
@@ -13,6 +15,7 @@ __all__ = [
     "MAX_CHANGE",
     "at_least_initial",
     "can_be_ruined",
+    "check_belongs",
     "has_batch_norm",
     "is_deep",
     "largest_change",
@@ -71,3 +74,15 @@ def at_least_initial(square: float, shapes: Sequence[tuple[int, ...]]) -> float:
     matrices = [shape for shape in shapes if len(shape) >= 2]
     initial = sum(shape[0] if shape else 1 for shape in matrices or shapes) / 3.0
     return math.sqrt(max(square, initial))
+
+
+def check_belongs(optimizer: Optimizer, model: Any) -> None:
+    """Raise where a model is given and none of its parameters is the optimizer's."""
+    if not isinstance(model, nn.Module):
+        return
+    own = {id(p) for p in model.parameters()}
+    if own and not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError(
+            "none of the optimizer's parameters belongs to the model: was the optimizer built for "
+            "another model, or before this one was copied?"
+        )

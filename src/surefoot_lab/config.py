@@ -19,9 +19,10 @@ class UserError(Exception):
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A closing phrase that names the nearest known word, or lists the known ones."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    spelled = {name.lower(): name for name in known}  # Adamw is AdamW before it is Adam
+    near = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=0.5)
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {spelled[near[0]]!r}?"
     return f"known: {', '.join(known)}" if known else "none is known"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _reduce
-from surefoot._networks import has_batch_norm, largest_change
+from surefoot._networks import check_belongs, has_batch_norm, largest_change
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -736,12 +736,6 @@ def _check_base(optimizer: Any) -> None:
 
 def _check_model(optimizer: Optimizer, model: Any) -> None:
     """The model must own what the optimizer trains."""
-    if model is None:
-        return
-    if not isinstance(model, nn.Module):
+    if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    own = {id(p) for p in model.parameters()}
-    if own and not any(id(p) in own for g in optimizer.param_groups for p in g["params"]):
-        raise ValueError(
-            "the model has none of the optimizer's parameters: pass the model that it trains"
-        )
+    check_belongs(optimizer, model)

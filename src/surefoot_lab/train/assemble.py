@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from surefoot._closure import Graphless
 from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.data import Normalize, Splits, TrainLoader, load_data, loader_of, normalizer_of
 from surefoot_lab.models import build_model, loss_of
@@ -163,7 +164,7 @@ def _try_out(model: nn.Module, data: Splits, normalizer: Normalize, name: str) -
     inputs = normalizer(data.train.inputs[:2].to(normalizer.device))
     model.eval()
     try:
-        outputs = model(inputs)
+        outputs = Graphless()(lambda: model(inputs))
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
