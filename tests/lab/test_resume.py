@@ -160,9 +160,13 @@ def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> 
     train(experiment, tmp_path / "whole", progress=False)
     out, errors = again.communicate()
     assert again.returncode == 0, (out, errors)
-    kept = before[: before.rfind(b"\n") + 1]
-    assert record.read_bytes().startswith(kept), "the record is append-only"
-    assert b'"kind": "resume"' in record.read_bytes()[len(kept) :]
+    after = record.read_bytes().splitlines(keepends=True)
+    (place,) = (n for n, line in enumerate(after) if json.loads(line)["kind"] == "resume")
+    former = before.splitlines(keepends=True)
+    assert former[:place] == after[:place], "what is not run again stays as it is"
+    step = json.loads(after[place])["step"]
+    whole = [json.loads(line) for line in former[place:] if line.endswith(b"\n")]
+    assert all(line["step"] > step for line in whole)
     _assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import zipfile
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -76,19 +77,23 @@ def load_checkpoint(run_dir: Path) -> dict[str, Any] | None:
     """Read the state back; None if the run was stopped before its first checkpoint.
 
     Raises:
-        UserError: the file cannot be read, or holds more than tensors and plain values.
+        UserError: the file cannot be read, a byte of it has changed since it was written, or it
+            holds more than tensors and plain values.
     """
     path = run_dir / CHECKPOINT_NAME
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as file:  # torch does not look at the checksums
+            if (damaged := file.testzip()) is not None:
+                raise ValueError(f"the checksum of {damaged} is wrong: bytes have changed")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what it likes for damaged files
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path}: cannot be loaded ({reason}); start the run anew with --overwrite"
         ) from error
-    if state.get("schema") != SCHEMA:
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         raise UserError(f"{path}: written by another version; start anew with --overwrite")
     return state
 
