@@ -6,7 +6,6 @@ import argparse
 import copy
 import dataclasses
 import textwrap
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +200,8 @@ def _help() -> argparse.ArgumentParser:
         prog="surefoot train",
         usage="surefoot train [EXPERIMENT.yaml] [--resume] [--out RUN] [--KEY VALUE ...]",
         description="Train one network as an experiment file says; every setting of the file can "
-        "be overridden by its dotted key. Without a file: digits, a small conv net, LABPAL.",
+        "be overridden by its dotted key. Another class_path leaves out the arguments that the "
+        "file gives to its own. Without a file: digits, a small conv net, LABPAL.",
     )
     parser.add_argument("--out", metavar="RUN", help="run directory; default runs/NAME/LABEL")
     for flag, does in (
@@ -283,14 +283,8 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
             owner = owner.get(parent) if isinstance(owner, Mapping) else None
         owner = owner if isinstance(owner, dict) else {}
         old = owner.get("class_path", defaults.get(key))
-        left = owner.get("init_args")
-        if left and str(old).rpartition(".")[2] != str(value).rpartition(".")[2]:
-            names = ", ".join(left) if isinstance(left, Mapping) else shown(left)
-            owner["init_args"] = {}
-            warnings.warn(
-                f"{key}: {value} instead of {old}, whose arguments ({names}) are left out",
-                stacklevel=2,
-            )
+        if str(old).rpartition(".")[2] != str(value).rpartition(".")[2]:
+            owner.pop("init_args", None)
     put(values, key, value)
 
 

@@ -149,8 +149,8 @@ def _converted(value: Any, kind: type) -> Any:
     """The value as a `kind`, or None if it is none."""
     if isinstance(value, str) and kind in (int, float):
         value = _number_or_list(value, words=True)
-    if kind is bool or kind is str or isinstance(value, bool):
-        return value if isinstance(value, kind) else None
+    if isinstance(value, bool) != (kind is bool):
+        return None
     if kind is int and isinstance(value, float):
         whole = value.is_integer() and abs(value) <= _LARGEST_FLOAT
         return int(value) if whole else None

@@ -80,8 +80,9 @@ def read_table(path: Path, header: bool | None = None) -> Table:
         names, cells = names[1:], cells[:, 1:]
     check = _Checked(path, lines, numbers, names, cells)
     name = names[-1] if names else "target"
+    columns = check.columns()
     target, classes = check.target()
-    return Table(check.columns(), target, name, classes)
+    return Table(columns, target, name, classes)
 
 
 class _Checked:
@@ -123,7 +124,8 @@ class _Checked:
         bad = np.zeros(self._cells.shape, dtype=bool)
         bad[:, -1] = [_missing(cell) and cell.lower() != "none" for cell in cells]
         self._refuse(bad)
-        classes, numbers = np.unique(cells.astype(str), return_inverse=True)
+        found, numbers = np.unique(cells.astype(str), return_inverse=True)
+        classes = tuple(map(str, found))
         if len(classes) == 1:
             raise UserError(f"{self._path}: column {name!r} holds one class only, {classes[0]!r}")
         if 2 * len(classes) > len(cells):
@@ -131,7 +133,7 @@ class _Checked:
                 f"{self._path}: column {name!r} holds {len(classes)} different words in "
                 f"{len(cells)} rows, which are no classes; put the target into the last column"
             )
-        return numbers.reshape(-1).astype(np.int64), tuple(map(str, classes))
+        return numbers.reshape(-1).astype(np.int64), classes
 
     def _refuse(self, bad: np.ndarray) -> None:
         """Name the first bad cell, if there is one."""

@@ -103,7 +103,7 @@ def _sampler(key: str, what: Any) -> Callable[[random.Random], Any]:
     fits = _is_whole if kind == "integer" else _is_finite
     if not (isinstance(span, list) and len(span) == 2 and all(map(fits, span))):
         wanted = "two whole numbers" if kind == "integer" else "two numbers"
-        raise UserError(f"random.{key}.{kind}: must be [low, high], {wanted}, not {shown(span)}")
+        raise UserError(f"random.{key}.{kind}: must be [low, high], not {shown(span)} ({wanted})")
     low, high = span
     if low > high:
         raise UserError(f"random.{key}.{kind}: must be [low, high], and {low} is above {high}")

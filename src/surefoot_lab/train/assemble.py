@@ -86,9 +86,9 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
 
     seed_everything(experiment.seed)
     model = build_model(experiment.model, data).to(device)
+    _try_out(model, data, normalizer, experiment.model.class_path)  # lazy layers learn their sizes
     if experiment.train.channels_last:  # convolutions pass on the layout of their filters
         model = model.to(memory_format=torch.channels_last)
-    _try_out(model, data, normalizer, experiment.model.class_path)
     optimizer, optimizer_filled = build_optimizer(experiment.optimizer, model, extent)
     scheduler, scheduler_filled = build_scheduler(experiment.scheduler, optimizer, extent)
     resolved = experiment.to_dict()
