@@ -65,7 +65,7 @@ def _loader() -> type:
     """PyYAML's safe loader, with numbers as Python writes them and with keys that are unique."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             lines: dict[str, int] = {}
             for key_node, _ in getattr(node, "value", []):

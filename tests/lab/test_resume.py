@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from surefoot_lab.cli import main
 from surefoot_lab.config import (
     DataConfig,
     Experiment,
@@ -138,14 +139,15 @@ def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> 
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
-    def start(*words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "surefoot_lab", "train", *words]
-        return subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
     file = str(tmp_path / "experiment.yaml")
-    killed = start(file, "--out", str(tmp_path / "killed"))
+    words = ["train", file, "--out", str(tmp_path / "killed")]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "surefoot_lab", *words],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     record = tmp_path / "killed" / "record.jsonl"
     moment = random.Random(time.time_ns())
     lines = moment.randint(3, 60)  # of 100 lines about steps
@@ -157,10 +159,8 @@ def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> 
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL, "it had ended already"
     before = record.read_bytes()
-    again = start("--out", str(tmp_path / "killed"), "--resume")
+    assert main(["train", "--out", str(tmp_path / "killed"), "--resume"]) == 0
     train(experiment, tmp_path / "whole", progress=False)
-    out, errors = again.communicate()
-    assert again.returncode == 0, (out, errors)
     after = record.read_bytes().splitlines(keepends=True)
     (place,) = (n for n, line in enumerate(after) if json.loads(line)["kind"] == "resume")
     former = before.splitlines(keepends=True)
