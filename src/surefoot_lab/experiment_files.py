@@ -90,6 +90,16 @@ def _loader() -> type:
         return loader.construct_sequence(node, deep=True)
 
     Loader.add_constructor("tag:yaml.org,2002:python/tuple", sequence)
-    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    # Of YAML 1.1's numbers, not those that nobody means: 010 is not 8, 1:30 not 90, a date a text.
+    dropped = [f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp")]
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in dropped]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    digits = list("-+.0123456789")
+    whole = re.compile(r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$")
+    Loader.add_implicit_resolver(dropped[0], whole, digits)
+    number = r"[-+]?(\d[\d_]*\.\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+"
+    special = r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    Loader.add_implicit_resolver(dropped[1], re.compile(f"({number}|{special})$"), digits)
     return Loader

@@ -91,6 +91,14 @@ def test_numbers_in_quotes_tuples_and_powers_of_ten_are_read_at_any_depth() -> N
     assert found.optimizer.init_args["optimizer"]["init_args"]["betas"] == [0.5, 0.6]
 
 
+def test_numbers_are_what_they_look_like_and_names_what_they_are() -> None:
+    text = "name: 007\nlabel: 2024-01-05\nbatch_size: 010\nsteps: 1_000\nepochs: 1e1\nseed: 0x1F\n"
+    found = _parsed(text + "optimizer: {init_args: {a: 1., b: -.5, c: +1e-3, d: .inf, e: -2}}\n")
+    assert (found.name, found.label) == ("007", "2024-01-05")
+    assert (found.batch_size, found.steps, found.epochs, found.seed) == (10, 1000, 10.0, 31)
+    assert list(found.optimizer.init_args.values()) == [1.0, -0.5, 0.001, float("inf"), -2]
+
+
 @pytest.mark.parametrize("number", [np.int64, np.int32, np.uint8, np.float32, np.float64])
 def test_numbers_of_numpy_are_numbers(number: Any, tmp_path: Path) -> None:
     experiment = Experiment(
@@ -485,3 +493,21 @@ def test_an_error_does_not_point_to_the_traceback_of_an_older_run(
     assert "traceback.txt" not in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
     assert not Path("run/traceback.txt").exists()
+
+
+def test_a_record_from_before_there_were_these_settings_is_resumed(tmp_path: Path) -> None:
+    experiment = Experiment(steps=4, model=ModelConfig("mlp"), train=QUIET)
+    train(experiment, tmp_path / "run", progress=False)
+    record = tmp_path / "run" / "record.jsonl"
+    start, *lines, _ = record.read_text().splitlines(keepends=True)
+    content = json.loads(start)
+    del content["experiment"]["loss"]
+    for key in ("class_path", "init_args", "header"):
+        del content["experiment"]["data"][key]
+    record.write_text(json.dumps(content) + "\n" + "".join(lines))
+    again = train(experiment, tmp_path / "run", progress=False, resume=True)
+    assert again.end is not None
+    assert again.end["reason"] == "finished"
+    experiment.loss = LossConfig("CrossEntropyLoss")
+    with pytest.raises(UserError, match=r"loss\.class_path: the run to resume has None"):
+        train(experiment, tmp_path / "run", progress=False, resume=True)

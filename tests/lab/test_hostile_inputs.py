@@ -47,10 +47,11 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
     "a date as argument": (
         "optimizer: {init_args: {lr: 2024-01-02}}\n",
         [],
-        "optimizer.init_args.lr: must be a number",
+        "lr must be a number, got '2024-01-02'",
     ),
+    "minutes": ("batch_size: 1:30\n", [], "batch_size: must be a whole number, not '1:30'"),
     "nan as argument": ("optimizer: {init_args: {lr: .nan}}\n", [], "must not be nan"),
-    "a name that is a number": ("name: 007\n", [], "put it in quotes"),
+    "a name that is a number": ("name: 1.10\n", [], "put it in quotes"),
     "half a step": ("steps: 2.5\n", [], "steps: must be a whole number or null, not 2.5"),
     "no steps": ("steps: 0\n", [], "steps: must be at least 1"),
     "true steps": ("steps: true\n", [], "steps: must be a whole number or null, not true"),
