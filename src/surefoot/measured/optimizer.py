@@ -48,8 +48,8 @@ _LOOK_EVERY = 8
 _NEARLY_NOTHING = 0.05
 """What is left of a horizon below which measuring is no longer worth it."""
 _RUIN = 0.5
-"""Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the loss
-of one batch says."""
+"""Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the
+loss of one batch says."""
 _TELL_REFUSED, _MOST_REFUSED = 3, 100
 """Losses in a row that are not finite: to be told, and to give up."""
 
@@ -58,8 +58,8 @@ class MeasuredLR(Wrapper):
     r"""Wraps any torch optimizer and measures the learning rate it should have.
 
     The wrapped optimizer decides where to go, this class how far. Rarely, after a step of the
-    wrapped optimizer, the loss of the same batch is evaluated once more where that step ended; slope
-    and curvature of many such parabolas give a rate with a confidence interval, and every step is
+    wrapped optimizer, the loss of the same batch is evaluated once more where that step ended;
+    slope and curvature of many such parabolas give a rate with a confidence interval, and every step is
     the wrapped optimizer's own with
 
     .. math:: \mathrm{effective\_lr} = \mathrm{lr} \cdot \alpha\, h\, r, \qquad
@@ -274,7 +274,7 @@ class MeasuredLR(Wrapper):
         self._watched = Watched(function, self._params(), self._model, self._devices())
         return self._watched.first()  # type: ignore[no-any-return]
 
-    @torch._disable_dynamo  # torch.compile may draw plain steps into a graph, not a measurement
+    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compile may draw plain steps into a graph, not a measurement
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step, measure if it is time, and return what the closure returned.
@@ -313,7 +313,7 @@ class MeasuredLR(Wrapper):
             self._plain_step()
 
     def _is_idle(self) -> bool:
-        """Whether nothing will move: every rate is 0 (a warm-up's start), or no gradient is there."""
+        """Whether nothing will move: every rate is 0 (as a warm-up begins), or there is no gradient."""
         groups = self._base.param_groups
         if all(float(group["lr"]) == 0.0 for group in groups):
             return True
@@ -349,7 +349,7 @@ class MeasuredLR(Wrapper):
                 "computed under no_grad: compute it from the model inside the closure"
             )
         with torch.enable_grad():
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         value = float(loss.detach())
         if watched is not None:
             self._measured_step(watched)

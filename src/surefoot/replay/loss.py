@@ -74,7 +74,9 @@ class FreshGradient:
 def _norm(grad: Tensor) -> Tensor:
     grad = getattr(grad, "_local_tensor", grad)  # a shard's own, of a DTensor
     rough = grad.dtype in (torch.float16, torch.bfloat16)
-    return torch.linalg.vector_norm(grad.detach(), dtype=torch.float32 if rough else None)
+    return torch.linalg.vector_norm(  # type: ignore[no-any-return]
+        grad.detach(), dtype=torch.float32 if rough else None
+    )
 
 
 class Loss(ABC):

@@ -176,7 +176,7 @@ def _compiled_form_of(model: nn.Module) -> nn.Module:
     """What ``torch.compile(model)`` made, if anybody did: inside it no mode can be entered."""
     wrapper: Any = sys.modules["torch._dynamo"].OptimizedModule
     if isinstance(model, wrapper):
-        return model
+        return model  # type: ignore[no-any-return]
     for x in gc.get_objects():
         if type(x) is wrapper and x._orig_mod is model:
             return x  # type: ignore[no-any-return]

@@ -80,7 +80,7 @@ class _Entry:
         return (x.name[0] for x in self.flat if isinstance(x, _Known))
 
 
-class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
+class Tape(Loss, TorchDispatchMode):
     """One loss, from its forward passes to the scalar that was differentiated.
 
     On, it records what depends on the outputs of the model, or on parameters directly. Off while

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from surefoot._archive import load_archive
 from surefoot._numbers import check_count
 from surefoot._quiet import RngState, devices_of
 from surefoot.shape._evaluate import BatchLoss, LossFn
@@ -147,7 +148,7 @@ class _Run:
         """Read the state, if there is one; the number of steps made."""
         if not self._path.exists():
             return 0
-        state = torch.load(self._path, weights_only=True, map_location="cpu")
+        state = load_archive(self._path)
         for name, part in self._parts.items():
             if part is not None:
                 part.load_state_dict(state[name])
