@@ -59,8 +59,8 @@ class MeasuredLR(Wrapper):
 
     The wrapped optimizer decides where to go, this class how far. Rarely, after a step of the
     wrapped optimizer, the loss of the same batch is evaluated once more where that step ended;
-    slope and curvature of many such parabolas give a rate with a confidence interval, and every step is
-    the wrapped optimizer's own with
+    slope and curvature of many such parabolas give a rate with a confidence interval, and every
+    step is the wrapped optimizer's own with
 
     .. math:: \mathrm{effective\_lr} = \mathrm{lr} \cdot \alpha\, h\, r, \qquad
               r = -\frac{\sum_i a_i}{\sum_i c_i}
@@ -313,7 +313,7 @@ class MeasuredLR(Wrapper):
             self._plain_step()
 
     def _is_idle(self) -> bool:
-        """Whether nothing will move: every rate is 0 (as a warm-up begins), or there is no gradient."""
+        """Whether nothing will move: every rate is 0 (a warm-up begins), or no gradient is."""
         groups = self._base.param_groups
         if all(float(group["lr"]) == 0.0 for group in groups):
             return True
