@@ -18,13 +18,40 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._quiet import Buffers
 from surefoot.measured.fresh_statistics import FreshStatistics
 from surefoot.replay import is_measuring
 
-__all__ = ["Averages"]
+__all__ = ["Averages", "take_averages", "without_momentum"]
+
+_GRADIENT, _AVERAGE = "measured_gradient_at", "measured_average"
+_ADAMS = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax")
+
+
+def without_momentum(optimizer: Optimizer) -> None:
+    """Leave torch's own Adam kinds and SGD without momentum: the average takes its place."""
+    for group in optimizer.param_groups:
+        if type(optimizer).__name__ in _ADAMS and "betas" in group:
+            group["betas"] = (0.0, *group["betas"][1:])
+        elif type(optimizer).__name__ == "SGD" and "momentum" in group:
+            group.update(momentum=0.0, nesterov=False, dampening=0.0)
+
+
+def take_averages(
+    state_dict: dict[str, Any],
+) -> tuple[dict[str, Any], dict[int, tuple[Tensor, Tensor]]]:
+    """An optimizer's state_dict without averages, and those, by parameter."""
+    rest, places = {}, {}
+    for i, entries in state_dict["state"].items():
+        if _AVERAGE in entries:
+            places[i] = (entries[_GRADIENT], entries[_AVERAGE])
+        kept = {k: v for k, v in entries.items() if k not in (_AVERAGE, _GRADIENT)}
+        if kept or _AVERAGE not in entries:
+            rest[i] = kept
+    return {**state_dict, "state": rest}, places
 
 
 class Averages:
@@ -51,13 +78,13 @@ class Averages:
             self.watch(model)
 
     def watch(self, module: nn.Module) -> None:
-        """Show the average to forward passes of this module in evaluation mode, and to its files."""
+        """Show the average to this module's forward passes in evaluation mode, and to its files."""
         if module not in self._handles:
             hooks = self._hooks
             self._handles[module] = [
                 module.register_forward_pre_hook(hooks.before, prepend=True, with_kwargs=True),
                 module.register_forward_hook(hooks.after, with_kwargs=True, always_call=True),
-                module.register_state_dict_post_hook(hooks.save),
+                module.register_state_dict_post_hook(_Save(hooks)),
                 module.register_load_state_dict_post_hook(hooks.load),
             ]
 
@@ -175,22 +202,29 @@ class Averages:
 
     # Checkpoints
 
-    def state(self, params: Sequence[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-        """y and x of each parameter, by its place."""
+    def write(self, state_dict: dict[str, Any], params: Sequence[Tensor]) -> dict[str, Any]:
+        """An optimizer's state_dict with y and x of each parameter."""
         self._settle()
-        return {
-            i: (p.detach(), self._averages[p]) for i, p in enumerate(params) if p in self._averages
-        }
+        state = dict(state_dict["state"])
+        for i, p in enumerate(params):
+            if p in self._averages:
+                places = {_GRADIENT: p.detach(), _AVERAGE: self._averages[p]}
+                state[i] = {**state.get(i, {}), **places}
+        return {**state_dict, "state": state}
 
-    def load(self, params: Sequence[Tensor], state: dict[int, tuple[Tensor, Tensor]]) -> None:
-        """Back from :meth:`state`.
+    def load(
+        self, params: Sequence[Tensor], places: dict[int, tuple[Tensor, Tensor]], total: float
+    ) -> None:
+        """Back from :meth:`write`, by way of :func:`take_averages`.
 
         The parameters get their values when the training goes on: whoever loads the model's own
         state after the optimizer's may do so.
         """
-        for i, (y, x) in state.items():
+        self.total, self._averages, self._pending = total, {}, {}
+        self._statistics.age()
+        for i, (y, x) in places.items():
             p = params[i]
-            self._pending[p] = y.to(p.device, p.dtype)
+            self._pending[p] = y.detach().to(p.device, p.dtype).clone()
             self._averages[p] = x.detach().to(p.device, p.dtype).clone()
 
     @torch.no_grad()
@@ -221,11 +255,11 @@ class _Hooks:
         self._averages = None if averages is None else weakref.ref(averages)
         self._open: list[Any] = []
 
-    def _get(self) -> Averages | None:
+    def get(self) -> Averages | None:
         return None if self._averages is None else self._averages()
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        averages = self._get()
+        averages = self.get()
         if averages is not None:
             inner = bool(self._open)  # a part of what was called already
             self._open.append(None if inner else averages.before(module, args, kwargs))
@@ -236,13 +270,8 @@ class _Hooks:
             if context is not None:
                 context.__exit__(None, None, None)
 
-    def save(self, module: nn.Module, state_dict: Any, prefix: str, metadata: Any) -> None:
-        averages = self._get()
-        if averages is not None:
-            averages.of(module, state_dict, prefix)
-
     def load(self, module: nn.Module, keys: Any) -> None:
-        averages = self._get()
+        averages = self.get()
         if averages is not None:
             averages.loaded_model()
 
@@ -251,3 +280,17 @@ class _Hooks:
 
     def __reduce__(self) -> Any:
         return (_Hooks, (None,))
+
+
+class _Save:
+    """The hook of ``state_dict()``; torch marks it, which a method does not bear."""
+
+    def __init__(self, hooks: _Hooks) -> None:
+        self._hooks = hooks
+
+    def __call__(
+        self, module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any
+    ) -> None:
+        averages = self._hooks.get()
+        if averages is not None:
+            averages.of(module, state_dict, prefix)

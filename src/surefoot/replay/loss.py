@@ -68,7 +68,8 @@ _ROUGH = (torch.float16, torch.bfloat16)
 
 def _norms(params: Sequence[Tensor]) -> Tensor:
     """The norms of the gradients, of this process's shards; without a device sync."""
-    grads = [getattr(p.grad, "_local_tensor", p.grad) for p in params]
+    found = [getattr(p.grad, "_local_tensor", p.grad) for p in params]
+    grads: list[Tensor] = [g for g in found if g is not None]
     grads = [g.float() if g.dtype in _ROUGH else g for g in grads]
     if not grads:
         return torch.zeros(0)
