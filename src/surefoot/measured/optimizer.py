@@ -282,11 +282,6 @@ class MeasuredLR(Wrapper):
         """
         return nullcontext() if self._averages is None else self._averages.shown()
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the wrapped optimizer's; a backward pass before it does not count."""
-        self._base.zero_grad(set_to_none)
-        self._recorder.drop()
-
     def watch(self, function: Callable[[], Any]) -> Tensor:
         """Run forward pass and loss, and keep the function, to run it again where it measures.
 
@@ -306,7 +301,7 @@ class MeasuredLR(Wrapper):
         self._watched = Watched(function, self._params(), self._model, self._devices())
         return self._watched.first()  # type: ignore[no-any-return]
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compile may draw plain steps into a graph, not a measurement
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step, measure if it is time, and return what the closure returned.
