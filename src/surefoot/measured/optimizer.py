@@ -164,6 +164,9 @@ class MeasuredLR(Wrapper):
             self._response = respond(optimizer)
         self._start_anew()
         self._model = model
+        self._averages: Averages | None = None
+        if self._averages_weights():
+            self._averages = Averages(model, SHARE, POWER)
         self._attach(process_group, on_measure)
 
     def _start_anew(self) -> None:
@@ -193,9 +196,6 @@ class MeasuredLR(Wrapper):
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
         self._smallest: Tensor | None = None
-        self._averages: Averages | None = None
-        if self._averages_weights():
-            self._averages = Averages(self._model, SHARE, POWER)
         self._base.param_groups[0].setdefault(STATE, None)
         for each in self._base.param_groups:
             each.setdefault("effective_lr", 0.0)
@@ -203,7 +203,8 @@ class MeasuredLR(Wrapper):
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_base", "_model", "_settings", "_response", "_rate", "_steps", "_filled_before")
-        return {n: vars(self)[n] for n in (*names, "_closure_differentiates", "_cost")}
+        more = ("_closure_differentiates", "_cost", "_averages")
+        return {n: vars(self)[n] for n in (*names, *more)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
