@@ -380,6 +380,7 @@ class MeasuredLR(Wrapper):
     def _plain_step(self) -> None:
         """The wrapped optimizer's own step at the rate in use."""
         factor, status = self._factor()
+        self._note_bound(status is Status.CAPPED)
         self._apply(factor)
         self._done(status)
 
@@ -458,7 +459,6 @@ class MeasuredLR(Wrapper):
         length = factor * self._scheduled() * rate.length / self._filling()
         limit = self._limit()
         shortened = length > 1.001 * limit
-        self._note_bound(shortened)
         return (factor * limit / length, Status.CAPPED) if shortened else (factor, Status.REUSED)
 
     def _limit(self) -> float:
@@ -577,6 +577,7 @@ class MeasuredLR(Wrapper):
                 limit=self._limit(),
                 total_steps=self._settings.total_steps,
                 frozen=frozen,
+                shortened=status is Status.CAPPED,
                 checks=self._checks(),
                 rounding=rounding,
                 eps=roughest(active),
@@ -588,7 +589,7 @@ class MeasuredLR(Wrapper):
         if measured.share != 1.0:
             self._publish(factor * measured.share)
         if not frozen and rate.in_use is not None:
-            self._note_bound(measured.limited or status is Status.CAPPED)
+            self._note_bound(measured.limited)
         self._learn(measured.rate, loss, probes.cost)
         effective = max(float(g["effective_lr"]) for g in self.param_groups)
         self._last = dataclasses.replace(
