@@ -272,7 +272,12 @@ class MeasuredLR(Wrapper):
                 return function()  # type: ignore[no-any-return]
         self._recorder.disarm()
         self._watched = Watched(function, self._params(), self._model, self._devices())
-        return self._watched.first()  # type: ignore[no-any-return]
+        try:
+            return self._watched.first()  # type: ignore[no-any-return]
+        except BaseException:
+            self._watched = None
+            self._plan()
+            raise
 
     @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compile may draw plain steps into a graph, not a measurement
     @torch.no_grad()
@@ -292,10 +297,14 @@ class MeasuredLR(Wrapper):
             NotRepeatableError: if it gives another loss for the same weights.
             RuntimeError: for sparse gradients, or if the loss does not depend on the parameters.
         """
-        if closure is not None:
-            return self._step_with(closure)
-        self._step_without(self._recorder.finish() if self._is_due else None)
-        return None
+        try:
+            if closure is not None:
+                return self._step_with(closure)
+            self._step_without(self._recorder.finish() if self._is_due else None)
+            return None
+        except BaseException:
+            self._plan()  # listen again: whoever interrupted it may go on
+            raise
 
     def _step_without(self, tape: Tape | None) -> None:
         """The step of a loop that differentiated its loss itself."""
