@@ -14,6 +14,15 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """One file alone is not worth a second process, unless somebody asks for it."""
+    asked = any(word.startswith(("-n", "--numprocesses")) for word in config.invocation_params.args)
+    files = [word.partition("::")[0] for word in config.args]
+    if not asked and len(files) == 1 and files[0].endswith(".py"):
+        config.option.numprocesses = 0
+
+
 def pytest_configure() -> None:
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor does a process that a test starts need more

@@ -29,7 +29,7 @@ from surefoot.parabola import Parabola
 from surefoot.replay import ReplayError, is_measuring
 from surefoot.shape import LineSample, sample_line
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GOLS",

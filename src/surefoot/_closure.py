@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,9 @@ from torch import Tensor
 from surefoot._heads import count_heads
 from surefoot.outcome import Cost
 
-__all__ = ["CLOSURE_HELP", "Closure"]
+__all__ = ["CLOSURE_HELP", "Closure", "Graphless"]
+
+T = TypeVar("T")
 
 CLOSURE_HELP = """\
 a line search evaluates the loss more than once a step, so step() needs a closure:
@@ -21,6 +24,40 @@ a line search evaluates the loss more than once a step, so step() needs a closur
 
     loss = optimizer.step(closure)
 """
+
+
+class Graphless:
+    """Evaluates without recording a graph, but with one where the loss differentiates inside.
+
+    A loss that holds derivatives (of a physics-informed net, a gradient penalty, forces) cannot be
+    evaluated under ``no_grad``: torch raises. Then it is evaluated again, with a graph that is
+    thrown away, and so are all later ones.
+    """
+
+    def __init__(self, needs_graph: bool = False) -> None:
+        self.needs_graph = needs_graph
+        """Whether an evaluation was seen to need a graph."""
+
+    def __call__(self, evaluate: Callable[[], T], rewind: Callable[[], None] | None = None) -> T:
+        """What ``evaluate`` returns; ``rewind`` is called between a failed try and the next."""
+        if not self.needs_graph:
+            try:
+                with torch.no_grad():
+                    return evaluate()
+            except Exception as error:
+                if not _asks_for_graph(error):
+                    raise
+            if rewind is not None:
+                rewind()
+        with torch.enable_grad():
+            found = evaluate()
+        self.needs_graph = True  # only now: where the second try fails, too, it was something else
+        return found
+
+
+def _asks_for_graph(error: Exception) -> bool:
+    """Whether it may be raised because no graph is recorded, as torch's own errors say."""
+    return isinstance(error, AssertionError) or "grad" in str(error)
 
 
 class Closure:
@@ -39,6 +76,7 @@ class Closure:
         calls_backward: bool | None = None,
         *,
         counts_heads: bool = False,
+        needs_graph: bool = False,
     ) -> None:
         self._closure = closure
         self._params = params
@@ -50,6 +88,16 @@ class Closure:
         self.heads = 1
         """How many heads the loss of :meth:`gradient` adds up, where they are counted."""
         self._counts_heads = counts_heads
+        self._graphless = Graphless(needs_graph)
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether the loss differentiates inside, so that it is not to be had under ``no_grad``."""
+        return self._graphless.needs_graph
+
+    @needs_graph.setter
+    def needs_graph(self, value: bool) -> None:
+        self._graphless.needs_graph = value
 
     @property
     def gradient_scale(self) -> float:
@@ -66,7 +114,7 @@ class Closure:
         checked = _scalar(loss)
         if self._counts_heads:
             self.heads = count_heads(loss)
-        self._count(backwards=1, probes=0)
+        self.cost = self.cost + Cost(1, 1, 0)
         if self.calls_backward:
             if self._scaler is not None:
                 raise RuntimeError(
@@ -74,7 +122,12 @@ class Closure:
                     "closure only return the unscaled loss; the optimizer scales and unscales"
                 )
             return checked
-        if not (isinstance(loss, Tensor) and loss.requires_grad):
+        if not isinstance(loss, Tensor):
+            raise TypeError(
+                f"the closure returned {loss!r}, a number without a gradient: return the loss as "
+                "the tensor it is, without .item() or float()"
+            )
+        if not loss.requires_grad:
             raise RuntimeError(
                 "the closure's loss does not depend on any parameter of this optimizer, or was "
                 "computed under no_grad: compute it from the model inside the closure"
@@ -83,34 +136,49 @@ class Closure:
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         return checked
 
-    def value(self, *, probe: bool = True) -> Tensor:
-        """The loss alone; ``.grad`` of every parameter is as before."""
+    def value(self, *, probe: bool = True, rewind: Callable[[], None] | None = None) -> Tensor:
+        """The loss alone; ``.grad`` of every parameter is as before.
+
+        Args:
+            probe: whether the cost counts it as a probe.
+            rewind: puts buffers and random state back, should the closure have to run again
+                because it needs a graph.
+        """
         grads = [p.grad for p in self._params]
         # Out of the closure's reach: its zero_grad() would wipe, its backward() would overwrite
         # the very tensors that may be the direction we walk along.
         for p in self._params:
             p.grad = None
+        tries = 0
+
+        def run() -> Any:
+            nonlocal tries
+            tries += 1
+            return self._closure()
+
         try:
-            # a closure whose convention is not yet known may call backward(), so it gets a graph
-            with torch.set_grad_enabled(self.calls_backward is not False):
-                loss = self._closure()
+            if self.calls_backward is False:
+                loss = self._graphless(run, rewind)
+            else:  # may call backward() where its convention is not yet known: it gets a graph
+                with torch.enable_grad():
+                    loss = run()
             if self.calls_backward is None:
                 self.calls_backward = any(p.grad is not None for p in self._params)
         finally:
             for p, grad in zip(self._params, grads, strict=True):
                 p.grad = grad
-        self._count(backwards=int(self.calls_backward), probes=int(probe))
+        backwards, probes = int(self.calls_backward), tries if probe else 0
+        self.cost = self.cost + Cost(tries, backwards, probes)
         return _scalar(loss)
-
-    def _count(self, *, backwards: int, probes: int) -> None:
-        self.cost = self.cost + Cost(1, backwards, probes)
 
 
 def _scalar(loss: Any) -> Tensor:
     """The loss as a detached 0-dim tensor, or an error that says what came instead."""
-    if isinstance(loss, Tensor) and loss.numel() == 1:
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.is_floating_point():
         return loss.detach().reshape(())
-    if isinstance(loss, float | int) and not isinstance(loss, bool):
+    if isinstance(loss, numbers.Real) and not isinstance(loss, bool):
         return torch.tensor(float(loss))
-    came = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    came = repr(loss)
+    if isinstance(loss, Tensor):
+        came = f"a tensor of shape {tuple(loss.shape)} and {loss.dtype}"
     raise TypeError(f"the closure must return the loss as one number, but returned {came}")

@@ -18,14 +18,16 @@ def count_heads(loss: Any) -> int:
     """Count the losses of different heads whose sum, weighted or not, ``loss`` is.
 
     A head is a term that depends on the weights through layers (a penalty on weights does not) and
-    not on the same weights as another one (as the losses of micro-batches, of time steps, or two
-    losses of one output do). 1 where there is nothing to see, such as behind a compiled loss.
+    on some that no other one depends on (the losses of micro-batches, of time steps, or two losses
+    of one output share all of theirs; derivatives of an output lack its bias at most). 1 where
+    there is nothing to see, such as behind a compiled loss.
 
     Args:
         loss: what a closure returned, of any type; its graph is read and not changed.
     """
     terms = _terms(getattr(loss, "grad_fn", None))
-    return max(1, len({weights for term in terms if (weights := _weights(term))}))
+    found = {weights for term in terms if (weights := _weights(term))}
+    return max(1, sum(not any(one < other for other in found) for one in found))
 
 
 def _terms(loss: Any) -> Iterator[Any]:

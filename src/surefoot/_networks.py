@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from surefoot import _params
 
 __all__ = [
     "MAX_CHANGE",
+    "at_least_initial",
     "can_be_ruined",
+    "check_belongs",
     "has_batch_norm",
     "is_deep",
     "largest_change",
@@ -52,11 +56,33 @@ def largest_change(model: nn.Module | None) -> float:
 
 
 def size_of(params: Sequence[Tensor]) -> float:
-    """The norm of the weights, but at least that of weights uniform in ±1/√fan_in.
+    """The norm of the weights; see :func:`at_least_initial`."""
+    square = _params.norm_sq(params, [1.0] * len(params))
+    return at_least_initial(square, [tuple(p.shape) for p in params])
+
+
+def at_least_initial(square: float, shapes: Sequence[tuple[int, ...]]) -> float:
+    """The norm of weights, but at least that of weights uniform in ±1/√fan_in.
 
     So are those of Linear and Conv2d; weights that begin near zero count as large as these. Vectors
     count only where there is nothing else.
+
+    Args:
+        square: their squared norm.
+        shapes: theirs.
     """
-    matrices = [p for p in params if p.dim() >= 2]
-    initial = sum(p.shape[0] if p.dim() else 1 for p in matrices or params) / 3.0
-    return math.sqrt(max(_params.norm_sq(params, [1.0] * len(params)), initial))
+    matrices = [shape for shape in shapes if len(shape) >= 2]
+    initial = sum(shape[0] if shape else 1 for shape in matrices or shapes) / 3.0
+    return math.sqrt(max(square, initial))
+
+
+def check_belongs(optimizer: Optimizer, model: Any) -> None:
+    """Raise where a model is given and none of its parameters is the optimizer's."""
+    if not isinstance(model, nn.Module):
+        return
+    own = {id(p) for p in model.parameters()}
+    if own and not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError(
+            "none of the optimizer's parameters belongs to the model: was the optimizer built for "
+            "another model, or before this one was copied?"
+        )

@@ -40,10 +40,28 @@ def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
         return []
     if any(t.device.type != "cpu" for t in tensors) and not _any_low_precision(tensors):
         norms: list[float] = _stack(torch._foreach_norm(list(tensors))).tolist()
-        return [norm**2 for norm in norms]
-    flat = [t.view(-1) if t.is_contiguous() else t for t in tensors]
-    squares: list[float] = _stack([_dot(t, t) for t in flat]).tolist()
+        squares = [norm**2 for norm in norms]
+    else:
+        flat = [t.view(-1) if t.is_contiguous() else t for t in tensors]
+        squares = _stack([_dot(t, t) for t in flat]).tolist()
+    if _out_of_range(squares) and (wider := _wider(tensors)) is not None:
+        return norms_sq(wider)
     return squares
+
+
+def _out_of_range(squares: Sequence[float]) -> bool:
+    """Whether squares overflowed float32 or drowned in it: gradients above 1e19 or below 1e-16."""
+    total = math.fsum(squares) if all(map(math.isfinite, squares)) else math.inf
+    return not 1e-32 < total < math.inf
+
+
+def _wider(tensors: Sequence[Tensor]) -> list[Tensor] | None:
+    """The tensors in float64; None where they are, or where the device has none."""
+    if all(t.dtype is torch.float64 for t in tensors) or any(
+        t.device.type == "mps" for t in tensors
+    ):
+        return None
+    return [t.double() for t in tensors]
 
 
 def norm_sq(tensors: Sequence[Tensor], weights: Sequence[float]) -> float:
@@ -74,6 +92,10 @@ def dots_and_norms_sq(
             products.append(_dot(a, a))
         ends.append(len(products))
     values: list[float] = _stack(products).tolist()
+    if _out_of_range(values[1::2]) or not all(map(math.isfinite, values)):
+        wider = _wider(firsts), _wider(seconds)
+        if wider != (None, None):
+            return dots_and_norms_sq(wider[0] or firsts, wider[1] or seconds)
     spans = list(itertools.pairwise(ends))
     return (
         [_fsum(values[start:end:2]) for start, end in spans],

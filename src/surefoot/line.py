@@ -73,6 +73,10 @@ class QuietRoom:
             self._after = RngState.capture(self._devices)
             self._after_buffers.snapshot()
         self._disturbed = True
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Buffers and random state as on entry: before an evaluation is made once more."""
         assert self._before is not None
         self._before.restore()
         self._before_buffers.restore()
@@ -165,7 +169,7 @@ class Line:
         """Loss at ``t``, averaged over all processes. One forward pass."""
         self._move(t)
         self._room.hush()
-        loss = self._closure.value()
+        loss = self._closure.value(rewind=self._room.rewind)
         value = _reduce.mean(float(loss), self._group, loss.device)
         self._check_moves(t, value, torch.finfo(loss.dtype).eps)
         return value
@@ -217,16 +221,25 @@ class Line:
             NotRepeatableError: if the loss differs from the first evaluation.
         """
         again = self.value(0.0)
-        # On the CPU the two agree to the bit. A few ulp are forgiven for accelerators' kernels that
-        # add in another order each time, and for those chosen by whether a graph is recorded.
-        if math.isnan(again) or math.isclose(again, self._value0, rel_tol=1e-5, abs_tol=1e-12):
+        if self._repeats(again):
             return
+        if self._closure.calls_backward is False and not self._closure.needs_graph:
+            self._closure.needs_graph = True  # a loss may ask by itself whether there is a graph
+            if self._repeats(self.value(0.0)):
+                return
+            self._closure.needs_graph = False
         raise NotRepeatableError(
             f"the closure gave {self._value0!r} and then {again!r} for the same weights and the "
             "same random numbers, so a step size cannot be measured with it. Does it draw a new "
             "batch, or use NumPy's or Python's random numbers? Draw them before step(closure). "
             "Are its buffers out of reach? Pass the model itself as the first argument."
         )
+
+    def _repeats(self, again: float) -> bool:
+        # On the CPU the two agree to the bit. A few ulp are forgiven for accelerators' kernels that
+        # add in another order each time, and for those chosen by whether a graph is recorded.
+        close = math.isclose(again, self._value0, rel_tol=1e-5, abs_tol=1e-12)
+        return close or math.isnan(again)
 
     def commit(self, t: float) -> None:
         """End the visit at ``t`` instead of the start."""

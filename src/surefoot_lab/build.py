@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from surefoot_lab.config import UserError, did_you_mean
+from surefoot_lab.errors import UserError, did_you_mean, one_line
 
 
 def find(
@@ -66,9 +66,12 @@ def call(
             raise UserError(f"{what}.init_args.{name}: {_name(function)} needs it; give it a value")
     try:
         return function(*positional, **init_args)
-    except (TypeError, ValueError, ArithmeticError, AttributeError, AssertionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{what}: {_name(function)}: {reason}") from error
+    except UserError:
+        raise
+    except Exception as error:  # whoever wrote it may raise anything
+        texts = [f"{k} is the text {v!r}" for k, v in init_args.items() if _looks_like_a_number(v)]
+        hint = f" ({', '.join(texts)})" if texts else ""
+        raise UserError(f"{what}: {_name(function)}: {one_line(error)}{hint}") from error
 
 
 def argument_names(function: Callable[..., Any]) -> list[str]:
@@ -90,6 +93,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _from_module(module_path: str, name: str, what: str, base: type) -> Callable[..., Any]:
+    importlib.invalidate_caches()  # a file may have been written a moment ago
     try:
         module = importlib.import_module(module_path)
     except ImportError as error:
@@ -97,11 +101,18 @@ def _from_module(module_path: str, name: str, what: str, base: type) -> Callable
             f"{what}: cannot import {module_path} ({error}); "
             "is the package installed, and is the path spelled right?"
         ) from None
+    except Exception as error:  # a module of one's own may raise anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{what}: cannot import {module_path} ({reason})") from error
     found = getattr(module, name, None)
     if not callable(found):
         known = _public_classes(module, base)
         raise UserError(f"{what}: {module_path} has no {name!r}; {did_you_mean(name, known)}")
     return _as_function(found)
+
+
+def _looks_like_a_number(value: Any) -> bool:
+    return isinstance(value, str) and any(letter.isdigit() for letter in value)
 
 
 def _public_classes(module: ModuleType, base: type) -> list[str]:

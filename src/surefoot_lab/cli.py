@@ -6,15 +6,20 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from surefoot_lab.config import UserError, did_you_mean
+from surefoot_lab.errors import UserError, did_you_mean, one_line
 
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+# Packages that an extra other than `lab` installs, by the name that is imported.
+EXTRAS = {"ray": "sweep"}
 EXIT_CODES = {"finished": 0, "stopped": 0, "non_finite": 1, "failed": 1, "interrupted": INTERRUPTED}
 
 
@@ -33,22 +38,64 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         parser.print_help()
         return BAD_INPUT
+    _find_modules_here()
     try:
         if words[0] in COMMANDS:
-            return COMMANDS[words[0]][1](words[1:])
+            with _warnings_of_one_line():
+                return COMMANDS[words[0]][1](words[1:])
         if not words[0].startswith("-"):
             hint = did_you_mean(words[0], list(COMMANDS))
             raise UserError(f"{words[0]}: no such command; {hint}")
         parser.parse_args(words)
     except UserError as error:
-        where = f" (process {_rank()})" if _rank() else ""
-        print(f"surefoot: error: {error}{where}", file=sys.stderr)
-        return BAD_INPUT
+        return _refuse(str(error))
+    except ModuleNotFoundError as error:  # a class path that is not there is a UserError
+        missing = (error.name or "surefoot").partition(".")[0]
+        if missing.startswith("surefoot"):
+            raise
+        extra = EXTRAS.get(missing, "lab")
+        return _refuse(f"{words[0]} needs {missing}: pip install 'surefoot[{extra}]'")
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as stop:  # argparse's way to end after --help or an error
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
     return 0
+
+
+def _refuse(reason: str) -> int:
+    where = f" (process {_rank()})" if _rank() else ""
+    print(f"surefoot: error: {reason}{where}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _find_modules_here() -> None:
+    """Let class paths name modules of the current folder, as under `python -m surefoot_lab`.
+
+    They come after Python's own modules, so that a file `queue.py` breaks nothing.
+    """
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # the folder was removed
+        return
+    if here not in sys.path and "" not in sys.path:
+        ends = ("site-packages", "dist-packages")
+        places = (place for place, path in enumerate(sys.path) if path.endswith(ends))
+        sys.path.insert(next(places, len(sys.path)), here)
+
+
+@contextmanager
+def _warnings_of_one_line() -> Iterator[None]:
+    """A warning tells a user what is odd, not where in this package it was noticed."""
+
+    def text(message: Any, *where: Any, **more: Any) -> str:
+        return f"surefoot: warning: {' '.join(str(message).split())}\n"
+
+    former = warnings.formatwarning
+    warnings.formatwarning = text
+    try:
+        yield
+    finally:
+        warnings.formatwarning = former
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,27 +128,57 @@ def _train(words: Sequence[str]) -> int:
         print(to_yaml(experiment, comments=True), end="")
         return 0
     from surefoot_lab.train import train
-    from surefoot_lab.train.log import TRACEBACK_NAME
 
     run_dir = arguments.out or experiment.run_dir
+
+    def run() -> Any:
+        return train(experiment, run_dir, resume=arguments.resume, overwrite=arguments.overwrite)
+
+    return conclude(run, run_dir)
+
+
+def conclude(run: Callable[[], Any], run_dir: Path) -> int:
+    """Carry out a run and say how it ended.
+
+    Args:
+        run: trains, and returns the record.
+        run_dir: where.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: what `run` raises, before anything was trained.
+    """
+    from surefoot_lab.train.log import TRACEBACK_NAME
+
+    file = Path(run_dir) / TRACEBACK_NAME
+    former = _written(file)
     try:
-        record = train(experiment, run_dir, resume=arguments.resume, overwrite=arguments.overwrite)
+        record = run()
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # of the model, the loss, the optimizer: recorded before it came here
-        where = Path(run_dir) / TRACEBACK_NAME
-        if not where.is_file():
+    except Exception as error:  # of the model, the loss, the optimizer
+        if _written(file) == former:  # nothing of this run stands there
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        print(f"surefoot: error: the run failed: {reason} (see {where})", file=sys.stderr)
+        reason = one_line(error)
+        name = type(error).__name__
+        told = name if reason == name else f"{name}: {reason}"
+        print(f"surefoot: error: the run failed: {told} (see {file})", file=sys.stderr)
         return FAILED
     end = record.end or {"reason": "interrupted", "message": None, "step": 0}
     message = f" ({end['message']})" if end["message"] else ""
     if _rank() == 0:
         print(f"{end['reason']} at step {end['step']}{message}: {run_dir}")
     return EXIT_CODES[end["reason"]]
+
+
+def _written(file: Path) -> int | None:
+    """When a file was written last, in nanoseconds; None if it is not there."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _range_test(words: Sequence[str]) -> int:

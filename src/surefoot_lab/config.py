@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import functools
+import hashlib
 import math
 import re
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from surefoot_lab.errors import UserError, did_you_mean
+from surefoot_lab.values import plain, shown, typed
 
-class UserError(Exception):
-    """Input that cannot be used; the message is one line that names the culprit and the remedy."""
+__all__ = [
+    "DataConfig",
+    "EarlyStoppingConfig",
+    "Experiment",
+    "Field",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "SchedulerConfig",
+    "SweepConfig",
+    "TrainConfig",
+    "UserError",
+    "did_you_mean",
+    "fields_of",
+    "from_dict",
+]
 
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A closing phrase that names the nearest known word, or lists the known ones."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(known)}" if known else "none is known"
+LARGEST_SEED = 2**63 - 1  # torch's generators take no more
+LONGEST_NAME = 100  # characters of a folder; file systems take 255 bytes
+# Data sets that are whatever lies at `data.root`, which therefore belongs to the run's name.
+OWN_DATA = ("imagefolder", "text", "table")
 
 
 @dataclass
@@ -34,7 +47,11 @@ class DataConfig:
             files), `cifar10` and `cifar100` (Python batches), `svhn` (.mat files), `imagenet` and
             `imagefolder` (`root/{train,test}/CLASS/IMAGE`). Characters: `text` (any text file).
             Numbers to predict: `diabetes` (comes with scikit-learn), `friedman` (generated),
-            `table` (a CSV file whose last column is the target).
+            `table` (a CSV file whose last column is the target: numbers, or names of classes).
+        class_path: import path of a data set of your own, which is used instead of a name: a
+            function or class that makes a torch Dataset of (input, label), or a mapping of such
+            with the keys `train`, `validation`, `test`.
+        init_args: its arguments.
         root: folder of the data, or the file of `text` and `table`; null looks in the usual places
             (`digits`, `diabetes` and `friedman` need none).
         download: let torchvision fetch `mnist`, `fashion-mnist`, `cifar10`, `cifar100` or `svhn`
@@ -53,6 +70,7 @@ class DataConfig:
         normalize: by the mean and deviation `measured` on the training images, or by those
             `published` for the data set's name.
         sequence_length: for `text`: characters in a sequence; nothing is remembered across them.
+        header: for `table`: whether its first line holds names; null tells by itself.
     """
 
     name: Literal[
@@ -69,6 +87,8 @@ class DataConfig:
         "friedman",
         "table",
     ] = "digits"
+    class_path: str | None = None
+    init_args: dict[str, Any] = field(default_factory=dict)
     root: str | None = None
     download: bool = False
     validation: float = 0.2
@@ -80,6 +100,16 @@ class DataConfig:
     in_memory: bool = True
     normalize: Literal["measured", "published"] = "measured"
     sequence_length: int = 50
+    header: bool | None = None
+
+    @property
+    def known_as(self) -> str:
+        """What to call it: its name, and of one's own data the file, folder or class."""
+        if self.class_path:
+            return _last_word(self.class_path)
+        if self.name in OWN_DATA and self.root:
+            return f"{self.name}-{Path(self.root).stem}"
+        return self.name
 
 
 @dataclass
@@ -97,6 +127,22 @@ class ModelConfig:
     """
 
     class_path: str = "convnet"
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LossConfig:
+    """What is minimized, if not the loss of the data (cross-entropy of classes, squared error of
+    numbers). Validation and test are judged by the data's.
+
+    Attributes:
+        class_path: a loss of torch.nn (`HuberLoss`), or the import path of a function of the
+            outputs and labels, or of a class that makes one; null for the network's own
+            `training_loss`, or else the data's.
+        init_args: its arguments.
+    """
+
+    class_path: str | None = None
     init_args: dict[str, Any] = field(default_factory=dict)
 
 
@@ -178,6 +224,7 @@ class Experiment:
         batch_size: training images per step; a last smaller batch is left out.
         data: the images.
         model: the network.
+        loss: what is minimized.
         optimizer: the optimizer.
         scheduler: the learning-rate scheduler.
         train: the training loop.
@@ -191,23 +238,28 @@ class Experiment:
     batch_size: int = 128
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         if self.name is None:
-            self.name = f"{self.data.name}-{_last_word(self.model.class_path)}"
+            self.name = f"{self.data.known_as}-{_last_word(str(self.model.class_path))}"
         if self.label is None:
             parts = [_method(self.optimizer), self.scheduler.class_path]
-            self.label = " + ".join(_last_word(part) for part in parts if part)
+            self.label = " + ".join(_last_word(str(part)) for part in parts if part)
 
     def check(self) -> None:
-        """Refuse values that no run could use.
+        """Refuse values that no run could use; put the others into the types of their settings.
 
         Raises:
             UserError: names the first such value.
         """
+        for setting in fields_of():
+            section, _, name = setting.key.rpartition(".")
+            owner = getattr(self, section) if section else self
+            setattr(owner, name, typed(setting.key, getattr(owner, name), setting.type))
         at_least_one = {
             "steps": self.steps,
             "batch_size": self.batch_size,
@@ -232,12 +284,24 @@ class Experiment:
         for key, number in not_negative.items():
             if not (number >= 0 and math.isfinite(number)):
                 raise UserError(f"{key}: must not be negative, but it is {number}")
+        for key, seed in (("seed", self.seed), ("data.split_seed", self.data.split_seed)):
+            if seed > LARGEST_SEED:
+                raise UserError(f"{key}: must be below 2**63, not {seed}")
         if not (self.epochs > 0 and math.isfinite(self.epochs)):
             raise UserError(f"epochs: must be a number above 0, not {self.epochs}")
+        for section in ("data", "loss"):
+            config = getattr(self, section)
+            if config.init_args and config.class_path is None:
+                raise UserError(f"{section}.init_args: given without {section}.class_path")
+        if self.data.class_path and self.data.name != DataConfig.name:
+            raise UserError(
+                f"data.name: {self.data.name} is given beside data.class_path; choose one"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionaries of plain values, as written to YAML."""
-        return dataclasses.asdict(self)
+        values: dict[str, Any] = plain(dataclasses.asdict(self))
+        return values
 
     @property
     def run_dir(self) -> Path:
@@ -292,7 +356,8 @@ class Field:
     help: str
 
 
-def fields_of(cls: type = Experiment, prefix: str = "") -> list[Field]:
+@functools.cache
+def fields_of(cls: type = Experiment, prefix: str = "") -> tuple[Field, ...]:
     """All settings of an experiment, nested ones with dotted keys, in the order of the class."""
     from docstring_parser import parse
 
@@ -302,14 +367,14 @@ def fields_of(cls: type = Experiment, prefix: str = "") -> list[Field]:
     for item in dataclasses.fields(cls):
         key = prefix + item.name
         if dataclasses.is_dataclass(hints[item.name]):
-            found += fields_of(typing.cast(type, hints[item.name]), key + ".")
+            found += fields_of(typing.cast(type, hints[item.name]), f"{key}.")
         else:
             if item.default_factory is not dataclasses.MISSING:
                 default: Any = item.default_factory()
             else:
                 default = item.default
             found.append(Field(key, hints[item.name], default, helps[item.name]))
-    return found
+    return tuple(found)
 
 
 def from_dict(values: dict[str, Any]) -> Experiment:
@@ -321,7 +386,7 @@ def from_dict(values: dict[str, Any]) -> Experiment:
             if not isinstance(value, dict):
                 raise UserError(
                     f"{key}: must hold its settings one a line (such as 'class_path: ...'), "
-                    f"but it is {value!r}"
+                    f"but it is {shown(value)}"
                 )
             value = typing.cast(type, hints[key])(**value)
         arguments[key] = value
@@ -333,7 +398,12 @@ def _doc(cls: type) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "run"
+    """A name for a folder; of a long text, its beginning and what tells it from others."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "run"
+    if len(slug) <= LONGEST_NAME:
+        return slug
+    mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"{slug[:LONGEST_NAME].rstrip('-.')}-{mark}"
 
 
 def _last_word(path: str) -> str:
@@ -343,6 +413,6 @@ def _last_word(path: str) -> str:
 def _method(optimizer: OptimizerConfig) -> str:
     """What to call it: an optimizer that wraps another is told from others by what it wraps."""
     inner = (optimizer.init_args or {}).get("optimizer")
-    if _last_word(optimizer.class_path) == "MeasuredLR" and isinstance(inner, dict):
+    if _last_word(str(optimizer.class_path)) == "MeasuredLR" and isinstance(inner, dict):
         return f"Measured {_last_word(str(inner.get('class_path')))}"
-    return optimizer.class_path
+    return str(optimizer.class_path)

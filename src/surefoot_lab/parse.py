@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
-import functools
-import re
-import tempfile
 import textwrap
-import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,12 @@ from surefoot_lab.config import (
     fields_of,
     from_dict,
 )
+from surefoot_lab.experiment_files import load, load_text
+from surefoot_lab.values import check_name, shown, typed
 
 SWEEP_KEYS = tuple(item.name for item in dataclasses.fields(SweepConfig))
 FLAGS = ("--help", "-h", "--print-config", "--resume", "--overwrite")
+SECTIONS = tuple(dict.fromkeys(s.key.partition(".")[0] for s in fields_of() if "." in s.key))
 
 
 @dataclass
@@ -32,7 +32,7 @@ class TrainArguments:
     """What `surefoot train` was asked to do.
 
     Attributes:
-        experiment: the experiment, file and overrides merged; None if only `--out` was given.
+        experiment: the experiment, file and overrides merged.
         out: the run directory, or None for the usual place.
         resume: go on from the checkpoint in the run directory.
         overwrite: replace a run that is already there.
@@ -58,44 +58,51 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
     Raises:
         UserError: a key, value or file cannot be used.
     """
-    arguments = _experiment_file_first(argv)
-    out = _value_of(arguments, "--out")
-    if "--resume" in arguments and arguments[:1] != ["--config"] and out:
-        arguments = ["--config", _experiment_of_run(Path(out)), *arguments]
-    try:
-        namespace = make_parser().parse_args(arguments)
-    except argparse.ArgumentError as error:
-        where = arguments[1] if arguments[:1] == ["--config"] else "command line"
-        raise UserError(_explain(str(error), where)) from None
-    values = namespace.as_dict()
-    own = {key: values.pop(key) for key in ("out", "resume", "overwrite", "print_config")}
-    values.pop("config")
-    experiment = from_dict(values)
-    experiment.check()
-    if own["resume"] and own["overwrite"]:
+    file, overrides, flags = _sorted_out(argv)
+    if flags & {"--help", "-h"}:
+        _help().print_help()
+        raise SystemExit(0)
+    out = next((value for key, value in overrides if key == "out"), None)
+    overrides = [(key, value) for key, value in overrides if key != "out"]
+    if out is not None and (not out.strip() or "\0" in out):
+        raise UserError(f"--out: names no directory: {out!r}")
+    if {"--resume", "--overwrite"} <= flags:
         raise UserError("--resume and --overwrite exclude each other: keep the run or replace it")
-    own["out"] = Path(own["out"]) if own["out"] else None
-    return TrainArguments(experiment, **own)
+    if "--resume" in flags and file is None and out:
+        file = _experiment_of_run(Path(out))
+    experiment = parse_values(load(file) if file else {}, file or "command line", overrides)
+    return TrainArguments(
+        experiment,
+        out=Path(out) if out else None,
+        resume="--resume" in flags,
+        overwrite="--overwrite" in flags,
+        print_config="--print-config" in flags,
+    )
 
 
-def parse_values(values: dict[str, Any], where: str) -> Experiment:
+def parse_values(
+    values: Mapping[str, Any], where: str, overrides: Iterable[tuple[str, str]] = ()
+) -> Experiment:
     """Check the values of an experiment against its settings, and make it.
 
     Args:
         values: nested dictionaries, as a YAML file holds them.
         where: the file they stand in, for error messages.
+        overrides: dotted keys and their values as words of a command line.
 
     Raises:
         UserError: a key or value cannot be used.
     """
+    settings = copy.deepcopy(dict(values))
+    # the whole before its parts, and a class before the arguments that it may drop
+    for key, text in sorted(
+        overrides, key=lambda pair: (pair[0].count("."), not _is_class(pair[0]))
+    ):
+        _override(settings, key, _value_of(key, text))
     try:
-        namespace = _parser_of_values().parse_object(values)
-    except argparse.ArgumentError as error:
-        raise UserError(_explain(str(error), where)) from None
-    taken = namespace.as_dict()
-    for key in ("config", "out", "resume", "overwrite", "print_config"):
-        taken.pop(key, None)
-    experiment = from_dict(taken)
+        experiment = from_dict(_checked(settings, where))
+    except RecursionError:
+        raise UserError(f"{where}: holds a mapping that holds itself") from None
     experiment.check()
     return experiment
 
@@ -116,77 +123,47 @@ def parse_with_sections(
     Raises:
         UserError: something in it cannot be used.
     """
-    import yaml
-
-    if not Path(file).is_file():
-        raise UserError(f"{file}: no such experiment file")
-    try:
-        values = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=_loader())
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: must hold settings such as 'steps: 100', one a line")
+    second, pairs, flags = _sorted_out(overrides)
+    if second is not None:
+        raise UserError(f"{second}: one experiment file at a time, and {file} is given already")
+    if flags:
+        raise UserError(f"{min(flags)}: is an option of surefoot train alone")
+    values = load(file)
     found = {key: values.pop(key) for key in sections if key in values}
-    with tempfile.TemporaryDirectory() as place:
-        rest = Path(place) / Path(file).name
-        rest.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        try:
-            experiment = parse_train([str(rest), *overrides]).experiment
-        except UserError as error:
-            raise UserError(str(error).replace(str(rest), file)) from None
-    return experiment, found
+    return parse_values(values, file, pairs), found
 
 
-def _loader() -> type:
-    """YAML as in experiment files, where 1e-3 is a number and not a word."""
-    import yaml
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested dictionaries; what is missing or null on the way is made.
 
-    class Loader(yaml.SafeLoader):
-        pass
+    Raises:
+        UserError: something on the way is no mapping.
+    """
+    *parents, last = key.split(".")
+    for depth, parent in enumerate(parents):
+        if values.get(parent) is None:
+            values[parent] = {}
+        if not isinstance(values[parent], dict):
+            head = ".".join(parents[: depth + 1])
+            raise UserError(f"{key}: {head} is {shown(values[parent])}, which has no settings")
+        values = values[parent]
+    values[last] = value
 
-    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
-    return Loader
 
+def joined(words: Sequence[str]) -> list[str]:
+    """The same words, each `--key value` of an experiment as one, `--key=value`.
 
-@functools.cache
-def _parser_of_values() -> Any:
-    """One parser for all cells of a sweep: to build it takes longer than to use it."""
-    return make_parser()
-
-
-def make_parser() -> Any:
-    """Build the parser of `surefoot train`: one option per setting of an experiment."""
-    from jsonargparse import ActionConfigFile, ArgumentParser
-
-    parser = ArgumentParser(
-        prog="surefoot train",
-        usage="surefoot train [EXPERIMENT.yaml] [--resume] [--out RUN] [--KEY VALUE ...]",
-        description="Train one network as an experiment file says; every setting of the file can "
-        "be overridden by its dotted key. Without a file: digits, a small conv net, LABPAL.",
-        exit_on_error=False,
-        print_config=None,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action=ActionConfigFile, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=str | None, help="run directory; default runs/NAME/LABEL")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the run directory's checkpoint"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the run in the run directory"
-    )
-    parser.add_argument(
-        "--print-config", action="store_true", help="print the experiment as commented YAML"
-    )
-    for setting in fields_of():
-        parser.add_argument(
-            f"--{setting.key}",
-            type=setting.type,
-            default=setting.default,
-            help=setting.help.replace("%", "%%"),
-        )
-    return parser
+    So the parser of a command's own options cannot take the value for something else.
+    """
+    rest = list(words)
+    found: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        key = word.removeprefix("--")
+        if word.startswith("--") and "=" not in word and rest and _is_setting(key):
+            word = f"{word}={rest.pop(0)}"
+        found.append(word)
+    return found
 
 
 def to_yaml(experiment: Experiment, *, comments: bool = False) -> str:
@@ -217,28 +194,137 @@ def to_yaml(experiment: Experiment, *, comments: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _experiment_file_first(argv: Sequence[str]) -> list[str]:
-    """Move the experiment file to the front, so that overrides win wherever it stands."""
-    rest: list[str] = []
+def _help() -> argparse.ArgumentParser:
+    """What `surefoot train --help` shows: one option per setting of an experiment."""
+    parser = argparse.ArgumentParser(
+        prog="surefoot train",
+        usage="surefoot train [EXPERIMENT.yaml] [--resume] [--out RUN] [--KEY VALUE ...]",
+        description="Train one network as an experiment file says; every setting of the file can "
+        "be overridden by its dotted key. Another class_path leaves out the arguments that the "
+        "file gives to its own. Without a file: digits, a small conv net, LABPAL.",
+    )
+    parser.add_argument("--out", metavar="RUN", help="run directory; default runs/NAME/LABEL")
+    for flag, does in (
+        ("--resume", "go on from the run directory's checkpoint"),
+        ("--overwrite", "replace the run in the run directory"),
+        ("--print-config", "print the experiment as commented YAML"),
+    ):
+        parser.add_argument(flag, action="store_true", help=does)
+    for setting in fields_of():
+        does = setting.help.replace("%", "%%")
+        default = shown(setting.default).replace("%", "%%")
+        name = setting.key.rpartition(".")[2].upper()
+        parser.add_argument(f"--{setting.key}", metavar=name, help=f"{does} (default: {default})")
+    return parser
+
+
+def _sorted_out(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]], set[str]]:
+    """The experiment file, the overrides and the flags, in whatever order they stand."""
     file: str | None = None
+    overrides: list[tuple[str, str]] = []
+    flags: set[str] = set()
     words = iter(argv)
     for word in words:
-        if word in FLAGS or (word.startswith("-") and "=" in word):
-            rest.append(word)
+        if word in FLAGS:
+            flags.add(word)
         elif word.startswith("-"):
-            value = next(words, None)
-            if value is None:
+            key, given, value = word.partition("=")
+            if key in FLAGS:
+                raise UserError(f"{key}: takes no value")
+            if not key.startswith("--") or not key.strip("-"):
+                raise UserError(f"{word}: unrecognized; settings are given as --KEY VALUE")
+            if not given and (following := next(words, None)) is not None:
+                given, value = "=", following
+            if not given:
                 raise UserError(f"{word}: needs a value")
-            rest.append(f"{word}={value}")  # one word, so that -1e-3 is not read as an option
+            overrides.append((key[2:], value))
         elif file is None:
             file = word
         else:
             raise UserError(f"{word}: one experiment file at a time, and {file} is given already")
-    if file is None:
-        return rest
-    if not Path(file).is_file():
-        raise UserError(f"{file}: no such experiment file")
-    return ["--config", file, *rest]
+    return file, overrides, flags
+
+
+def _is_class(key: str) -> bool:
+    return key.rpartition(".")[2] == "class_path"
+
+
+def _is_setting(key: str) -> bool:
+    return key.partition(".")[0] in {s.key.partition(".")[0] for s in fields_of()}
+
+
+def _value_of(key: str, text: str) -> Any:
+    """What a word of the command line stands for: as in a file, but a text needs no quotes."""
+    kinds = {setting.key: setting.type for setting in fields_of()}
+    if kinds.get(key) in (str, str | None):
+        return None if text == "null" and kinds[key] is not str else text
+    try:
+        value = load_text(text, f"--{key}")
+    except UserError:
+        if text.lstrip()[:1] in ("[", "{"):
+            raise
+        return text
+    # a number where none is wanted is told as it was typed
+    return value if isinstance(value, bool | list | dict | None) or _is_argument(key) else text
+
+
+def _is_argument(key: str) -> bool:
+    return ".init_args." in f"{key}."
+
+
+def _override(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key from the command line; another class does not inherit the old one's arguments."""
+    _check_key(key)
+    if _is_class(key):
+        defaults = {setting.key: setting.default for setting in fields_of()}
+        owner: Any = values
+        *parents, _ = key.split(".")
+        for parent in parents:
+            owner = owner.get(parent) if isinstance(owner, Mapping) else None
+        owner = owner if isinstance(owner, dict) else {}
+        old = owner.get("class_path", defaults.get(key))
+        if str(old).rpartition(".")[2] != str(value).rpartition(".")[2]:
+            owner.pop("init_args", None)
+    put(values, key, value)
+
+
+def _check_key(key: str) -> None:
+    """Refuse a key of the command line that no experiment has."""
+    known = [setting.key for setting in fields_of()]
+    sections = {setting.partition(".")[0] for setting in known if "." in setting}
+    head = key.partition(".init_args.")[0]
+    if key in known or key in sections or (_is_argument(key) and f"{head}.init_args" in known):
+        return
+    raise _no_such(key, [*known, "out", "resume", "overwrite", "print-config"])
+
+
+def _no_such(key: str, known: Collection[str]) -> UserError:
+    if key.partition(".")[0] in SWEEP_KEYS:
+        return UserError(f"{key}: belongs to a sweep of many runs; use surefoot sweep")
+    return UserError(f"{key}: no such setting; {did_you_mean(key, list(known))}")
+
+
+def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values in the types of their settings; a section that is null is all defaults."""
+    settings = {setting.key: setting for setting in fields_of()}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        check_name(key, where)
+        if key in settings:
+            found[key] = typed(key, value, settings[key].type)
+        elif key not in SECTIONS:
+            raise _no_such(key, settings)
+        elif value is None or isinstance(value, Mapping):
+            found[key] = {}
+            for name, item in (value or {}).items():
+                check_name(name, key)
+                dotted = f"{key}.{name}"
+                if dotted not in settings:
+                    raise _no_such(dotted, settings)
+                found[key][name] = typed(dotted, item, settings[dotted].type)
+        else:
+            found[key] = value  # refused where the section is made
+    return found
 
 
 def _experiment_of_run(run_dir: Path) -> str:
@@ -246,48 +332,3 @@ def _experiment_of_run(run_dir: Path) -> str:
     if not file.is_file():
         raise UserError(f"{run_dir}: nothing to resume (it has no experiment.yaml)")
     return str(file)
-
-
-def _value_of(arguments: Sequence[str], option: str) -> str | None:
-    for word in arguments:
-        if word.startswith(option + "="):
-            return word.partition("=")[2]
-    return None
-
-
-def _explain(message: str, where: str) -> str:
-    """Turn an error of the parser into one line: the key, what it takes, what it was given."""
-    if message.startswith("Unexpected config"):
-        return f"{where}: must hold settings such as 'steps: 100', one a line"
-    if message.startswith("Problems parsing config"):
-        problem = " ".join(message.partition(":")[2].split()).replace(' in "<unicode string>",', "")
-        return f"{where}: not valid YAML: {problem}"
-    settings = {setting.key: setting for setting in fields_of()}
-    unknown = re.match(r"unrecognized arguments: --([^\s=]+)|Option '([^']+)' is not", message)
-    if unknown:
-        key = unknown.group(1) or unknown.group(2)
-        if key.partition(".")[0] in SWEEP_KEYS:
-            raise UserError(f"{key}: belongs to a sweep of many runs; use surefoot sweep")
-        known = [*settings, "out", "resume", "overwrite", "print-config"]
-        return f"{key}: no such setting; {did_you_mean(key, known)}"
-    wrong = re.match(r'Parser key "([^"]+)":', message)
-    if wrong and wrong.group(1) in settings:
-        setting = settings[wrong.group(1)]
-        given = re.search(r"(?:Given value|Got value|value): (.*)\s*$", message)
-        got = f", not {given.group(1).strip()!r}" if given else ""
-        return f"{setting.key}: must be {_type_words(setting.type)}{got}"
-    return " ".join(message.split())
-
-
-def _type_words(hint: Any) -> str:
-    """Say in words what a setting takes."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(choice) for choice in arguments)
-    if typing.get_origin(hint) is dict:
-        return "a mapping of argument names to values"
-    if type(None) in arguments:
-        others = [argument for argument in arguments if argument is not type(None)]
-        return f"{_type_words(others[0])} or null"
-    return names.get(hint, str(hint))

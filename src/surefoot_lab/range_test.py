@@ -22,7 +22,7 @@ from surefoot.lr_range.suggest import DEFAULT, RULES
 from surefoot_lab.config import Experiment, SchedulerConfig, UserError
 from surefoot_lab.data import TrainLoader, in_order
 from surefoot_lab.data.loader import Batch
-from surefoot_lab.parse import parse_train
+from surefoot_lab.parse import joined, parse_train
 from surefoot_lab.range_grid import run_grid
 from surefoot_lab.train.assemble import Parts, assemble
 
@@ -39,7 +39,7 @@ def run(words: Sequence[str]) -> int:
         The exit code: that of the training with `--then`, else 0 if there is a suggestion, 1 if
         the curve holds none.
     """
-    own, rest = _parser().parse_known_args(list(words))
+    own, rest = _parser().parse_known_args(joined(words))
     if "--resume" in rest:
         raise UserError("--resume: resume the training itself: surefoot train --resume --out RUN")
     arguments = parse_train(rest)
@@ -140,16 +140,18 @@ class Validation:
 
 def _train(measured: Experiment, curve: RangeCurve, run_dir: Path, overwrite: bool) -> int:
     """Train, and keep the curve beside the record of the run."""
-    from surefoot_lab.cli import EXIT_CODES
+    from surefoot_lab.cli import conclude
     from surefoot_lab.train import train
 
     rate = measured.scheduler.init_args["max_lr"]
     print(f"1cycle up to {rate:.3g} for the remaining {measured.steps} steps")
-    record = train(measured, run_dir, overwrite=overwrite)
-    curve.to_json(run_dir / CURVE_NAME)
-    end = record.end or {"reason": "interrupted", "step": 0}
-    print(f"{end['reason']} at step {end['step']}: {run_dir}")
-    return EXIT_CODES[end["reason"]]
+
+    def run() -> Any:
+        record = train(measured, run_dir, overwrite=overwrite)
+        curve.to_json(run_dir / CURVE_NAME)
+        return record
+
+    return conclude(run, run_dir)
 
 
 def with_one_cycle(

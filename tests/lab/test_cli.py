@@ -189,10 +189,12 @@ def test_the_options_are_these() -> None:
     """Frozen: a change here is a change for users and belongs in the changelog."""
     assert [setting.key for setting in fields_of()] == [
         *["name", "label", "seed", "steps", "epochs", "batch_size"],
-        *["data.name", "data.root", "data.download", "data.validation", "data.test"],
+        *["data.name", "data.class_path", "data.init_args"],
+        *["data.root", "data.download", "data.validation", "data.test"],
         *["data.split_seed", "data.crop", "data.flip", "data.image_size"],
-        *["data.in_memory", "data.normalize", "data.sequence_length"],
+        *["data.in_memory", "data.normalize", "data.sequence_length", "data.header"],
         *["model.class_path", "model.init_args"],
+        *["loss.class_path", "loss.init_args"],
         *["optimizer.class_path", "optimizer.init_args"],
         *["scheduler.class_path", "scheduler.init_args"],
         *["train.closure", "train.device", "train.precision", "train.channels_last"],

@@ -84,7 +84,9 @@ def test_an_update_is_walked_along_in_its_own_length(asked: Path, tmp_path: Path
     assert found["tuned_rate"] is None
 
 
-def test_killed_and_called_again_it_writes_the_same_records(asked: Path, tmp_path: Path) -> None:
+def test_killed_and_called_again_it_writes_the_same_records(
+    asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(["lines", str(asked), "--out", str(whole)]) == 0
     words = [sys.executable, "-m", "surefoot_lab", "lines", str(asked), "--out", str(broken)]
@@ -101,6 +103,15 @@ def test_killed_and_called_again_it_writes_the_same_records(asked: Path, tmp_pat
     assert main(["lines", str(asked), "--out", str(broken)]) == 0
     for name in (RECORDS, OTHERS.format(32), "findings.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+    (checkpoint,) = (path for path in broken.rglob("*.pt") if "samples" not in path.parent.name)
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    capsys.readouterr()
+    assert main(["lines", str(asked), "--out", str(broken)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{checkpoint}: cannot be loaded" in told
 
 
 @pytest.mark.parametrize(

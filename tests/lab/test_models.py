@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from surefoot_lab.config import ModelConfig, UserError
+from surefoot_lab.config import LossConfig, ModelConfig, UserError
 from surefoot_lab.data import Classification, Examples, Splits
 from surefoot_lab.models import (
     MLP,
     ConvNet,
     SeveralHeads,
+    build_loss,
     build_model,
     cifar_resnet,
-    loss_of,
     short_names,
 )
 
@@ -114,7 +114,7 @@ def test_each_network_takes_a_step_on_cifars_images(name: str) -> None:
     assert model.eval()(images).shape == (2, 10)
     outputs = model.train()(images)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    loss_of(model, Classification())(outputs, torch.tensor([1, 7])).backward()
+    build_loss(LossConfig(), model, Classification())(outputs, torch.tensor([1, 7])).backward()
     grads = [parameter.grad for parameter in model.parameters()]
     if not name.startswith("sdresnet"):  # a block that is left out has no gradient
         assert all(grad is not None for grad in grads)
@@ -143,16 +143,18 @@ def test_the_losses_of_several_heads_are_added() -> None:
     smooth = torch.where(apart < 1, 0.5 * apart**2, apart - 0.5).sum() / 2
     squares = picture.pow(2).sum() / 2
     entropy = torch.nn.functional.cross_entropy(scores, labels)
-    found = loss_of(model, Classification())(model(images), labels)
+    found = build_loss(LossConfig(), model, Classification())(model(images), labels)
     torch.testing.assert_close(found, entropy + 2.0 * smooth + 0.5 * squares)
     assert torch.equal(model.eval()(images), scores)
-    assert loss_of(model, Classification())(scores, labels) == entropy
+    assert build_loss(LossConfig(), model, Classification())(scores, labels) == entropy
 
 
 def test_a_head_without_weight_is_left_out() -> None:
     alone = SeveralHeads(image_size=(8, 8), box_weight=0.0, picture_weight=0.0)
     assert {name.split(".")[0] for name, _ in alone.named_parameters()} == {"features", "head"}
-    loss = loss_of(alone, Classification())(alone(torch.zeros(2, 1, 8, 8)), torch.tensor([1, 2]))
+    loss = build_loss(LossConfig(), alone, Classification())(
+        alone(torch.zeros(2, 1, 8, 8)), torch.tensor([1, 2])
+    )
     loss.backward()
     assert all(p.grad is not None for p in alone.parameters())
 
@@ -164,7 +166,7 @@ def test_torchvisions_networks_have_the_classes_of_the_data() -> None:
 
 def test_a_network_without_a_loss_of_its_own_has_the_tasks() -> None:
     task = Classification()
-    assert loss_of(MLP(), task) == task.loss
+    assert build_loss(LossConfig(), MLP(), task) == task.loss
 
 
 # Published for ImageNet's 1,000 classes; what a 3x3 stem instead of a 7x7 one saves.

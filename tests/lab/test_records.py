@@ -1,4 +1,4 @@
-"""The record of a run: strict JSON, append-only, readable in whatever state it was left."""
+"""The record of a run: strict JSON, no step twice, readable in whatever state it was left."""
 
 import json
 from pathlib import Path

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from surefoot_lab.cli import main
 from surefoot_lab.config import (
     DataConfig,
     Experiment,
@@ -20,6 +21,7 @@ from surefoot_lab.config import (
     OptimizerConfig,
     SchedulerConfig,
     TrainConfig,
+    UserError,
 )
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import read_run
@@ -137,14 +139,15 @@ def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> 
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
-    def start(*words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "surefoot_lab", "train", *words]
-        return subprocess.Popen(
-            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
     file = str(tmp_path / "experiment.yaml")
-    killed = start(file, "--out", str(tmp_path / "killed"))
+    words = ["train", file, "--out", str(tmp_path / "killed")]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "surefoot_lab", *words],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     record = tmp_path / "killed" / "record.jsonl"
     moment = random.Random(time.time_ns())
     lines = moment.randint(3, 60)  # of 100 lines about steps
@@ -156,13 +159,15 @@ def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> 
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL, "it had ended already"
     before = record.read_bytes()
-    again = start("--out", str(tmp_path / "killed"), "--resume")
+    assert main(["train", "--out", str(tmp_path / "killed"), "--resume"]) == 0
     train(experiment, tmp_path / "whole", progress=False)
-    out, errors = again.communicate()
-    assert again.returncode == 0, (out, errors)
-    kept = before[: before.rfind(b"\n") + 1]
-    assert record.read_bytes().startswith(kept), "the record is append-only"
-    assert b'"kind": "resume"' in record.read_bytes()[len(kept) :]
+    after = record.read_bytes().splitlines(keepends=True)
+    (place,) = (n for n, line in enumerate(after) if json.loads(line)["kind"] == "resume")
+    former = before.splitlines(keepends=True)
+    assert former[:place] == after[:place], "what is not run again stays as it is"
+    step = json.loads(after[place])["step"]
+    whole = [json.loads(line) for line in former[place:] if line.endswith(b"\n")]
+    assert all(line["step"] > step for line in whole)
     _assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -261,3 +266,71 @@ def test_a_resume_is_written_down_with_its_environment(tmp_path: Path) -> None:
     assert [line["kind"] for line in added] == ["resume", "end"]
     assert added[0]["step"] == 20
     assert added[0]["environment"]["torch"] == torch.__version__
+
+
+def test_a_resumed_record_holds_no_step_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = _experiment(*METHODS["LABPAL"], steps=40)
+    experiment.train.checkpoint_every, experiment.train.log_every = 7, 1
+    train(experiment, tmp_path / "whole", progress=False)
+    step = Stepper.step
+    for left in (12, 3, 20):  # the second one comes to no checkpoint of its own
+
+        def break_off(self: Stepper, batch: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise _Killed
+            return step(self, batch)
+
+        monkeypatch.setattr(Stepper, "step", break_off)
+        with pytest.raises(_Killed):
+            train(experiment, tmp_path / "run", resume=left != 12, progress=False)
+        monkeypatch.setattr(Stepper, "step", step)
+    train(experiment, tmp_path / "run", resume=True, progress=False)
+    text = (tmp_path / "run" / "record.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    steps = [line["step"] for line in lines if line["kind"] == "step"]
+    assert steps == list(range(1, 41))
+    for kind in ("measure", "evaluation"):
+        places = [(line["step"], line.get("split")) for line in lines if line["kind"] == kind]
+        assert len(places) == len(set(places)) > 0
+    assert [line["kind"] for line in lines].count("end") == 1
+    _assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_checkpoint_of_which_a_byte_has_changed_is_refused(tmp_path: Path) -> None:
+    """Wherever it lies: in a weight, a name, a size, between the entries, in the checksum."""
+    train(_experiment(*METHODS["SGD"], steps=8), tmp_path, progress=False)
+    path = tmp_path / checkpoint.CHECKPOINT_NAME
+    whole = path.read_bytes()
+    places = random.Random(0)
+    for place in [*places.sample(range(len(whole)), 100), *range(len(whole) - 90, len(whole))]:
+        content = bytearray(whole)
+        content[place] ^= 1 << places.randrange(8)
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"start the run anew with --overwrite$") as told:
+            checkpoint.load_checkpoint(tmp_path)
+        assert "\n" not in str(told.value)
+    for content in (whole[: len(whole) // 2], whole[:-1], b"", whole[100:]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be loaded"):
+            checkpoint.load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_without_a_digest_is_checked_by_its_archive(tmp_path: Path) -> None:
+    """As earlier versions wrote them."""
+    train(_experiment(*METHODS["SGD"], steps=8), tmp_path, progress=False)
+    path = tmp_path / checkpoint.CHECKPOINT_NAME
+    whole = path.read_bytes()[: -checkpoint.DIGEST_BYTES - checkpoint.LENGTH_BYTES] + b"\0\0"
+    path.write_bytes(whole)
+    state = checkpoint.load_checkpoint(tmp_path)
+    assert state is not None
+    assert state["step"] == 8
+    weight = next(iter(state["model"].values())).contiguous().numpy().tobytes()
+    content = bytearray(whole)
+    content[whole.index(weight) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="bytes have changed"):
+        checkpoint.load_checkpoint(tmp_path)

@@ -9,8 +9,8 @@ import pickle
 import re
 import resource
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +56,15 @@ def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return said
 
 
-def _surefoot(*words: str, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, which may write files of so many bytes only."""
-
-    def limit() -> None:
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
-    path = os.pathsep.join(p for p in sys.path if p)
-    return subprocess.run(
-        [sys.executable, "-m", "surefoot_lab", *words],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        timeout=120,
-        preexec_fn=limit,
-    )
+@contextmanager
+def _files_of_at_most(size: int) -> Iterator[None]:
+    """This process may write files of so many bytes only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # A disk that is full
@@ -105,13 +98,14 @@ def test_the_last_whole_checkpoint_outlives_one_that_does_not_fit(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt"]
 
 
-def test_files_that_may_not_grow_end_the_command_in_one_line(file: str, tmp_path: Path) -> None:
+def test_files_that_may_not_grow_end_the_command_in_one_line(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every write is real and fails in the system: here, in the middle of a line of the record."""
     run = tmp_path / "run"
-    done = _surefoot("train", file, "--out", str(run), "--train.log_every", "1", largest_file=4000)
-    assert done.returncode != 0
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "File too large" in done.stderr
+    with _files_of_at_most(4000):
+        assert main(["train", file, "--out", str(run), "--train.log_every", "1"]) != 0
+    assert "File too large" in _one_line(capsys)
     record = (run / "record.jsonl").read_bytes()
     assert record.endswith(b"}\n")
     assert len(record) <= 4000
@@ -276,7 +270,7 @@ def test_whatever_happens_to_trials_the_others_go_on(
 ) -> None:
     """One finishes, one raises, one diverges; and three find no place to write."""
     pytest.importorskip("ray")
-    from surefoot_lab.sweep import trials_of
+    from surefoot_lab.sweep import is_done, trials_of
     from surefoot_lab.sweep.command import read_sweep
 
     file = tmp_path / "sweep.yaml"
@@ -293,8 +287,17 @@ def test_whatever_happens_to_trials_the_others_go_on(
     assert main(["sweep", str(file), "--out", str(folder)]) == 1
     said = capsys.readouterr()
     assert "Traceback" not in said.out + said.err
+    assert "6 runs, 0 of them done" in said.out
+    assert "1 finished, 2 failed, 1 non_finite" in said.out
     with open(folder / "table.csv", newline="") as table:
-        ends = [row["end"] for row in csv.DictReader(table)]
+        rows = list(csv.DictReader(table))
+    ends = [row["end"] for row in rows]
+    rates_told = [row["optimizer.init_args.lr"] for row in rows]
+    assert rates_told == ["0.1", "-1.0", "1e+30", "0.2", "0.3", "0.4"]
+    assert "Invalid learning rate: -1" in said.out
+    assert "Invalid learning rate: -1" in _end(places[1])[1]
+    assert not (folder / ".ray").exists()
+    assert [is_done(place) for place in places[:4]] == [True, False, True, False]
     whole = ["finished", "failed", "non_finite", "failed"]
     assert ends == [*whole, "missing", "unfinished"]
     assert [_end(place)[0] for place in places[:4]] == whole

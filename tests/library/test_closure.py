@@ -19,12 +19,22 @@ MAKERS: list[Callable[..., LineSearchOptimizer]] = [
 both = pytest.mark.parametrize("make", MAKERS, ids=["pal", "labpal"])
 
 
+def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """A probe that records a graph may use other kernels: the same numbers up to rounding."""
+    for name in a:
+        assert torch.allclose(a[name], b[name], rtol=1e-7, atol=1e-10), name
+
+
+def in_float64(n: int) -> list[tuple[Tensor, Tensor]]:
+    return [(x.double(), y) for x, y in batches(n)]
+
+
 @both
 @pytest.mark.parametrize("set_to_none", [True, False])
 def test_the_lbfgs_convention_takes_the_same_steps(make: Any, set_to_none: bool) -> None:
-    data, ends = batches(8), []
+    data, ends = in_float64(8), []
     for calls_backward in (False, True):
-        model = noisy()
+        model = noisy().double()
         optimizer = make(model)
         torch.manual_seed(3)
         for batch in data:
@@ -38,7 +48,7 @@ def test_the_lbfgs_convention_takes_the_same_steps(make: Any, set_to_none: bool)
 
             optimizer.step(closure if calls_backward else plain)
         ends.append(snapshot(model))
-    assert_same(*ends)
+    assert_close(*ends)
 
 
 @both
@@ -65,12 +75,12 @@ def test_zero_grad_in_a_closure_without_backward_does_no_harm(make: Any) -> None
 def test_accelerate_prepared_optimizer(make: Any) -> None:
     accelerate = pytest.importorskip("accelerate")
     accelerator = accelerate.Accelerator(cpu=True)
-    model = noisy()
+    model = noisy().double()
     inner = make(model)
     prepared, optimizer = accelerator.prepare(model, inner)
-    twin = noisy()
+    twin = noisy().double()
     alone = make(twin)
-    data = batches(8)
+    data = in_float64(8)
     torch.manual_seed(3)
     for batch in data:
         plain = closure_for(prepared, batch)
@@ -85,7 +95,7 @@ def test_accelerate_prepared_optimizer(make: Any) -> None:
     torch.manual_seed(3)
     for batch in data:
         alone.step(closure_for(twin, batch))
-    assert_same(snapshot(model), snapshot(twin))
+    assert_close(snapshot(model), snapshot(twin))
     assert inner.cost.backwards > alone.cost.backwards
 
 

@@ -172,3 +172,107 @@ def test_noise_stretches_the_minimum_and_its_absence_does_not() -> None:
         for curvature in curvatures:
             optimizer.step(lambda: 3.0 * p.sum() + 0.5 * curvature * p.square().sum())  # noqa: B023
         assert optimizer.param_groups[0]["rate"] == pytest.approx(rate, rel=1e-8)
+
+
+def classify(bad: Any, steps: int = 120, **settings: Any) -> tuple[LABPAL, list[str], float]:
+    """A small net on separable data; ``bad`` says which steps have a batch of ignored labels."""
+    torch.manual_seed(1)
+    x = torch.randn(320, 10)
+    y = (x @ torch.randn(10, 3)).argmax(1)
+    model = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3))
+    optimizer = LABPAL(model, **settings)
+    seen = []
+    for i in range(steps):
+        rows = torch.arange(32 * i, 32 * i + 32) % 320
+        labels = torch.full((32,), -100) if bad(i) else y[rows]
+        optimizer.step(lambda: nn.functional.cross_entropy(model(x[rows]), labels))  # noqa: B023
+        assert optimizer.last is not None
+        seen.append(str(optimizer.last.status))
+    return optimizer, seen, float((model(x).argmax(1) == y).float().mean())
+
+
+@pytest.mark.parametrize("settings", [{}, {"measuring_batches": 10, "measuring_length": 0.1}])
+@pytest.mark.parametrize("bad", [lambda i: i % 10 == 9, lambda i: i % 3 == 1, lambda i: i == 0])
+def test_batches_without_a_loss_take_no_part(bad: Any, settings: Any) -> None:
+    optimizer, seen, accuracy = classify(bad, total_steps=120, **settings)
+    assert accuracy > 0.75
+    assert seen.count("non_finite") > 0
+    assert optimizer.param_groups[0]["rate"] is not None
+
+
+def test_a_measurement_is_that_of_its_good_batches() -> None:
+    p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    seen: list[StepOutcome] = []
+    optimizer = LABPAL([p], measuring_batches=3, on_measure=seen.append)
+    for offset in (1.0, float("nan"), 2.0, float("inf"), 6.0):
+        optimizer.step(lambda: offset + p.square().sum())  # noqa: B023
+    assert seen[-1].status is Status.MINIMUM
+    assert seen[-1].value0 == pytest.approx(4.0)
+    assert [o.status for o in seen[:-1]] == [Status.NON_FINITE] * 2
+
+
+def test_a_measurement_does_not_wait_for_ever_for_good_batches() -> None:
+    p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = LABPAL([p], measuring_batches=4)
+    for offset in (1.0, *4 * [float("nan")]):
+        optimizer.step(lambda: offset + p.square().sum())  # noqa: B023
+    assert float(p.detach()) != 1.0
+
+
+@pytest.mark.parametrize("total_steps", [None, 60, 200])
+def test_collecting_keeps_to_its_share(total_steps: int | None) -> None:
+    steps = total_steps or 200
+    _, seen, _ = classify(lambda i: False, steps=steps, total_steps=total_steps)
+    spent = [seen[: i + 1].count("collecting") for i in range(steps)]
+    assert spent[9] == 9  # the first measurement has all of its batches
+    assert all(spent[i] <= (i + 1) / 3 + 1 for i in range(27, steps))
+
+
+def saddle() -> tuple[nn.Parameter, Any]:
+    p = nn.Parameter(torch.tensor([1e-3, 1e-3], dtype=torch.float64))
+
+    def loss() -> Tensor:
+        return -p[0].square() + 0.01 * p[1].square() + 1e-6 * p[0] ** 4
+
+    return p, loss
+
+
+@pytest.mark.parametrize("settings", [{}, {"measuring_batches": 10, "measuring_length": 0.1}])
+def test_at_a_saddle_it_moves_and_says_that_there_is_no_minimum(settings: Any) -> None:
+    p, loss = saddle()
+    optimizer = LABPAL([p], **settings)
+    with pytest.warns(UserWarning, match="found no minimum in"):
+        seen = statuses(optimizer, loss, 200)
+    assert seen.count("c") <= 200 / 4 + 9
+    assert abs(float(p.detach()[0])) > 10.0
+    reach = optimizer.param_groups[0]["reach"]
+    assert reach is None if settings else reach > 1.0
+
+
+@pytest.mark.parametrize("distance", [1e-4, 1e4])
+def test_the_measuring_length_follows_the_minimum(distance: float) -> None:
+    p = nn.Parameter(torch.tensor([0.6, 0.8], dtype=torch.float64) * distance)
+    optimizer = LABPAL([p], lr=0.1, measuring_batches=1, reuse=1, max_length=1e9)
+    for _ in range(12):
+        optimizer.step(lambda: 30.0 * p.square().sum())
+    reach, there = optimizer.param_groups[0]["reach"], float(p.detach().norm())
+    assert there == pytest.approx(0.9**12 * distance, rel=1e-6)
+    assert there / 10.0 <= reach <= 10.0 * there
+
+
+def test_where_probes_are_not_finite_it_measures_nearer() -> None:
+    """The loss ends at a distance of 0.01 from the minimum's line; every step stays within."""
+    p = nn.Parameter(torch.tensor([0.004, 0.003], dtype=torch.float64))
+
+    def loss() -> Tensor:
+        outside = float(p.detach().norm()) > 0.01
+        return p.square().sum() * (float("nan") if outside else 1.0)
+
+    for settings in ({}, {"measuring_length": 0.1, "measuring_batches": 3}):
+        with torch.no_grad():
+            p.copy_(torch.tensor([0.004, 0.003]))
+        optimizer = LABPAL([p], lr=0.5, **settings)
+        for _ in range(60):
+            optimizer.step(loss)
+            assert torch.isfinite(loss())
+        assert float(p.detach().norm()) < 0.0025

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from surefoot import plots  # noqa: E402
-from surefoot.lr_range import Ramp, RangeCurve, ValidationPoint  # noqa: E402
+from surefoot.lr_range import Ramp, RangeCurve, Suggestion, ValidationPoint  # noqa: E402
 
 FALLING = [2.3, 2.3, 2.2, 2.0, 1.5, 1.2, 1.1, 1.3, 2.0, 3.0]
 
@@ -84,3 +85,39 @@ def test_nothing_to_draw_is_an_error() -> None:
     for empty in ({}, {"a panel": {}}):
         with pytest.raises(ValueError, match="no range curve"):
             plots.range_grid(empty)
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_marks_lie_on_the_curve_and_the_default_is_named(validated: bool) -> None:
+    losses = [*(2.3 for _ in range(20)), *FALLING, 9e9]
+    curve = make_curve(losses, validated=validated)
+    ax = curve.plot()
+    drawn = {line.get_label(): line for line in ax.lines}
+    read = drawn["validation loss" if validated else "training loss"]
+    rates, values = (list(map(float, xs)) for xs in (read.get_xdata(), read.get_ydata()))
+    marks = {name: line for name, line in drawn.items() if len(line.get_xdata()) == 1}
+    assert len(marks) >= 5
+    for label, mark in marks.items():
+        rate, height = float(mark.get_xdata()[0]), float(mark.get_ydata()[0])
+        i = min(max(bisect.bisect_left(rates, rate), 1), len(rates) - 1)
+        low, high = sorted(values[i - 1 : i + 1])
+        assert low - 1e-9 <= height <= high + 1e-9, label
+        assert ax.get_ylim()[0] <= height <= ax.get_ylim()[1]
+        assert (mark.get_alpha() == 1.0) == label.startswith("consensus")
+    assert [text.get_text() for text in ax.texts] == [f"consensus: {curve.suggestion():.2g}"]
+
+
+def test_a_mark_in_flight_leaves_its_line_and_its_name() -> None:
+    curve = make_curve([*(2.3 for _ in range(20)), *FALLING, 9e9])
+    there = Suggestion(curve.lr[-1], "divergence")
+    ax = curve.plot(suggestions={"divergence": there})
+    (named,) = [line for line in ax.lines if line.get_label().startswith("divergence")]
+    assert list(named.get_xdata()) == [curve.lr[-1]] * 2
+
+
+def test_the_loss_at_a_rate() -> None:
+    curve = make_curve([2.0, 1.0, math.nan, 3.0])
+    assert curve.loss_at(math.sqrt(curve.lr[0] * curve.lr[1])) == pytest.approx(1.5)
+    assert curve.loss_at(curve.lr[2]) == pytest.approx(2.0)
+    assert (curve.loss_at(1e-9), curve.loss_at(1e9)) == (2.0, 3.0)
+    assert math.isnan(make_curve([math.nan, math.inf]).loss_at(1e-3))

@@ -174,8 +174,10 @@ def test_a_single_spike_is_not_a_divergence() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_ends_the_test_at_once(bad: float) -> None:
-    assert feed([*descent(), bad, 1.0]) == (30, StopReason.NON_FINITE)
+def test_losses_that_are_not_finite_end_the_test_where_they_come_in_a_row(bad: float) -> None:
+    assert feed([*descent(), *5 * [bad], 1.0]) == (34, StopReason.NON_FINITE)
+    one_in_five = [*descent(), *5 * [bad, bad, bad, bad, 1.0]]
+    assert feed(one_in_five) == (len(one_in_five), None)
 
 
 def test_the_stop_can_be_switched_off() -> None:

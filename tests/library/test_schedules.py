@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
+import pickle
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -428,3 +431,84 @@ def test_a_curve_without_an_answer_raises_its_own_error_and_changes_nothing() ->
     with pytest.raises(NoSuggestion):
         one_cycle(optimizer, FLAT, total_steps=100)
     assert {k: v for k, v in optimizer.param_groups[0].items() if k != "params"} == before
+
+
+LATE: dict[str, Callable[..., Any]] = {
+    "one_cycle": lambda o, tops: one_cycle(o, total_steps=40, max_lr=tops, momentum=(0.8, 0.9)),
+    "cyclic": lambda o, tops: cyclic(
+        o,
+        steps_per_epoch=5,
+        epochs=8,
+        base_lr=[t / 4 for t in tops],
+        max_lr=tops,
+        momentum=(0.8, 0.9),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("first", ["optimizer", "scheduler"])
+@pytest.mark.parametrize("lr", [0.05, None])
+def test_a_group_added_later_walks_as_if_it_had_always_been_there(
+    name: str, first: str, lr: float | None
+) -> None:
+    """Its lr is its maximum; without one, it walks as the first."""
+    early, late = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    sgd = torch.optim.SGD([early], lr=0.1, momentum=0.85)
+    scheduler = LATE[name](sgd, [2.0])
+    twin = torch.optim.SGD([{"params": [early]}, {"params": [late]}], lr=0.1, momentum=0.85)
+    whole = LATE[name](twin, [2.0, 2.0 if lr is None else lr])
+    for i in range(39):
+        if i == 17:
+            sgd.add_param_group({"params": [late], **({} if lr is None else {"lr": lr})})
+        if not (i == 17 and first == "scheduler"):  # torch wants the optimizer first; not all do it
+            sgd.step()
+        twin.step()
+        scheduler.step()
+        whole.step()
+        for ours, theirs in zip(sgd.param_groups, twin.param_groups, strict=False):
+            assert ours["lr"] == pytest.approx(theirs["lr"], rel=1e-9)
+            assert ours["momentum"] == pytest.approx(theirs["momentum"], rel=1e-9)
+        assert scheduler.get_last_lr() == [group["lr"] for group in sgd.param_groups]
+    assert len(sgd.param_groups) == 2
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_resumed_schedule_takes_late_groups_along(name: str) -> None:
+    early, late = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    sgd = torch.optim.SGD([early], lr=0.1, momentum=0.85)
+    scheduler = LATE[name](sgd, [2.0])
+    for _ in range(9):
+        sgd.step()
+        scheduler.step()
+    sgd.add_param_group({"params": [late], "lr": 0.5})
+    place, state = [group["lr"] for group in sgd.param_groups], scheduler.state_dict()
+    fresh = torch.optim.SGD([early], lr=0.1, momentum=0.85)
+    again = LATE[name](fresh, [2.0])
+    fresh.add_param_group({"params": [late], "lr": 0.5})
+    resume_schedule(again, state)
+    assert [group["lr"] for group in fresh.param_groups] == pytest.approx(place)
+    if name == "one_cycle":
+        extend_schedule(again, 60)
+        assert [group["lr"] for group in fresh.param_groups] == pytest.approx(place)
+
+
+def test_a_later_schedule_replaces_the_earlier_ones_hand() -> None:
+    early, late = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    sgd = torch.optim.SGD([early], lr=0.1)
+    old = one_cycle(sgd, total_steps=40, max_lr=9.0)
+    new = one_cycle(sgd, total_steps=40, max_lr=2.0)
+    sgd.add_param_group({"params": [late]})
+    assert sgd.param_groups[1]["max_lr"] == 2.0
+    assert len(old.base_lrs) == 1
+    assert len(new.base_lrs) == 2
+
+
+def test_an_optimizer_with_a_schedule_is_copied_and_pickled_as_before() -> None:
+    sgd = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    scheduler = one_cycle(sgd, total_steps=40, max_lr=2.0)
+    for twin in (copy.deepcopy(sgd), pickle.loads(pickle.dumps(sgd))):
+        assert twin.param_groups[0]["lr"] == sgd.param_groups[0]["lr"]
+        twin.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    torch.save(scheduler.state_dict(), io.BytesIO())
+    assert len(sgd.param_groups) == 1

@@ -10,7 +10,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from surefoot._networks import check_belongs
+from surefoot._numbers import plain, whole
 from surefoot.lr_range._trace import unwrapped
+from surefoot.lr_range.ramp import check_rates
 
 __all__ = ["check_inputs", "check_settings", "iterations"]
 
@@ -35,6 +38,7 @@ def check_inputs(
     _check_optimizer(optimizer)
     if model is not None:
         _check_model(model)
+        check_belongs(optimizer, model)
 
 
 def _check_loader(name: str, loader: Any) -> None:
@@ -50,10 +54,16 @@ def _check_loader(name: str, loader: Any) -> None:
 
 def _check_optimizer(optimizer: Optimizer) -> None:
     for wrapped in unwrapped(optimizer):
-        if any(_is_line_search(cls) for cls in type(wrapped).__mro__):
+        measuring = {cls.__name__ for cls in type(wrapped).__mro__ if _is_ours(cls)}
+        if "LineSearchOptimizer" in measuring:
             raise TypeError(
                 f"{type(wrapped).__name__} measures its own step: its lr is a multiplier of that "
                 "step, so there is no learning rate to look for"
+            )
+        if "MeasuredLR" in measuring:
+            raise TypeError(
+                "MeasuredLR measures the learning rate itself, so there is none to look for; to "
+                "test the optimizer it wraps, pass that one"
             )
         closure = inspect.signature(wrapped.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
@@ -63,19 +73,14 @@ def _check_optimizer(optimizer: Optimizer) -> None:
             )
     if not optimizer.param_groups:
         raise ValueError("the optimizer has no param groups")
-    for g, group in enumerate(optimizer.param_groups):
-        if "lr" not in group:
-            raise ValueError(
-                f"param group {g} of {type(optimizer).__name__} has no 'lr', so there is no "
-                "learning rate to vary"
-            )
+    check_rates(unwrapped(optimizer)[-1])
     if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
         raise ValueError("no parameter of the optimizer requires a gradient: nothing would train")
 
 
-def _is_line_search(cls: type) -> bool:
-    # by name: arrows between the packages of the library do not point sideways
-    return cls.__name__ == "LineSearchOptimizer" and cls.__module__.startswith("surefoot.")
+def _is_ours(cls: type) -> bool:
+    # told by name: arrows between the packages of the library do not point sideways
+    return cls.__module__.startswith("surefoot.")
 
 
 def _check_model(model: nn.Module) -> None:
@@ -97,7 +102,8 @@ def check_settings(
 ) -> None:
     """Raise a ValueError that names the setting and what it may be."""
     for name, value in (("accumulation_steps", accumulation_steps), ("val_every", val_every)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        count = whole(value)
+        if count is None or count < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if diverge_threshold is not None and not diverge_threshold > 0:
         raise ValueError(
@@ -111,6 +117,7 @@ def iterations(num_iter: int | None, epochs: float | None, loader: Any, accumula
     """The number of iterations, from itself or from a number of epochs; 100 if neither is given."""
     if epochs is None:
         return 100 if num_iter is None else num_iter
+    epochs = plain(epochs)
     if num_iter is not None:
         raise ValueError("pass num_iter or epochs, not both")
     length = _length(loader)
@@ -124,5 +131,5 @@ def iterations(num_iter: int | None, epochs: float | None, loader: Any, accumula
 def _length(loader: Any) -> int | None:
     try:
         return len(loader)
-    except TypeError:
+    except Exception:  # some have a __len__ that raises what it likes
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,7 +14,15 @@ from surefoot.lr_range._smooth import finite_part, noise_of, slopes, smooth
 if TYPE_CHECKING:
     from surefoot.lr_range.curve import RangeCurve
 
-__all__ = ["MINIMUM_POINTS", "Course", "accuracy_course", "course_or_reason", "training_course"]
+__all__ = [
+    "MINIMUM_POINTS",
+    "Course",
+    "accuracy_course",
+    "course_or_reason",
+    "read_losses",
+    "remark_on",
+    "training_course",
+]
 
 MINIMUM_POINTS = 5
 VALIDATION_POINTS = 10  # fewer are too coarse a curve to be preferred to that of training
@@ -75,16 +83,37 @@ class Course:
         return next((i for i in places if noise_of(self.raw[i : i + window]) > limit), None)
 
 
-def course_or_reason(curve: RangeCurve) -> Course | str:
-    """The course of the loss, or why there is none.
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
-    The validation losses if there are enough of them, since they were paid for; else those of
-    training.
+
+def _finite(values: Iterable[float]) -> int:
+    """How many are finite."""
+    return sum(map(_is_finite, values))
+
+
+def remark_on(curve: RangeCurve) -> str:
+    """What the user should know about the losses that an answer was read from."""
+    if curve.validation and not _finite(p.loss for p in curve.validation):
+        return "every validation loss is NaN or infinite, so the training loss was read"
+    return ""
+
+
+def course_or_reason(curve: RangeCurve) -> Course | str:
+    """The course of the loss, or why there is none."""
+    lr, losses = read_losses(curve)
+    return _falling(lr, losses, "training loss" if losses is curve.loss else "validation loss")
+
+
+def read_losses(curve: RangeCurve) -> tuple[list[float], list[float]]:
+    """Rates and losses that the rules read: of validation if enough are finite, else of training.
+
+    Those of validation were paid for.
     """
     points = curve.validation
-    if len(points) >= VALIDATION_POINTS:
-        return _falling([p.lr for p in points], [p.loss for p in points], "validation loss")
-    return _falling(curve.lr, curve.loss, "training loss")
+    if _finite(p.loss for p in points) >= VALIDATION_POINTS:
+        return [p.lr for p in points], [p.loss for p in points]
+    return curve.lr, curve.loss
 
 
 def training_course(curve: RangeCurve) -> Course | str:
@@ -97,11 +126,13 @@ def accuracy_course(curve: RangeCurve) -> Course | str:
 
     Upside down, so that the landmarks of a falling curve serve for both.
     """
+    if not _finite(curve.loss):
+        return course_or_reason(curve)  # whatever was right, it was not learnt
     validated = [p for p in curve.validation if p.accuracy is not None]
     if len(validated) >= VALIDATION_POINTS:
         rates = [p.lr for p in validated]
         return _falling(rates, [1.0 - (p.accuracy or 0.0) for p in validated], "validation error")
-    if curve.accuracy and len(curve.validation) < VALIDATION_POINTS:
+    if curve.accuracy and _finite(p.loss for p in curve.validation) < VALIDATION_POINTS:
         return _falling(curve.lr, [1.0 - a for a in curve.accuracy], "training error")
     return course_or_reason(curve)
 
@@ -109,10 +140,11 @@ def accuracy_course(curve: RangeCurve) -> Course | str:
 def _prepare(lr: Sequence[float], values: Sequence[float], source: str) -> Course | str:
     rates, raw = finite_part(lr, values)
     if len(rates) < MINIMUM_POINTS:
-        return (
-            f"the curve has {len(rates)} finite points of the {source}, at least {MINIMUM_POINTS} "
-            "are needed; lower start_lr or raise num_iter"
-        )
+        count = f"the curve has {len(rates)} finite points of the {source}, at least "
+        count += f"{MINIMUM_POINTS} are needed; "
+        if len(values) and not _is_finite(values[0]):
+            return count + "the first is not, before any step: look at the data and the model"
+        return count + "lower start_lr or raise num_iter"
     start = max(1, len(raw) // 10)
     level = statistics.median(raw[:start] if start > 2 else raw[:3])
     # A loss in flight would drag its neighbours up through the smoothing: cut it off at the

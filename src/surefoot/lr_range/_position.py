@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +30,7 @@ class LoaderPosition:
         self._loader = loader
         parts = list(_parts(loader))
         self._generators = [(g, g.get_state()) for g in _generators(parts)]
-        self._states = [(p, copy.deepcopy(p.state_dict())) for p in parts if _is_stateful(p)]
+        self._states = list(_states(parts))
         self._counters = [(p, _counters(p)) for p in parts if p is not loader]
         self._had_workers = getattr(loader, "_iterator", None) is not None
 
@@ -40,7 +42,12 @@ class LoaderPosition:
                 setattr(part, name, value)
         for part, state in self._states:
             # a copy again: some loaders keep what they are given
-            part.load_state_dict(copy.deepcopy(state))
+            try:
+                part.load_state_dict(copy.deepcopy(state))
+            except Exception as error:  # no reason to lose what was measured
+                warnings.warn(
+                    f"{type(part).__name__} did not take its position back: {error}", stacklevel=2
+                )
         self.rewind()
 
     def rewind(self) -> None:
@@ -71,10 +78,12 @@ def _generators(parts: list[Any]) -> list[torch.Generator]:
     return list(found.values())
 
 
-def _is_stateful(part: Any) -> bool:
-    return callable(getattr(part, "state_dict", None)) and callable(
-        getattr(part, "load_state_dict", None)
-    )
+def _states(parts: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """The saved states of those that have one; some only pretend to, and raise when asked."""
+    for part in parts:
+        with contextlib.suppress(Exception):
+            if callable(part.load_state_dict):
+                yield part, copy.deepcopy(part.state_dict())
 
 
 def _counters(part: Any) -> dict[str, Any]:

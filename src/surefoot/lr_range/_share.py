@@ -30,7 +30,7 @@ def share_of(loader: Iterable[Any], share: float) -> Iterable[Any]:
         return loader
     try:
         total = len(loader)  # type: ignore[arg-type]
-    except TypeError:
+    except Exception:  # some have a __len__ that raises what it likes
         raise ValueError(
             "val_share needs a val_loader with a length; pass val_share=1 or a shorter loader"
         ) from None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
@@ -32,8 +33,9 @@ def no_trace(
 
     Put back, also on an exception and on Ctrl-C: parameters, buffers, gradients, training modes,
     the optimizer's state and groups (keys that were added go), the gradient scaler, torch's,
-    Python's and NumPy's random states, and what a loader shows of its position. Tensors are
-    restored in place by copying, so that whoever holds one of them still holds the right one.
+    Python's and NumPy's random states, what a loader shows of its position, and further optimizers
+    that step inside, with their parameters. Tensors are restored in place by copying, so that
+    whoever holds one of them still holds the right one.
     """
     params = all_parameters(model, optimizer)
     *wrappers, innermost = unwrapped(optimizer)
@@ -49,7 +51,39 @@ def no_trace(
     with contextlib.ExitStack() as returning:  # one failure must not keep the rest from returning
         for item in borrowed:
             returning.callback(item.restore)
+        meeting = _Meeting(params, unwrapped(optimizer), returning)
+        returning.callback(register_optimizer_step_pre_hook(meeting).remove)
         yield
+
+
+class _Meeting:
+    """Puts back what a further optimizer touches that the training step uses, as a GAN's does.
+
+    It is met at its first step. What its parameters had in ``.grad`` before is not known then:
+    nothing is left there.
+    """
+
+    def __init__(
+        self, params: list[Tensor], known: list[Any], returning: contextlib.ExitStack
+    ) -> None:
+        self._params, self._returning = params, returning
+        self._known = {id(optimizer) for optimizer in known}
+
+    def __call__(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        for other in unwrapped(optimizer):
+            if id(other) in self._known:
+                continue
+            self._known.add(id(other))
+            ours = {id(p) for p in self._params}
+            theirs = [p for p in all_parameters(None, other) if id(p) not in ours]
+            self._returning.callback(_forget_gradients, theirs)
+            self._returning.callback(_Parameters(theirs).restore)
+            self._returning.callback(_OptimizerState(other, [*self._params, *theirs]).restore)
+
+
+def _forget_gradients(params: list[Tensor]) -> None:
+    for p in params:
+        p.grad = None
 
 
 def all_parameters(model: nn.Module | None, optimizer: Optimizer) -> list[Tensor]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from surefoot._closure import Graphless
 from surefoot._quiet import RngState
 from surefoot._reduce import mean
 from surefoot.lr_range._batches import samples_in
-from surefoot.lr_range._loss import LossOf
+from surefoot.lr_range._loss import Evaluation, LossOf
 from surefoot.lr_range._position import LoaderPosition
 from surefoot.lr_range._share import share_of
 
@@ -47,6 +49,7 @@ class Validator:
         self._room: int = keep_bytes
         self._kept: list[Any] | None = []
         self._complete = False
+        self._graphless = Graphless()
         self.forwards = 0
 
     @torch.no_grad()
@@ -68,23 +71,37 @@ class Validator:
     def _pass(self) -> tuple[float, float | None, int]:
         losses: list[torch.Tensor] = []
         corrects: list[torch.Tensor] = []
+        sizes: list[int] = []
         samples = 0
         for batch in self._batches():
-            found = self._loss_of(batch)
+            found = self._evaluate(batch)
             losses.append(found.loss.float() * found.samples)
             if found.correct is not None:
                 corrects.append(found.correct.float())
             samples += found.samples
+            sizes.append(found.samples)
             self.forwards += 1
         if not samples:
             raise ValueError("the validation loader is empty: it gave no batch with samples")
         # one device synchronisation for the whole pass
-        total = _mean_over(losses, self._group)
-        share = mean(float(samples), self._group, self._loss_of.device)
+        counts = torch.tensor(sizes, device=losses[0].device, dtype=losses[0].dtype)
+        summed = torch.stack(losses)
+        # a batch without a valid target has no loss; where most have none, it is no accident
+        valid = ~summed.isnan()
+        total, share, every = (
+            mean(float(part.item()), self._group, self._loss_of.device)
+            for part in (summed[valid].sum(), counts[valid].sum(), counts.sum())
+        )
+        loss = total / share if 2.0 * share >= every else math.nan
         accuracy = None
         if len(corrects) == len(losses):
-            accuracy = _mean_over(corrects, self._group) / share
-        return total / share, accuracy, samples
+            accuracy = _mean_over(corrects, self._group) / every
+        return loss, accuracy, samples
+
+    def _evaluate(self, batch: Any) -> Evaluation:
+        random = RngState.capture(self._devices)
+        found = self._graphless(lambda: self._loss_of(batch), random.restore)
+        return found._replace(loss=found.loss.detach())
 
     def _batches(self) -> Iterator[Any]:
         if self._complete and self._kept is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import importlib
 import json
@@ -15,6 +16,8 @@ from torch.optim import Optimizer
 
 from surefoot._strict_json import decode, encode
 from surefoot.lr_range import suggest as rules
+from surefoot.lr_range._course import read_losses
+from surefoot.lr_range._smooth import finite_part
 from surefoot.lr_range.ramp import Ramp, group_ratios, set_rate
 from surefoot.lr_range.stop import StopReason
 from surefoot.lr_range.suggest import NoSuggestion, Suggestion
@@ -116,6 +119,21 @@ class RangeCurve:
     def suggestions(self) -> dict[str, Suggestion]:
         """The answers of all rules, by name."""
         return {name: self.suggest(name) for name in rules.RULES}
+
+    def loss_at(self, rate: float) -> float:
+        """The loss at a rate, between the points on a straight line over the rates' logarithms.
+
+        That of the curve that the rules read: the validation losses if there are enough of them,
+        else those of training. Outside of it the nearest end's; NaN if no loss is finite.
+        """
+        lr, losses = finite_part(*read_losses(self))
+        if not lr:
+            return math.nan
+        i = bisect.bisect_left(lr, rate)
+        if i in (0, len(lr)):
+            return losses[min(i, len(lr) - 1)]
+        share = math.log(rate / lr[i - 1]) / math.log(lr[i] / lr[i - 1])
+        return losses[i - 1] + share * (losses[i] - losses[i - 1])
 
     def group_rates(self, rate: float) -> list[float]:
         """The rate of every param group where the first moving one has ``rate``."""

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from surefoot._numbers import whole
+from surefoot.lr_range.ramp import check_rates
+
 __all__ = ["HessianFreeRate"]
 
 
@@ -56,13 +59,15 @@ class HessianFreeRate:
     """
 
     def __init__(self, optimizer: Optimizer, *, every: int = 1, smoothing: float = 0.9) -> None:
-        if not isinstance(every, int) or every < 1:
+        count = whole(every)
+        if count is None or count < 1:
             raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
         if not 0.0 <= smoothing < 1.0:
             raise ValueError(f"smoothing must lie in [0, 1), got {smoothing!r}")
+        check_rates(optimizer)
         self._optimizer = optimizer
-        self._every = every
-        self._smoothing = smoothing
+        self._every = count
+        self._smoothing = float(smoothing)
         self._calls = 0
         # ends of the last two intervals, a list of tensors per group; the start counts as one
         self._weights = self._copy()
@@ -88,6 +93,12 @@ class HessianFreeRate:
 
     def _compare(self) -> None:
         weights = self._copy()
+        if list(map(_shapes, weights)) != list(map(_shapes, self._weights)):
+            # a group was added, or parameters were frozen or unfrozen: two sets of weights anew
+            self._weights, self._move = weights, None
+            missing = [0.0] * (len(weights) - len(self._means))
+            self._means, self._shares = self._means + missing, self._shares + missing
+            return
         move: list[Sequence[Tensor]] = [
             torch._foreach_sub(new, old) if new else []
             for new, old in zip(weights, self._weights, strict=True)
@@ -115,6 +126,10 @@ class HessianFreeRate:
             [p.detach().clone() for p in group["params"] if p.requires_grad]
             for group in self._optimizer.param_groups
         ]
+
+
+def _shapes(tensors: Sequence[Tensor]) -> list[torch.Size]:
+    return [t.shape for t in tensors]
 
 
 def _rate_of(group: dict[str, Any]) -> float:

@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Ramp", "group_ratios", "set_rate"]
+from surefoot._numbers import plain, sequence, whole
+
+__all__ = ["Ramp", "check_rates", "group_ratios", "set_rate"]
 
 STEP_MODES = ("exp", "linear")
 
@@ -45,7 +47,8 @@ class Ramp:
         """Check the arguments and spread single rates over the groups in their present ratios."""
         if step_mode not in STEP_MODES:
             raise ValueError(f"step_mode must be one of {STEP_MODES}, got {step_mode!r}")
-        if not isinstance(num_iter, int) or isinstance(num_iter, bool) or num_iter < 2:
+        count = whole(num_iter)
+        if count is None or count < 2:
             raise ValueError(f"num_iter must be a whole number of at least 2, got {num_iter!r}")
         starts = _per_group("start_lr", optimizer, start_lr)
         ends = _per_group("end_lr", optimizer, end_lr)
@@ -53,7 +56,7 @@ class Ramp:
             _check_range(g, start, end, step_mode)
         if not any(ends):
             raise ValueError("every param group would keep a learning rate of 0")
-        return cls(tuple(starts), tuple(ends), num_iter, step_mode)
+        return cls(tuple(starts), tuple(ends), count, step_mode)
 
     @property
     def reference(self) -> int:
@@ -93,6 +96,7 @@ def group_ratios(optimizer: Optimizer) -> list[float]:
 
     A warm-up may hold ``lr`` at 0 just now; then the ``initial_lr`` of its scheduler counts.
     """
+    check_rates(optimizer)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     if not any(rates):
         rates = [float(group.get("initial_lr", 0.0)) for group in optimizer.param_groups]
@@ -100,6 +104,20 @@ def group_ratios(optimizer: Optimizer) -> list[float]:
         return [1.0] * len(rates)
     reference = next(rate for rate in rates if rate != 0.0)
     return [rate / reference for rate in rates]
+
+
+def check_rates(optimizer: Optimizer) -> None:
+    """Raise where a group has no rate, or the optimizer chooses it by itself."""
+    for g, group in enumerate(optimizer.param_groups):
+        if group.get("lr") is not None:
+            continue
+        name = type(optimizer).__name__
+        why = (
+            "has lr=None: it chooses its steps itself (relative_step); give it a number"
+            if "lr" in group
+            else "has no 'lr', so there is no learning rate to vary"
+        )
+        raise ValueError(f"param group {g} of {name} {why}")
 
 
 def set_rate(group: dict[str, Any], rate: float, key: str = "lr") -> None:
@@ -113,12 +131,13 @@ def set_rate(group: dict[str, Any], rate: float, key: str = "lr") -> None:
 
 def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[float]:
     groups = len(optimizer.param_groups)
-    if isinstance(value, (list, tuple)):
-        if len(value) != groups:
+    values = sequence(value)
+    if values is not None:
+        if len(values) != groups:
             raise ValueError(
-                f"{name} has {len(value)} values, but the optimizer has {groups} param groups"
+                f"{name} has {len(values)} values, but the optimizer has {groups} param groups"
             )
-        rates = [_number(name, v) for v in value]
+        rates = [_number(name, v) for v in values]
     else:
         rate = _number(name, value)
         rates = [rate * ratio for ratio in group_ratios(optimizer)]
@@ -126,9 +145,11 @@ def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[float]:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    number = float(value) if isinstance(value, Tensor) and value.numel() == 1 else plain(value)
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not math.isfinite(number):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return float(value)
+    return float(number)
 
 
 def _check_range(g: int, start: float, end: float, step_mode: str) -> None:

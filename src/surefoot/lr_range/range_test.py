@@ -100,7 +100,7 @@ def range_test(
             returns a context manager.
         grad_scaler: the run's ``torch.amp.GradScaler``, for float16.
         diverge_threshold: see :class:`~surefoot.lr_range.StopRule`; None never stops early, not
-            even at a NaN.
+            even where every loss is NaN. A batch whose loss is not finite makes no step.
         hessian_free: log the estimate of :class:`~surefoot.lr_range.HessianFreeRate`, too; costs
             two more copies of the parameters.
         on_progress: called with a :class:`Progress` after each iteration.
@@ -136,6 +136,7 @@ def range_test(
     """
     check_inputs(model, optimizer, loader, val_loader, loss_fn, step_fn)
     check_settings(accumulation_steps, diverge_threshold, val_loader, val_every, val_share)
+    accumulation_steps, val_every = int(accumulation_steps), int(val_every)
     steps = iterations(num_iter, epochs, loader, accumulation_steps)
     ramp = Ramp.build(optimizer, start_lr, end_lr, steps, step_mode)
     params = all_parameters(model, optimizer)
@@ -219,7 +220,7 @@ class _Run:
             self.lr.append(self._ramp.rates(i)[self._ramp.reference])
             self.loss.append(loss)
             reason = stop.update(loss)
-            if reason is None:
+            if reason is None and math.isfinite(loss):  # nobody wants the weights to be NaN, too
                 self._step()
             if self.monitor is not None:
                 self.estimates.append(self.monitor.update() if reason is None else math.nan)

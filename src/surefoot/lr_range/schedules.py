@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from surefoot._numbers import sequence, whole
+from surefoot.lr_range._trace import unwrapped
 from surefoot.lr_range.curve import RangeCurve
-from surefoot.lr_range.ramp import group_ratios, set_rate
+from surefoot.lr_range.ramp import check_rates, group_ratios, set_rate
 from surefoot.lr_range.suggest import Suggestion
 
 __all__ = ["ONE_CYCLE_RULE", "cyclic", "extend_schedule", "one_cycle", "resume_schedule"]
@@ -54,8 +57,10 @@ def one_cycle(
         momentum: lowest and highest momentum, or None to leave the optimizer's alone.
 
     Returns:
-        A ``torch.optim.lr_scheduler.OneCycleLR``. One ``step()`` after its last, which torch
-        would continue past the minimum (a linear rate then gets negative), holds the minimum.
+        A ``torch.optim.lr_scheduler.OneCycleLR``. A group that is added later joins the cycle: its
+        ``lr`` is its maximum, or that of the first group if none is given. One ``step()`` after
+        the schedule's last, which torch would continue past the minimum (a linear rate then gets
+        negative), holds the minimum.
 
     Raises:
         NoSuggestion: if the curve holds no rate and none is given.
@@ -76,30 +81,33 @@ def one_cycle(
     """
     if not 0.0 < cycle_share < 1.0:
         raise ValueError(f"cycle_share must lie between 0 and 1, got {cycle_share!r}")
-    if not isinstance(total_steps, int) or total_steps * cycle_share < 4.0:
+    steps = whole(total_steps)
+    if steps is None or steps * cycle_share < 4.0:
         raise ValueError(
             "total_steps must be a whole number that leaves at least 4 steps for the cycle, got "
             f"{total_steps!r} with cycle_share={cycle_share:g}"
         )
     if not div_factor > 1.0 or not final_div_factor > 1.0:
         raise ValueError("div_factor and final_div_factor must be above 1")
+    check_rates(unwrapped(optimizer)[-1])
     tops = _bounds(optimizer, curve, max_lr, ONE_CYCLE_RULE)
     cycled = _momenta(optimizer, momentum)
     _forget(optimizer)
     scheduler = OneCycleLR(
         optimizer,
         max_lr=tops,
-        total_steps=total_steps,
-        pct_start=cycle_share / 2.0,
+        total_steps=steps,
+        pct_start=float(cycle_share) / 2.0,
         anneal_strategy=anneal_strategy,  # type: ignore[arg-type]
-        div_factor=div_factor,
-        final_div_factor=final_div_factor,
+        div_factor=float(div_factor),
+        final_div_factor=float(final_div_factor),
         three_phase=True,
         cycle_momentum=cycled is not None,
         base_momentum=cycled[0] if cycled else 0.0,
         max_momentum=cycled[1] if cycled else 0.0,
     )
     _hold_at_the_end(scheduler)
+    _admit_later(scheduler)
     return scheduler
 
 
@@ -140,7 +148,8 @@ def cyclic(
             use one.
 
     Returns:
-        A ``torch.optim.lr_scheduler.CyclicLR``.
+        A ``torch.optim.lr_scheduler.CyclicLR``. A group that is added later joins the cycles: its
+        ``lr`` is its upper bound, or that of the first group if none is given.
 
     Raises:
         NoSuggestion: if the curve holds no upper bound and none is given.
@@ -158,13 +167,15 @@ def cyclic(
     References:
         Smith, *Cyclical learning rates for training neural networks*, 1506.01186.
     """
-    if not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
+    count = whole(steps_per_epoch)
+    if count is None or count < 1:
         raise ValueError(
             f"steps_per_epoch must be a whole number of at least 1: {steps_per_epoch!r}"
         )
+    check_rates(unwrapped(optimizer)[-1])
     if mode not in ("triangular", "triangular2", "exp_range"):
         raise ValueError(f"mode must be triangular, triangular2 or exp_range, got {mode!r}")
-    step_size = _step_size(steps_per_epoch, epochs, step_size_epochs)
+    step_size = _step_size(count, epochs, step_size_epochs)
     tops = _bounds(optimizer, curve, max_lr, "smith_max")
     bottoms = _lower_bounds(optimizer, curve, base_lr, tops)
     for g, (bottom, top) in enumerate(zip(bottoms, tops, strict=True)):
@@ -174,17 +185,19 @@ def cyclic(
     _forget(optimizer)
     for group, bottom in zip(optimizer.param_groups, bottoms, strict=True):
         set_rate(group, bottom)
-    return CyclicLR(
+    scheduler = CyclicLR(
         optimizer,
         base_lr=bottoms,
         max_lr=tops,
         step_size_up=step_size,  # type: ignore[arg-type]  # torch makes a float of it anyway
         mode=mode,  # type: ignore[arg-type]
-        gamma=gamma,
+        gamma=float(gamma),
         cycle_momentum=cycled is not None,
         base_momentum=cycled[0] if cycled else 0.8,  # type: ignore[arg-type]
         max_momentum=cycled[1] if cycled else 0.9,  # type: ignore[arg-type]
     )
+    _admit_later(scheduler)
+    return scheduler
 
 
 def resume_schedule(scheduler: OneCycleLR | CyclicLR, state: dict[str, Any]) -> None:
@@ -216,6 +229,7 @@ def resume_schedule(scheduler: OneCycleLR | CyclicLR, state: dict[str, Any]) -> 
             f"the saved run had made {place} steps, this schedule has {scheduler.total_steps}: "
             "build it with the new total_steps"
         )
+    _admit(scheduler)
     scheduler.last_epoch = place
     scheduler._step_count = int(state["_step_count"])
     _write_rates(scheduler)
@@ -234,15 +248,17 @@ def extend_schedule(scheduler: OneCycleLR, total_steps: int) -> None:
     Raises:
         ValueError: if the new length is not longer than the old one.
     """
-    if not isinstance(total_steps, int) or total_steps <= scheduler.total_steps:
+    steps = whole(total_steps)
+    if steps is None or steps <= scheduler.total_steps:
         raise ValueError(
             f"total_steps must be a whole number above {scheduler.total_steps}, got {total_steps!r}"
         )
+    _admit(scheduler)
     old_end = scheduler.total_steps - 1
     phases = scheduler._schedule_phases
     last = max(i for i, phase in enumerate(phases) if phase["end_step"] == old_end)
-    phases[last]["end_step"] = total_steps - 1
-    scheduler.total_steps = total_steps
+    phases[last]["end_step"] = steps - 1
+    scheduler.total_steps = steps
     del phases[last + 1 :]
     _hold_at_the_end(scheduler)
     _write_rates(scheduler)
@@ -253,10 +269,11 @@ def _bounds(
 ) -> list[float]:
     """One rate per group, from what was given or from the curve."""
     groups = len(optimizer.param_groups)
-    if isinstance(given, (list, tuple)):
-        if len(given) != groups:
-            raise ValueError(f"{len(given)} rates for {groups} param groups")
-        return [_positive(rate) for rate in given]
+    rates = sequence(given)
+    if rates is not None:
+        if len(rates) != groups:
+            raise ValueError(f"{len(rates)} rates for {groups} param groups")
+        return [_positive(rate) for rate in rates]
     if given is None:
         if curve is None:
             raise ValueError("pass a range curve, or the rate itself as max_lr")
@@ -293,8 +310,10 @@ def _step_size(steps_per_epoch: int, epochs: int | None, wanted: float | None) -
     wanted = 4.0 if wanted is None else wanted
     if epochs is None:
         return float(round(wanted * steps_per_epoch))
-    if not isinstance(epochs, int) or epochs < 1:
+    count = whole(epochs)
+    if count is None or count < 1:
         raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}")
+    epochs = count
     if epochs < 4:
         warnings.warn(
             f"{epochs} epochs are too short for a cycle of two halves of 2 epochs; the run gets "
@@ -318,7 +337,7 @@ def _momenta(
     """
     if wanted is None:
         return None
-    low, high = wanted
+    low, high = map(float, wanted)
     if not 0.0 <= low <= high < 1.0:
         raise ValueError(f"momentum must be (lowest, highest) within [0, 1), got {wanted!r}")
     used = [_has_momentum(optimizer, group) for group in optimizer.param_groups]
@@ -334,6 +353,70 @@ def _has_momentum(optimizer: Optimizer, group: dict[str, Any]) -> bool:
     if "momentum" in optimizer.defaults:
         return bool(group["momentum"])
     return False
+
+
+def _admit_later(scheduler: OneCycleLR | CyclicLR) -> None:
+    """Let groups that are added to the optimizer from now on join the schedule.
+
+    Torch's schedulers know nothing of them: OneCycleLR ends in a KeyError, CyclicLR leaves them out
+    or raises, as the version has it.
+    """
+    optimizer = unwrapped(scheduler.optimizer)[-1]
+    # that of the optimizer itself, not of an earlier schedule
+    plain_add = getattr(optimizer.add_param_group, "surefoot_plain", optimizer.add_param_group)
+    known = weakref.ref(scheduler)
+
+    def add_param_group(param_group: dict[str, Any]) -> None:
+        plain_add(param_group)
+        if (joined := known()) is not None and _admit(joined):
+            _write_rates(joined)
+
+    add_param_group.surefoot_plain = plain_add  # type: ignore[attr-defined]
+    optimizer.add_param_group = add_param_group
+
+
+def _admit(scheduler: OneCycleLR | CyclicLR) -> bool:
+    """Give the groups that the schedule does not know their bounds; whether there were any."""
+    groups = scheduler.optimizer.param_groups
+    tops, bottoms = _known_bounds(scheduler)
+    late = groups[len(tops) :]
+    if not late:
+        return False
+    r = next((g for g, top in enumerate(tops) if top > 0.0), 0)
+    share = bottoms[r] / tops[r] if tops[r] > 0.0 else 1.0
+    given = unwrapped(scheduler.optimizer)[-1].defaults.get("lr")
+    for group in late:
+        # an lr of its own is the group's maximum; with the optimizer's default it joins the first
+        top = tops[r] if group["lr"] == given else float(group["lr"])
+        group["initial_lr"] = share * top
+        scheduler.base_lrs.append(share * top)
+        if isinstance(scheduler, CyclicLR):
+            scheduler.max_lrs.append(top)
+        else:
+            last = groups[r]["min_lr"] / tops[r] if tops[r] > 0.0 else 1.0
+            group["max_lr"], group["min_lr"] = top, last * top
+        if scheduler.cycle_momentum:
+            _admit_momentum(scheduler, group)
+    return True
+
+
+def _known_bounds(scheduler: OneCycleLR | CyclicLR) -> tuple[list[float], list[float]]:
+    """Highest and lowest rate of a cycle, of each group that the schedule knows."""
+    if isinstance(scheduler, CyclicLR):
+        return list(map(float, scheduler.max_lrs)), list(map(float, scheduler.base_lrs))
+    known = [group for group in scheduler.optimizer.param_groups if "max_lr" in group]
+    return [group["max_lr"] for group in known], [group["initial_lr"] for group in known]
+
+
+def _admit_momentum(scheduler: OneCycleLR | CyclicLR, group: dict[str, Any]) -> None:
+    """The momenta of the groups that use one, or 0 where this one does not."""
+    cycled = [g for g in scheduler.optimizer.param_groups if "max_momentum" in g]
+    on = _has_momentum(scheduler.optimizer, group)
+    for key in ("max_momentum", "base_momentum"):
+        group[key] = max(g[key] for g in cycled) if on else 0.0
+    if isinstance(scheduler, CyclicLR):
+        scheduler.max_momentums.append(group["max_momentum"])
+        scheduler.base_momentums.append(group["base_momentum"])
 
 
 def _forget(optimizer: Optimizer) -> None:

@@ -17,7 +17,7 @@ class StopReason(str, enum.Enum):
     DIVERGED = "diverged"
     """The loss rose far above its best."""
     NON_FINITE = "non_finite"
-    """The loss was NaN or infinite."""
+    """The loss was NaN or infinite, several times in a row."""
     PLATEAU = "plateau"
     """The loss fell, came back to where it began, and stays there: the network is dead."""
 
@@ -32,13 +32,14 @@ class StopRule:
     .. math:: \max(\text{fall so far},\ 10 \times \text{noise},\ 0.1 \times |\text{best}|)
 
     where the noise is the median change from one iteration to the next. The last term keeps a
-    test alive whose loss has hardly moved yet. Patience lets a single spike pass, and gives
+    test alive whose loss has hardly moved yet. Patience lets a single spike pass, or a batch
+    whose loss is NaN (all of its labels ignored, say), and gives
     :func:`~surefoot.lr_range.suggest.divergence` the rising tail that it reads.
 
     Args:
         threshold: as above; None ends the test at its last iteration only, even after a NaN.
         num_iter: length of the whole test; the plateau's length follows from it.
-        patience: consecutive losses above the limit.
+        patience: consecutive losses above the limit, or not finite.
     """
 
     _SMOOTHING = 0.8  # of the previous value; a memory of five iterations
@@ -52,13 +53,16 @@ class StopRule:
         self._changes: list[float] = []
         self._smoothed: list[float] = []
         self._average = self._weight = 0.0
-        self._above = 0
+        self._above = self._lost = 0
         self.best = math.inf
 
     def update(self, loss: float) -> StopReason | None:
         """Take the next loss; a reason if the test should end now."""
         if not math.isfinite(loss):
-            return StopReason.NON_FINITE if self._threshold is not None else None
+            self._lost += 1
+            ends = self._threshold is not None and self._lost >= self._patience
+            return StopReason.NON_FINITE if ends else None
+        self._lost = 0
         if self._losses:
             self._changes.append(abs(loss - self._losses[-1]))
         self._losses.append(loss)

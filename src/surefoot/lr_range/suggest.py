@@ -9,7 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from surefoot.lr_range._course import Course, accuracy_course, course_or_reason, training_course
+from surefoot.lr_range._course import (
+    Course,
+    accuracy_course,
+    course_or_reason,
+    remark_on,
+    training_course,
+)
 from surefoot.lr_range.stop import StopReason
 
 if TYPE_CHECKING:
@@ -219,7 +225,7 @@ def consensus(curve: RangeCurve) -> Suggestion:
         return Suggestion(None, "consensus", answers[0][0].reason)
     middle = math.exp(statistics.median(math.log(rate) for rate in rates.values()))
     factor = BATCH_NORM_FACTOR if curve.batch_norm else 1.0
-    return Suggestion(factor * middle, "consensus", "", {**rates, "factor": factor})
+    return Suggestion(factor * middle, "consensus", remark_on(curve), {**rates, "factor": factor})
 
 
 RULES: dict[str, Callable[[Any], Suggestion]] = {

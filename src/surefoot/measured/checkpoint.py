@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a measured rate, and where: in the first group, as every tool keeps it."""
+"""What a checkpoint keeps of a measured rate: in the first group, which every tool keeps."""
 
 from __future__ import annotations
 

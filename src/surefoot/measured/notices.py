@@ -19,8 +19,8 @@ Let it run the forward pass and the loss itself; the rest of the loop stays as i
 or give step() a closure that returns the loss: optimizer.step(lambda: loss_fn(model(x), y))"""
 PASS_THE_MODEL = "\n\nPass the model: surefoot.MeasuredLR(optimizer, model)."
 ANOTHER_MODEL = (
-    "\n\nIs the model that was passed the one that the loop calls? One that was compiled or wrapped "
-    "after it was passed is another one."
+    "\n\nIs the model that was passed the one that the loop calls? One that was compiled or "
+    "wrapped after it was passed is another one."
 )
 UNMOVED = (
     "the loss is the same to the bit after the weights have moved: compute the model's output "
@@ -38,8 +38,8 @@ NOT_ITS_GRADIENT = (
     "measurement"
 )
 OTHER_GRADIENT = (
-    "the gradient does not tell how the loss falls along the step (it was changed before step(), or "
-    "belongs to more than this loss), so slopes are measured from losses: one more forward pass a "
+    "the gradient does not tell how the loss falls along the step (it was changed before step(), "
+    "or belongs to more than this loss), so slopes are measured from losses: one more forward pass a "
     "measurement"
 )
 MISFIT = (

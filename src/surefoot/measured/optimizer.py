@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _reduce
-from surefoot._networks import has_batch_norm, largest_change, size_of
+from surefoot._networks import check_belongs, has_batch_norm, largest_change
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -48,8 +48,8 @@ _LOOK_EVERY = 8
 _NEARLY_NOTHING = 0.05
 """What is left of a horizon below which measuring is no longer worth it."""
 _RUIN = 0.5
-"""Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the loss
-of one batch says."""
+"""Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the
+loss of one batch says."""
 _TELL_REFUSED, _MOST_REFUSED = 3, 100
 """Losses in a row that are not finite: to be told, and to give up."""
 
@@ -58,8 +58,8 @@ class MeasuredLR(Wrapper):
     r"""Wraps any torch optimizer and measures the learning rate it should have.
 
     The wrapped optimizer decides where to go, this class how far. Rarely, after a step of the
-    wrapped optimizer, the loss of the same batch is evaluated once more where that step ended; slope
-    and curvature of many such parabolas give a rate with a confidence interval, and every step is
+    wrapped optimizer, the loss of the same batch is evaluated once more where that step ended;
+    slope and curvature of many such parabolas give a rate with a confidence interval, and every step is
     the wrapped optimizer's own with
 
     .. math:: \mathrm{effective\_lr} = \mathrm{lr} \cdot \alpha\, h\, r, \qquad
@@ -180,6 +180,8 @@ class MeasuredLR(Wrapper):
         self._applied: tuple[float, Status] | None = None
         self._smallest: Tensor | None = None
         self._base.param_groups[0].setdefault(STATE, None)
+        for each in self._base.param_groups:
+            each.setdefault("effective_lr", 0.0)
         self._plan()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -248,6 +250,11 @@ class MeasuredLR(Wrapper):
 
     # The loop
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the wrapped optimizer's; a backward pass before it does not count."""
+        self._base.zero_grad(set_to_none)
+        self._recorder.drop()
+
     def watch(self, function: Callable[[], Any]) -> Tensor:
         """Run forward pass and loss, and keep the function, to run it again where it measures.
 
@@ -267,6 +274,7 @@ class MeasuredLR(Wrapper):
         self._watched = Watched(function, self._params(), self._model, self._devices())
         return self._watched.first()  # type: ignore[no-any-return]
 
+    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compile may draw plain steps into a graph, not a measurement
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step, measure if it is time, and return what the closure returned.
@@ -295,6 +303,7 @@ class MeasuredLR(Wrapper):
         self._watched = None
         if self._is_idle():
             self._base.step()
+            self._publish(0.0)
             self._plan()
         elif self._is_due:
             self._measured_step(loss)
@@ -304,7 +313,7 @@ class MeasuredLR(Wrapper):
             self._plain_step()
 
     def _is_idle(self) -> bool:
-        """Whether nothing will move: every rate is 0 (a warm-up's start), or no gradient is there."""
+        """Whether nothing will move: every rate is 0 (as a warm-up begins), or there is no gradient."""
         groups = self._base.param_groups
         if all(float(group["lr"]) == 0.0 for group in groups):
             return True
@@ -340,7 +349,7 @@ class MeasuredLR(Wrapper):
                 "computed under no_grad: compute it from the model inside the closure"
             )
         with torch.enable_grad():
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         value = float(loss.detach())
         if watched is not None:
             self._measured_step(watched)
@@ -538,7 +547,7 @@ class MeasuredLR(Wrapper):
         rate, line, frozen = self._rate, self._line, self._settings.frozen
         probes = Probes(line, loss, value0, self._recorder.model, self._process_group)
         rounding = rounding_of(loss.value)
-        moved = isinstance(loss, Tape) and loss.weights_have_moved
+        moved = loss.weights_have_moved
         if self._repeats() or moved:
             again = probes.evaluate()
             if not moved and not is_near(again, value0, rounding):
@@ -553,7 +562,7 @@ class MeasuredLR(Wrapper):
         try:
             self._apply(factor)
             slope = own_slope(probes, active, grads, scale)
-            size = line.start_norm(size_of)
+            size = line.start_size()
             rate = dataclasses.replace(
                 rate.saw(probes.value0), norm=min(rate.norm, size), size=size
             )
@@ -583,7 +592,9 @@ class MeasuredLR(Wrapper):
         self._learn(measured.rate, loss, probes.cost)
         effective = max(float(g["effective_lr"]) for g in self.param_groups)
         self._last = dataclasses.replace(
-            measured.outcome, effective_lr=effective, cost=probes.cost + Cost(self._passes, self._passes)
+            measured.outcome,
+            effective_lr=effective,
+            cost=probes.cost + Cost(self._passes, self._passes),
         )
         if self._on_measure is not None and self._last.status.measured:
             self._on_measure(self._last)
@@ -635,14 +646,15 @@ class MeasuredLR(Wrapper):
         following = self._steps + (1 if self._failed < 4 else 50)
         self._rate = dataclasses.replace(self._rate, next=following)
         overwritten = isinstance(loss, Tape) and loss.was_overwritten  # the next one keeps it
+        retries = (overwritten or self._recorder.looks_again()) and self._failed <= 2
         message = notices.CANNOT.format(reason=problem)
         if "forward" in problem:
             message += notices.PASS_THE_MODEL if self._model is None else notices.ANOTHER_MODEL
         if self._rate.in_use is not None or self._settings.frozen:
-            if not overwritten:
+            if not retries:
                 self._tell("cannot", message)
             self._plain_step()
-        elif (overwritten or self._recorder.looks_again()) and self._failed <= 2:
+        elif retries:
             self._hold(StepOutcome(0.0, 0.0, Status.COLLECTING, math.nan))
         else:
             self._plan()
@@ -724,12 +736,6 @@ def _check_base(optimizer: Any) -> None:
 
 def _check_model(optimizer: Optimizer, model: Any) -> None:
     """The model must own what the optimizer trains."""
-    if model is None:
-        return
-    if not isinstance(model, nn.Module):
+    if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    own = {id(p) for p in model.parameters()}
-    if own and not any(id(p) in own for g in optimizer.param_groups for p in g["params"]):
-        raise ValueError(
-            "the model has none of the optimizer's parameters: pass the model that it trains"
-        )
+    check_belongs(optimizer, model)

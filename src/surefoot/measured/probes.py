@@ -63,7 +63,10 @@ class Probes:
     def evaluate(self) -> float:
         """The loss where the weights are now."""
         _reshard(self.model)
-        value = self.loss.replay()
+        try:
+            value = self.loss.replay()
+        finally:
+            _reshard(self.model)
         self.cost = self.cost + Cost(1, int(self.loss.calls_backward), 1)
         return _reduce.mean(value, self.process_group, self.loss.value.device)
 

@@ -196,7 +196,10 @@ class RateState:
     def from_dict(cls, plain: Mapping[str, Any]) -> RateState:
         """Back from :meth:`to_dict`; what an older checkpoint lacks is as at the start."""
         own = {f.name for f in dataclasses.fields(cls)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in own}
+        known = {k: v for k, v in plain.items() if k in own}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
+        }
         values["measurements"] = tuple(Measurement(*m) for m in plain.get("measurements", ()))
         return cls(**values)
 

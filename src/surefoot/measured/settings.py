@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from surefoot.optim.base import check_count, check_number
+from surefoot._numbers import check_count, check_number
 
 __all__ = ["Settings"]
 

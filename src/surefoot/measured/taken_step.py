@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from surefoot import _params, _reduce
+from surefoot._networks import at_least_initial
 
 __all__ = ["TakenStep"]
 
@@ -33,6 +34,7 @@ class TakenStep:
         self._params: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._shares: list[float] = []
+        self._shapes: list[tuple[int, ...]] = []
         self._is_sharded = False
         self._anchor = self._place = 0.0
 
@@ -41,6 +43,7 @@ class TakenStep:
         """The optimizer is about to step: remember where."""
         self._is_sharded = _reduce.is_sharded(params)
         self._shares = _reduce.shard_shares(params)
+        self._shapes = [tuple(p.shape) for p in params]
         self._params = _reduce.local(params)
         self._copies = [p.clone() for p in self._params]
         self._anchor, self._place = 0.0, 1.0
@@ -74,12 +77,12 @@ class TakenStep:
         )
         return slope, math.sqrt(max(0.0, square))
 
-    def start_norm(self, norm: Callable[[Sequence[Tensor]], float]) -> float:
-        """The norm of the weights at the start, over all shards."""
-        if not self._is_sharded:
-            return norm(self._copies)
-        squares = [norm([c]) ** 2 * s for c, s in zip(self._copies, self._shares, strict=True)]
-        return math.sqrt(_reduce.over_shards([math.fsum(squares)], True, self._group)[0])
+    def start_size(self) -> float:
+        """The norm of the weights at the start; see :func:`surefoot._networks.at_least_initial`."""
+        parts = zip(_params.norms_sq(self._copies), self._shares, strict=True)
+        square = math.fsum(square * share for square, share in parts)
+        (square,) = _reduce.over_shards([square], self._is_sharded, self._group)
+        return at_least_initial(square, self._shapes)
 
     @torch.no_grad()
     def keep_end(self) -> None:

@@ -27,6 +27,7 @@ class FullLossOptimizer(EveryStepOptimizer):
     """
 
     full_loss: FullLoss | None = None
+    _full_loss_needs_graph = False
 
     def _fresh_memory(self) -> dict[str, Any]:
         return {**super()._fresh_memory(), "has_full_loss": False}
@@ -49,10 +50,12 @@ class FullLossOptimizer(EveryStepOptimizer):
                 )
             return search(line)
         passes = int(getattr(full_loss, "batches", 1))
-        call = Closure(full_loss, visit.active.params, calls_backward=False)
+        known = self._full_loss_needs_graph
+        call = Closure(full_loss, visit.active.params, calls_backward=False, needs_graph=known)
         try:
             visit.room.hush()
-            value0 = self._mean(call.value())
+            value0 = self._mean(call.value(rewind=visit.room.rewind))
+            self._full_loss_needs_graph = call.needs_graph
             # the batch's slope is not the slope of all the data
             direction = dataclasses.replace(visit.direction, slope0=None)
             group = self._process_group

@@ -16,7 +16,14 @@ from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import CLOSURE_HELP, Closure
-from surefoot._networks import MAX_CHANGE, can_be_ruined, largest_change, size_of
+from surefoot._networks import (
+    MAX_CHANGE,
+    can_be_ruined,
+    check_belongs,
+    largest_change,
+    size_of,
+)
+from surefoot._numbers import check_count, check_number, check_share, plain
 from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
@@ -43,6 +50,8 @@ _SIZE_EVERY = 32
 """Steps after which the norm of the weights is computed anew."""
 _FAR = 0.5
 """Length of a step, as a share of the weights' norm, from which on it is told."""
+_REFUSALS = 50
+"""Steps refused in a row after which it is told."""
 _HEADS = (
     "the loss adds up the losses of {} heads. One step for all of them follows the one that bends "
     "most, and line searches tend to fail there (docs/line-searches.md): compare with "
@@ -133,9 +142,14 @@ class LineSearchOptimizer(Optimizer):
         grad_scaler: Any = None,
         on_measure: Callable[[StepOutcome], None] | None = None,
     ) -> None:
+        _check_params(type(self).__name__, params)
         if isinstance(params, nn.Module):
             model = params if model is None else model
-            params = (p for p in params.parameters() if p.requires_grad)
+            params = params.parameters()  # the frozen ones, too: they may be unfrozen
+        if grad_scaler is not None and not hasattr(grad_scaler, "unscale_"):
+            raise TypeError(
+                f"grad_scaler must be a torch.amp.GradScaler, got {type(grad_scaler).__name__}"
+            )
         check_number("lr", defaults["lr"], at_least=0.0)
         check_number("weight_decay", defaults["weight_decay"], at_least=0.0)
         if total_steps is not None:
@@ -143,7 +157,9 @@ class LineSearchOptimizer(Optimizer):
         if loss_precision is not None:
             check_number("loss_precision", loss_precision, at_least=0.0)
         shared = {**defaults, "total_steps": total_steps, "loss_precision": loss_precision}
+        shared = {name: plain(value, tensors=name != "lr") for name, value in shared.items()}
         super().__init__(params, {**shared, "effective_lr": 0.0})
+        check_belongs(self, model)
         self._attach(model, process_group, grad_scaler, on_measure)
 
     def _attach(self, model: Any, group: Any, scaler: Any, on_measure: Any) -> None:
@@ -155,6 +171,8 @@ class LineSearchOptimizer(Optimizer):
         self._copies = Copies()
         self.last = None
         self._has_warned, self._size = False, 0.0
+        self._told_of_gradients, self._refused = False, 0
+        self._stepped: set[int] = set()
         self._remember()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -179,7 +197,12 @@ class LineSearchOptimizer(Optimizer):
 
     def _fresh_memory(self) -> dict[str, Any]:
         """The scalars a new optimizer starts from. They live in the first param group."""
-        return {**dict.fromkeys(_COUNTERS, 0), "closure_calls_backward": None, "size": None}
+        return {
+            **dict.fromkeys(_COUNTERS, 0),
+            "closure_calls_backward": None,
+            "closure_needs_graph": False,
+            "size": None,
+        }
 
     @property
     def _memory(self) -> dict[str, Any]:
@@ -189,12 +212,17 @@ class LineSearchOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; refuses settings that cannot differ between groups of one line."""
-        super().add_param_group(param_group)
         own = {"params", "lr", "weight_decay", "effective_lr", "initial_lr", "param_names"}
+        # a checkpoint may have brought other settings than the defaults, and torch keys of its own
+        line = self.param_groups[0] if self.param_groups else self.defaults
+        shared = (self.defaults.keys() & line.keys()) - own
+        super().add_param_group({**{key: line[key] for key in shared}, **param_group})
         added = self.param_groups[-1]
+        for key in added.keys() - {"params", "param_names"}:
+            added[key] = plain(added[key])
         check_number("lr", added["lr"], at_least=0.0)
         check_number("weight_decay", added["weight_decay"], at_least=0.0)
-        for key in self.defaults.keys() - own:
+        for key in shared:
             if added[key] != self.param_groups[0][key]:
                 self.param_groups.pop()
                 raise ValueError(
@@ -214,6 +242,7 @@ class LineSearchOptimizer(Optimizer):
 
     @total_steps.setter
     def total_steps(self, value: int | None) -> None:
+        value = None if value is None else check_count("total_steps", value)
         for group in (self.defaults, *self.param_groups):
             group["total_steps"] = value
 
@@ -233,26 +262,66 @@ class LineSearchOptimizer(Optimizer):
             RuntimeError: for sparse gradients, or if the loss does not depend on the parameters.
             NotRepeatableError: if the closure gives different losses for the same weights.
         """
-        if closure is None:
-            raise TypeError(CLOSURE_HELP)
-        if getattr(self, "grad_scale", None) is not None:
+        scaled = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if scaled != (None, None):  # the latter alone after scaler.unscale_(optimizer)
             raise RuntimeError(
                 "scaler.step(optimizer, closure) cannot work for a line search: pass the scaler to "
                 "the optimizer, grad_scaler=scaler, and call optimizer.step(closure); or use bf16"
             )
+        closure = checked_closure(closure)
         memory = self._memory
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        convention, first = memory["closure_calls_backward"], memory["steps"] == 0
-        call = Closure(closure, params, self._grad_scaler, convention, counts_heads=first)
-        loss, outcome = self._advance(call)
+        self._notice_other_gradients(params)
+        call = Closure(
+            closure,
+            params,
+            self._grad_scaler,
+            memory["closure_calls_backward"],
+            counts_heads=memory["steps"] == 0,
+            needs_graph=memory["closure_needs_graph"],
+        )
+        try:
+            loss, outcome = self._advance(call)
+        finally:
+            self._stepped = {id(p) for p in params}
+            for p in params:
+                _mark(p.grad)
         outcome = dataclasses.replace(outcome, cost=call.cost)
         self._book(call, outcome)
         self._notice_far_step(params, outcome)
+        self._notice_refusals(outcome)
         if call.heads > 1:
             warnings.warn(_HEADS.format(call.heads), stacklevel=4)
         if self._on_measure is not None and outcome.status.measured:
             self._on_measure(outcome)
         return loss
+
+    def _notice_other_gradients(self, params: list[Tensor]) -> None:
+        """Warn, once, of gradients that were accumulated for this step, which does not use them."""
+        if self._told_of_gradients:
+            return
+        fresh = self._memory["steps"] == 0  # later, a parameter that is new here may have one
+        own = [p for p in params if fresh or id(p) in self._stepped]
+        others = [g for p in own if (g := p.grad) is not None and not _is_marked(g)]
+        if any(bool(torch.any(g._values() if g.is_sparse else g)) for g in others):
+            self._told_of_gradients = True
+            warnings.warn(
+                "gradients computed outside of step(closure) are not used: the line search needs "
+                "the loss that belongs to them. Let the closure return all of it (several batches: "
+                "the mean of their losses), and call backward() nowhere else",
+                stacklevel=4,
+            )
+
+    def _notice_refusals(self, outcome: StepOutcome) -> None:
+        """Warn, once, of a run in which nothing but NaN and infinity is to be had."""
+        self._refused = self._refused + 1 if outcome.status is Status.NON_FINITE else 0
+        if self._refused == _REFUSALS:
+            warnings.warn(
+                f"{_REFUSALS} steps in a row were refused, because losses or gradients are not "
+                f"finite, at the start (loss {outcome.value0:.3g}) or wherever the search looked: "
+                "nothing is trained",
+                stacklevel=4,
+            )
 
     def _notice_far_step(self, params: list[Tensor], outcome: StepOutcome) -> None:
         """Warn, once, of a step about as long as all weights of a network together."""
@@ -280,13 +349,16 @@ class LineSearchOptimizer(Optimizer):
         Raises:
             NotRepeatableError: if the losses differ.
         """
+        closure = checked_closure(closure)
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         call = Closure(closure, params, calls_backward=self._memory["closure_calls_backward"])
         nowhere = Direction([], [], norm=1.0)
         before = RngState.capture(devices_of(params)), Buffers(self._model).snapshot()
         try:
             with self._quiet_room() as room:
-                Line([], nowhere, call, room, self._mean(call.value())).check_repeatable()
+                Line(
+                    [], nowhere, call, room, self._mean(call.value(rewind=room.rewind))
+                ).check_repeatable()
         finally:
             for kept in before:
                 kept.restore()
@@ -295,6 +367,7 @@ class LineSearchOptimizer(Optimizer):
         memory = self._memory
         memory["steps"] += 1
         memory["closure_calls_backward"] = call.calls_backward
+        memory["closure_needs_graph"] = call.needs_graph
         for name in _COUNTERS[1:]:
             memory[name] += getattr(call.cost, name)
         top = self._top_lr()
@@ -349,7 +422,7 @@ class LineSearchOptimizer(Optimizer):
         active = Active([], [], [], [])
         for group in self.param_groups:
             for place, p in enumerate(group["params"]):
-                if p.grad is None:
+                if p.grad is None or not p.requires_grad:  # a frozen one may keep an old gradient
                     continue
                 if p.grad.is_sparse:
                     raise RuntimeError(
@@ -425,27 +498,36 @@ def _ratio(lr: float, top: float) -> float:
     return float(lr) / top if top > 0.0 else 1.0
 
 
-def check_number(name: str, value: Any, *, at_least: float, above: bool = False) -> None:
-    """Raise a one-line error that names the culprit and what it may be."""
-    if isinstance(value, Tensor):
-        value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value < at_least or (above and value == at_least):
-        bound = f"greater than {at_least:g}" if above else f"{at_least:g} or more"
-        raise ValueError(f"{name} must be finite and {bound}, got {value!r}")
+def _check_params(name: str, params: Any) -> None:
+    """Refuse what is neither a model nor parameters, in a line that says what was meant."""
+    if isinstance(params, Optimizer):
+        inner = type(params).__name__
+        raise TypeError(
+            f"{name} is an optimizer itself and takes the model, {name}(model), not an {inner}. To "
+            f"keep {inner} and have its rate measured: surefoot.MeasuredLR(optimizer, model)"
+        )
+    if isinstance(params, (nn.Module, Tensor)):
+        return  # torch has its own words for a tensor
+    if not isinstance(params, Iterable):
+        raise TypeError(
+            f"{name} takes the model, its parameters or groups, got {type(params).__name__}"
+        )
 
 
-def check_share(name: str, value: Any) -> None:
-    """Raise unless ``value`` is at least 0 and below 1."""
-    check_number(name, value, at_least=0.0)
-    if value >= 1.0:
-        raise ValueError(f"{name} must be below 1, got {value!r}")
+def checked_closure(closure: Any) -> Callable[[], Any]:
+    """Refuse what is no closure: most often nothing, or the loss itself."""
+    if callable(closure):
+        return closure  # type: ignore[no-any-return]
+    got = "" if closure is None else f"step() got {type(closure).__name__} instead of a closure; "
+    raise TypeError(got + CLOSURE_HELP)
 
 
-def check_count(name: str, value: Any, *, at_least: int = 1) -> None:
-    """Raise unless ``value`` is a whole number of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{name} must be {at_least} or more, got {value!r}")
+def _mark(grad: Tensor | None) -> None:
+    """Remember, at the gradient itself, that a step computed it, and its version."""
+    if grad is not None:
+        grad._surefoot_version = grad._version  # type: ignore[attr-defined]
+
+
+def _is_marked(grad: Tensor) -> bool:
+    """Whether a gradient is as a step left it."""
+    return getattr(grad, "_surefoot_version", None) == grad._version

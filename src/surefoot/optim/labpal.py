@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -26,6 +27,17 @@ from surefoot.outcome import Status, StepOutcome
 from surefoot.searches.large_batch import LargeBatchSearch
 
 __all__ = ["LABPAL", "noise_factor"]
+
+_BATCHES = 10
+"""k of the papers."""
+_LENGTH = 0.1
+"""The measuring length to begin with."""
+_SHARE = 1.0 / 3.0
+"""Of the steps so far that may be spent on collecting."""
+_SHARE_OF_REPEATS = 0.25
+"""The same for measurements that are repeated, because the last found no minimum."""
+_PATIENCE = 50
+"""Steps without a measured minimum after which it is told."""
 
 
 def noise_factor(dataset_size: int, batch_size: int) -> float:
@@ -60,19 +72,26 @@ class LABPAL(LineSearchOptimizer):
 
     Beyond the papers, the measured minimum is stretched by up to a factor of 2 where the batches
     are noisy (``stretch``). The batches of a measurement are those of successive ``step`` calls,
-    each seen once and none kept: the weights wait until the last has been measured, then move.
+    each seen once and none kept: the weights wait until the last has been measured, then move. A
+    batch whose loss is not finite takes no part. At most a share of the steps so far is spent
+    waiting (``max_collecting``), and the measuring length follows the measured minimum. The papers'
+    own setting: ``measuring_batches=10,
+    measuring_length=0.01, stretch=1``.
 
     Args:
         params: the model (recommended), or parameters, or dicts of groups, as for ``torch.optim``.
         lr: α, multiple of the measured minimum. Torch's schedulers act on it. More than 2 walks
             uphill on the measured loss and diverges where there is no noise.
         mode: ``"nsgd"`` reuses the step length, ``"sgd"`` the learning rate.
-        measuring_batches: k, mini-batches in a measurement.
+        measuring_batches: k, mini-batches in a measurement. None for the papers' 10, bounded by
+            ``max_collecting``.
         reuse: n, updates until the next measurement. None for the papers' 1000, or a thirtieth of
             ``total_steps`` where that is less.
         fit: ``"parabola"``, or ``"released"`` for the authors' code, whose step is twice the
             minimum; see :class:`surefoot.searches.LargeBatchSearch`.
-        measuring_length: μ, distance of the farthest probe, in units of the weights.
+        measuring_length: μ, distance of the farthest probe, in units of the weights. None begins
+            with 0.1 and follows the minimum where that lies beyond or far nearer. A given one is
+            kept, and shortened only where losses are not finite there.
         max_length: largest measured step, before α. In ``"sgd"`` mode also the largest update,
             in multiples of α, so that a sudden gradient cannot throw the weights away. None: 3.16,
             but where the model is known and has several layers and no BatchNorm, at most 3 % of the
@@ -92,6 +111,12 @@ class LABPAL(LineSearchOptimizer):
         untrusted: first updates whose measurements are used but enter no average; after them the
             rate is measured anew. None for the papers' 400, or a 75th of ``total_steps``
             where that is less.
+        max_collecting: largest share of the ``step`` calls so far that may be spent collecting;
+            a measurement for which there is no room waits, or has fewer batches where there is no
+            rate yet; only the first
+            has all in any case. None for a third, or 1 (no limit) where
+            ``measuring_batches`` is given. Measurements that are repeated because they found no
+            minimum never get more than a quarter.
         total_steps: length of the run in steps; the step then falls linearly to 0 over it. Strongly
             recommended: see the comparison in the documentation.
         model, loss_precision, process_group, grad_scaler, on_measure: see
@@ -105,7 +130,8 @@ class LABPAL(LineSearchOptimizer):
     too); gradients of any finite norm are measured; with grown batches only the last of the
     direction's own batches is measured, with the weight of all of them, so that none must be kept.
 
-    *When it fails*: the measured minimum is greedy, see the comparison in the documentation; with
+    *When it fails*: where no minimum is found in 50 steps, a warning says so. The
+    measured minimum is greedy, see the comparison in the documentation; with
     several loss heads added up it fails, as the authors report: a warning says so.
     """
 
@@ -115,10 +141,10 @@ class LABPAL(LineSearchOptimizer):
         lr: float = 1.8,
         *,
         mode: Literal["sgd", "nsgd"] = "nsgd",
-        measuring_batches: int = 10,
+        measuring_batches: int | None = None,
         reuse: int | None = None,
         fit: Literal["parabola", "released"] = "parabola",
-        measuring_length: float = 0.1,
+        measuring_length: float | None = None,
         max_length: float | None = None,
         stretch: float = 2.0,
         momentum: float = 0.0,
@@ -128,6 +154,7 @@ class LABPAL(LineSearchOptimizer):
         batch_size: int | None = None,
         average_over: int = 25,
         untrusted: int | None = None,
+        max_collecting: float | None = None,
         total_steps: int | None = None,
         model: nn.Module | None = None,
         loss_precision: float | None = None,
@@ -139,6 +166,11 @@ class LABPAL(LineSearchOptimizer):
             raise ValueError(f'mode must be "sgd" or "nsgd", got {mode!r}')
         if fit not in ("parabola", "released"):
             raise ValueError(f'fit must be "parabola" or "released", got {fit!r}')
+        if max_collecting is None:
+            max_collecting = _SHARE if measuring_batches is None else 1.0
+        if check_number("max_collecting", max_collecting, at_least=0.0) > 1.0:
+            raise ValueError(f"max_collecting must be 1 or less, got {max_collecting!r}")
+        measuring_batches = _BATCHES if measuring_batches is None else measuring_batches
         check_count("measuring_batches", measuring_batches)
         if total_steps is not None:
             check_count("total_steps", total_steps)
@@ -149,7 +181,8 @@ class LABPAL(LineSearchOptimizer):
             untrusted = 400 if total_steps is None else min(400, total_steps // 75)
         check_count("average_over", average_over)
         check_count("untrusted", untrusted, at_least=0)
-        check_number("measuring_length", measuring_length, at_least=0.0, above=True)
+        if measuring_length is not None:
+            check_number("measuring_length", measuring_length, at_least=0.0, above=True)
         if max_length is not None:
             check_number("max_length", max_length, at_least=0.0, above=True)
         check_number("stretch", stretch, at_least=1.0)
@@ -173,6 +206,7 @@ class LABPAL(LineSearchOptimizer):
             "noise_factor": noise,
             "average_over": average_over,
             "untrusted": untrusted,
+            "max_collecting": max_collecting,
         }
         super().__init__(
             params,
@@ -185,6 +219,8 @@ class LABPAL(LineSearchOptimizer):
             on_measure=on_measure,
         )
 
+    _told_of_failures = False
+
     def _fresh_memory(self) -> dict[str, Any]:
         return {
             **super()._fresh_memory(),
@@ -193,12 +229,20 @@ class LABPAL(LineSearchOptimizer):
             "checked": False,  # that the closure is repeatable
             "batches_per_update": 0,  # m, of the update or measurement under way
             "gathered": 0,  # of them, batches whose gradient is already in the direction
-            "measuring": False,
-            "measured": 0,  # batches in the sums below
+            "measuring": 0,  # batches of the measurement under way, 0 for none
+            "measured": 0,  # of them, those in the sums below
+            "skipped": 0,  # batches without a finite loss, left out of it
             "value_sums": [0.0, 0.0, 0.0],  # losses at 0 and at the two probes
             "own_values": [0.0, 0.0, 0.0],  # the same of the direction's own batch
             "rate": None,  # what is reused: a learning rate ("sgd") or a length ("nsgd")
             "recent": [],  # trusted measurements, the latest last
+            "collected": 0,  # steps spent on collecting, since the start of training
+            "measured_for": 0,  # batches per update at the last measurement
+            "is_rough": False,  # the rate is no minimum, or of few batches: measure again soon
+            "reach": None,  # distance of the farthest probe now
+            "edge": None,  # distance at which a loss was not finite; doubled by each measurement
+            "failures": 0,  # measurements in a row without a minimum
+            "minimum_at": 0,  # step of the last one that found one
         }
 
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
@@ -216,13 +260,38 @@ class LABPAL(LineSearchOptimizer):
             memory["steps"], memory["batch_growth"], memory["noise_factor"], self.total_steps
         )
         leaves_untrusted = not memory["recent"] and memory["updates"] > memory["untrusted"]
-        memory["measuring"] = (
-            memory["rate"] is None
-            or memory["since_measurement"] >= memory["reuse"]
+        planned = (
+            memory["since_measurement"] >= memory["reuse"]
             or leaves_untrusted
-            or batches != memory["batches_per_update"]
+            or batches != memory["measured_for"]
         )
+        wanted: int = memory["measuring_batches"]
+        fails = memory["failures"] > 0
+        room = self._room_for(batches, planned=planned and not fails and not memory["is_rough"])
+        # after a failure soon, with what there is room for, and ever more rarely
+        again = memory["is_rough"] and memory["since_measurement"] >= 2 ** memory["failures"]
+        if memory["rate"] is None or (again and fails):
+            memory["measuring"] = max(1, min(wanted, room))
+        elif (planned or again) and room >= wanted:
+            memory["measuring"] = wanted
+        else:
+            memory["measuring"] = 0
         memory["batches_per_update"] = batches
+
+    def _room_for(self, batches: int, *, planned: bool) -> int:
+        """How many batches a measurement may have, such that collecting keeps to its share."""
+        memory = self._memory
+        share: float = memory["max_collecting"]
+        wanted: int = memory["measuring_batches"]
+        if memory["measured_for"] == 0 and memory["failures"] == 0:
+            return wanted  # the first one
+        if not planned:
+            share = min(share, _SHARE_OF_REPEATS)
+        if share >= 1.0:
+            return wanted
+        # collected + (k − 1) m <= share · (steps + k m), for k batches of m each
+        left = share * memory["steps"] + batches - memory["collected"]
+        return int(left / (batches * (1.0 - share)) + 1e-9)
 
     def _gather(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """A batch whose gradient goes into the direction."""
@@ -231,8 +300,9 @@ class LABPAL(LineSearchOptimizer):
         if last and memory["measuring"]:
             with self._quiet_room() as room:
                 loss, active = self._gradient(call)
-                if not active.is_finite:
-                    return loss, rejected(self._mean(loss))
+                value0 = self._mean(loss)
+                if not (math.isfinite(value0) and active.is_finite):
+                    return loss, rejected(value0)
                 active.grads = self._kept_direction(active)
                 weight = memory["batches_per_update"]
                 return loss, self._measure(call, room, loss, active, weight)
@@ -295,8 +365,16 @@ class LABPAL(LineSearchOptimizer):
     def _measure_further(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """A batch that only measures: three forward passes along the kept direction."""
         with self._quiet_room() as room:
-            loss = call.value()
-            return loss, self._measure(call, room, loss, self._keepers(), weight=1)
+            loss = call.value(rewind=room.rewind)
+            kept = self._keepers()
+            if math.isfinite(value0 := self._mean(loss)):
+                return loss, self._measure(call, room, loss, kept, weight=1)
+        memory = self._memory
+        memory["skipped"] += 1
+        if memory["skipped"] < memory["measuring"] * memory["batches_per_update"]:
+            return loss, rejected(value0)
+        # as many bad batches as were to be measured: conclude from the good ones
+        return loss, self._finish(self._search(loss, kept.params), kept)
 
     def _keepers(self) -> Active:
         """The parameters that a direction is kept for, that direction in place of gradients."""
@@ -304,7 +382,7 @@ class LABPAL(LineSearchOptimizer):
         active = Active([], [], [], [])
         for group in self.param_groups:
             for place, p in enumerate(group["params"]):
-                if "direction" in self.state.get(p, {}):
+                if p.requires_grad and "direction" in self.state.get(p, {}):
                     active.add(group, place, self.state[p]["direction"], top)
         return active
 
@@ -316,7 +394,7 @@ class LABPAL(LineSearchOptimizer):
         value0 = self._mean(loss)
         direction = steepest(kept.grads, kept.ratios)
         if not direction.is_usable:
-            self._reset(kept.params)
+            self._reset()
             return StepOutcome(0.0, 0.0, Status.FLAT, value0)
         search = self._search(loss, kept.params)
         with self._line(kept.params, direction.unit(), call, room, value0) as line:
@@ -324,43 +402,60 @@ class LABPAL(LineSearchOptimizer):
                 line.check_repeatable()
             values = [value0, *(line.value(length) for length in search.lengths)]
         memory["checked"] = True
+        if not all(map(math.isfinite, values)):
+            return self._shy_away(search, values)
         sums = memory["value_sums"]
         if memory["measured"] == 0:
             memory["own_values"] = values
         memory["value_sums"] = [s + weight * v for s, v in zip(sums, values, strict=True)]
         memory["measured"] += weight
         memory["gathered"] = memory["batches_per_update"]
-        if memory["measured"] < memory["measuring_batches"] * memory["batches_per_update"]:
+        if memory["measured"] < memory["measuring"] * memory["batches_per_update"]:
+            memory["collected"] += 1
             return StepOutcome(0.0, 0.0, Status.COLLECTING, value0)
-        return self._finish(search, kept.params, direction)
+        return self._finish(search, kept)
+
+    def _shy_away(self, search: LargeBatchSearch, values: list[float]) -> StepOutcome:
+        """A loss is finite at the start and not at a probe: measure anew, much nearer."""
+        memory = self._memory
+        places = zip(search.lengths, values[1:], strict=True)
+        memory["edge"] = min(length for length, value in places if not math.isfinite(value))
+        memory["reach"] = 0.1 * memory["edge"]
+        self._note_failure(Status.NON_FINITE)
+        self._reset()
+        return rejected(values[0])
 
     def _search(self, loss: Tensor, params: list[Tensor]) -> LargeBatchSearch:
         memory = self._memory
         return LargeBatchSearch(
-            measuring_length=memory["measuring_length"],
+            measuring_length=memory["reach"] or memory["measuring_length"] or _LENGTH,
             max_length=self._max_length(params),
             fit=memory["fit"],
             rounding=self._rounding(loss),
         )
 
-    def _finish(
-        self, search: LargeBatchSearch, params: list[Tensor], direction: Direction
-    ) -> StepOutcome:
+    def _finish(self, search: LargeBatchSearch, kept: Active) -> StepOutcome:
         """Fit the parabola to the mean losses, keep what it says, move."""
-        memory = self._memory
+        memory, params = self._memory, kept.params
+        direction = steepest(kept.grads, kept.ratios)
         means = [s / memory["measured"] for s in memory["value_sums"]]
         found, own = (
             search(_MeanLine(dict(zip((0.0, *search.lengths), values, strict=True))))
             for values in (means, memory["own_values"])
         )
+        near_edge = memory["edge"]
         self._learn(search, found, own, direction)
+        self._adapt(search, found)
         if memory["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
         if memory["rate"] is None:
-            self._reset(params)
+            self._reset()
             return found
-        moved = self._move(params, direction, found.status, found.value0)
+        seen = None if near_edge is None else search.measuring_length
+        moved = self._move(params, direction, found.status, found.value0, seen)
+        if memory["edge"] is not None:
+            memory["rate"] = None  # so near to losses that are not finite, every step is measured
         return dataclasses.replace(moved, slope0=found.slope0, parabola=found.parabola)
 
     def _stretched(self, found: StepOutcome, own: StepOutcome) -> float:
@@ -378,38 +473,86 @@ class LABPAL(LineSearchOptimizer):
     ) -> None:
         """Take a measurement into what is reused."""
         memory = self._memory
-        memory["since_measurement"] = 0
+        memory["since_measurement"], memory["measured_for"] = 0, memory["batches_per_update"]
+        few = memory["measured"] < memory["measuring_batches"] * memory["batches_per_update"]
         per_length = 1.0 if memory["mode"] == "nsgd" else 1.0 / direction.norm
         if found.status in (Status.MINIMUM, Status.CAPPED):
             rate = self._stretched(found, own) * per_length
             if memory["updates"] > memory["untrusted"] or memory["untrusted"] == 0:
                 memory["recent"] = [*memory["recent"], rate][-memory["average_over"] :]
                 rate = math.fsum(memory["recent"]) / len(memory["recent"])
-            memory["rate"] = rate
-        elif memory["rate"] is None and found.status is Status.NOT_CONVEX:
+            memory["rate"], memory["is_rough"], memory["failures"] = rate, few, 0
+            memory["minimum_at"] = memory["steps"]
+            return
+        nothing = memory["rate"] is None or (memory["is_rough"] and memory["failures"] > 0)
+        if nothing and found.status is Status.NOT_CONVEX:
             # Nothing to keep yet: as far as the loss was seen to fall, as PAL does, and measure
-            # again at once.
-            length = min(memory["measuring_length"], search.max_length)
-            memory["rate"] = length * per_length
-            memory["since_measurement"] = memory["reuse"]
+            # again as soon as there is room.
+            length = min(search.measuring_length, search.max_length)
+            memory["rate"], memory["is_rough"] = length * per_length, True
+        self._note_failure(found.status)
+
+    def _note_failure(self, status: Status) -> None:
+        """Count a measurement without a minimum; tell, once, of a run that finds none."""
+        memory = self._memory
+        memory["failures"] += 1
+        since = memory["steps"] - memory["minimum_at"]
+        idle = memory["rate"] is None or memory["is_rough"]
+        if idle and since >= _PATIENCE and not self._told_of_failures:
+            self._told_of_failures = True
+            warnings.warn(
+                f"LABPAL has found no minimum in {since} steps; the last measurement ended with "
+                f"{status}. It happens on plateaus and saddles, and where losses are constant or "
+                "overflow: look at the loss, or use surefoot.MeasuredLR",
+                stacklevel=7,
+            )
+
+    def _adapt(self, search: LargeBatchSearch, found: StepOutcome) -> None:
+        """Measure the next time about as far away as the minimum was found this time."""
+        memory, reach, longest = self._memory, search.measuring_length, search.max_length
+        if memory["measuring_length"] is None:
+            if found.status in (Status.MINIMUM, Status.CAPPED):
+                if found.length > reach:
+                    reach = min(2.0 * found.length, 4.0 * reach)
+                elif found.length < reach / 8.0:
+                    reach = max(2.0 * found.length, reach / 4.0)
+            elif found.status is Status.NOT_DESCENT:
+                reach /= 4.0
+            else:  # it falls as far as was seen, or too little to see
+                reach *= 2.0 if found.status is Status.NOT_CONVEX else 4.0
+            memory["reach"] = min(reach, max(longest, search.measuring_length))
+        if memory["edge"] is not None:
+            memory["edge"] *= 2.0
+            given = memory["measuring_length"] or math.inf
+            memory["reach"] = min(2.0 * reach, 0.5 * memory["edge"], given)
+            if memory["edge"] > 2.0 * (memory["measuring_length"] or _LENGTH):
+                memory["edge"] = None
 
     def _move(
-        self, params: list[Tensor], direction: Direction, status: Status, value0: float
+        self,
+        params: list[Tensor],
+        direction: Direction,
+        status: Status,
+        value0: float,
+        seen: float | None = None,
     ) -> StepOutcome:
-        """Walk along the direction with the rate in use."""
+        """Walk along the direction with the rate in use, no further than was ``seen``."""
         memory = self._memory
         if not direction.is_usable:
-            self._reset(params)
-            return StepOutcome(0.0, 0.0, Status.FLAT, value0)
+            self._reset()
+            status = Status.FLAT if math.isfinite(value0) else Status.NON_FINITE
+            return StepOutcome(0.0, 0.0, status, value0)
         per_length = 1.0 if memory["mode"] == "nsgd" else direction.norm
         longest = self._max_length(params)
         minimum = min(memory["rate"] * per_length, longest)
         rate = self._top_lr() * self._horizon() * minimum / direction.norm
+        if seen is not None:
+            rate = min(rate, seen / direction.norm)
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
         self._decay(params, rate)
         memory["updates"] += 1
         memory["since_measurement"] += 1
-        self._reset(params)
+        self._reset()
         length = rate * direction.norm
         return StepOutcome(
             t=length,
@@ -420,14 +563,14 @@ class LABPAL(LineSearchOptimizer):
             effective_lr=rate,
         )
 
-    def _reset(self, params: list[Tensor]) -> None:
-        """Between updates: nothing gathered, nothing kept."""
+    def _reset(self) -> None:
+        """Between updates: nothing gathered, nothing kept, by no parameter frozen meanwhile."""
         memory = self._memory
-        memory["gathered"] = memory["measured"] = 0
+        memory["gathered"] = memory["measured"] = memory["skipped"] = 0
         memory["value_sums"] = [0.0, 0.0, 0.0]
-        for p in params:
-            self.state[p].pop("direction", None)
-            self.state[p].pop("gradient_sum", None)
+        for state in self.state.values():
+            state.pop("direction", None)
+            state.pop("gradient_sum", None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -146,8 +146,8 @@ class PLS(EveryStepOptimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
         """As :meth:`LineSearchOptimizer.step`; the closure may return one loss per sample."""
-        if closure is None:
-            return super().step(None)
+        if not callable(closure):
+            return super().step(closure)
         self._trial = _Trial(SampleLosses(closure))
         try:
             return super().step(self._trial.samples)

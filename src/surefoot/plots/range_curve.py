@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 __all__ = ["range_curve"]
@@ -20,7 +20,9 @@ def range_curve(
     log: bool | None = None,
     label: str | None = None,
 ) -> Any:
-    """Draw loss against learning rate, with the suggested rates marked.
+    """Draw loss against learning rate, with the suggested rates marked on the curve.
+
+    The default suggestion is named in the picture, the others are faint and named in the legend.
 
     Args:
         curve: a :class:`~surefoot.RangeCurve`.
@@ -47,7 +49,7 @@ def range_curve(
         losses = [point.loss for point in curve.validation]
         ax.plot(rates, losses, marker=".", label="validation loss")
     _fit_height(ax, curve)
-    _mark(ax, curve.suggestions() if suggestions is None else suggestions, line.get_color())
+    _mark(ax, curve, curve.suggestions() if suggestions is None else suggestions, line.get_color())
     ax.set_xlabel("learning rate")
     ax.set_ylabel("loss")
     if accuracy:
@@ -60,13 +62,13 @@ def _fit_height(ax: Any, curve: Any) -> None:
     """Show the fall; a loss in flight leaves the picture instead of flattening everything else."""
     seen = [*curve.loss, *(point.loss for point in curve.validation)]
     limits = usual_heights(seen)
-    if limits and max(value for value in seen if isfinite(value)) > limits[1]:
+    if limits and max(value for value in seen if math.isfinite(value)) > limits[1]:
         ax.set_ylim(*limits)
 
 
 def usual_heights(losses: Sequence[float]) -> tuple[float, float] | None:
     """The lowest and the highest place a picture of these losses has to show; None if all fly."""
-    finite = sorted(value for value in losses if isfinite(value))
+    finite = sorted(value for value in losses if math.isfinite(value))
     if not finite:
         return None
     usual = finite[int(0.75 * (len(finite) - 1))]
@@ -74,20 +76,43 @@ def usual_heights(losses: Sequence[float]) -> tuple[float, float] | None:
     return finite[0] - 0.2 * height, usual + 2.0 * height
 
 
-def _mark(ax: Any, suggestions: Mapping[str, Any], color: str) -> None:
+def _mark(ax: Any, curve: Any, suggestions: Mapping[str, Any], color: str) -> None:
+    default = curve.suggest().rule
+    low, high = ax.get_ylim()
     for k, (name, suggestion) in enumerate(suggestions.items()):
-        if suggestion.rate is None:
+        rate = suggestion.rate
+        if rate is None:
             continue
-        ax.axvline(suggestion.rate, color="0.6", lw=0.7, ls=":", zorder=0)
+        is_default = suggestion.rule == default
+        label = f"{name}: {rate:.2g}"
+        line = ax.axvline(rate, color="0.6", lw=1.2 if is_default else 0.7, ls=":", zorder=0)
+        height = curve.loss_at(rate)
+        if not low <= height <= high:  # the loss has left the picture; the line alone remains
+            line.set_label(label)
+            continue
         ax.plot(
-            [suggestion.rate],
-            [suggestion.evidence.get("loss", ax.get_ylim()[0])],
+            [rate],
+            [height],
             marker=_MARKS[k % len(_MARKS)],
+            ms=9 if is_default else 5,
             ls="",
             color=f"C{k + 1}",
             mec=color,
-            label=f"{name}: {suggestion.rate:.2g}",
+            alpha=1.0 if is_default else 0.4,
+            zorder=4 if is_default else 3,
+            label=label,
         )
+        if is_default:
+            ax.annotate(
+                label,
+                (rate, height),
+                xytext=(-9, -9),  # where a falling curve leaves room
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                fontweight="bold",
+            )
+    ax.set_ylim(low, high)
 
 
 def _draw_accuracy(ax: Any, curve: Any) -> None:

@@ -61,7 +61,7 @@ class Surroundings:
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """Inside, the same random numbers are drawn and the same casts made; no weight is cached."""
+        """Inside, the same random numbers are drawn and the same casts made."""
         self.random.restore()
         with contextlib.ExitStack() as stack:
             for kind, enabled, dtype in self.autocast:
@@ -75,7 +75,7 @@ class Surroundings:
 def no_trace(
     devices: Iterable[torch.device], model: nn.Module | None, before: Buffers | None
 ) -> Iterator[None]:
-    """Inside, random states and buffers may be used up; afterwards they are as on entry, to the bit.
+    """Inside, random states and buffers may be used up; afterwards they are as on entry.
 
     Args:
         devices: those whose random numbers may be drawn.

@@ -74,7 +74,9 @@ class FreshGradient:
 def _norm(grad: Tensor) -> Tensor:
     grad = getattr(grad, "_local_tensor", grad)  # a shard's own, of a DTensor
     rough = grad.dtype in (torch.float16, torch.bfloat16)
-    return torch.linalg.vector_norm(grad.detach(), dtype=torch.float32 if rough else None)
+    return torch.linalg.vector_norm(  # type: ignore[no-any-return]
+        grad.detach(), dtype=torch.float32 if rough else None
+    )
 
 
 class Loss(ABC):
@@ -90,9 +92,17 @@ class Loss(ABC):
     calls_backward = False
     gradient: FreshGradient | None = None
 
-    def __init__(self, model: nn.Module | None) -> None:
+    def __init__(self, model: nn.Module | None, params: Sequence[Tensor]) -> None:
         self._model = model
         self._needs_graph = False
+        others = () if model is None else model.parameters()
+        weights = {id(p): p for p in (*params, *others)}
+        self._weights = [(p, p._version) for p in weights.values()]
+
+    @property
+    def weights_have_moved(self) -> bool:
+        """Whether another optimizer moved weights since the forward pass."""
+        return any(p._version != version for p, version in self._weights)
 
     @property
     @abstractmethod
@@ -160,7 +170,7 @@ class Watched(Loss):
         model: nn.Module | None,
         devices: Sequence[torch.device],
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, params)
         self._function, self._params = function, params
         self._before = Buffers(model).snapshot()
         self._surroundings = Surroundings.capture(devices)

@@ -29,6 +29,7 @@ class Recorder:
 
     def __init__(self, model: nn.Module | None) -> None:
         self.model = model
+        self._hooked: list[nn.Module] = []
         self._handles: list[tuple[nn.Module, list[Any]]] = []
         self._outermost: list[nn.Module] = []
         self._tape: Tape | None = None
@@ -48,7 +49,9 @@ class Recorder:
         if self.model is None or "torch._dynamo" not in sys.modules:
             return False
         before, self.model = self.model, _compiled_form_of(self.model)
-        return self.model is not before
+        # one that was compiled in place drew its hooks into the graph
+        in_place = any(m._compiled_call_impl is not None for m in self._hooked)
+        return self.model is not before or in_place
 
     def arm(self, params: Sequence[Tensor]) -> None:
         """Record the next forward passes."""
@@ -60,6 +63,7 @@ class Recorder:
         if not self._has_looked and "torch._dynamo" in sys.modules:
             self._has_looked = True
             self.model = _compiled_form_of(self.model)
+        self._hooked = []
         modules = self._outermost or [self.model, *_parts(self.model)]
         for module in modules:
             self._hook(module)
@@ -68,10 +72,9 @@ class Recorder:
         if module._compiled_call_impl is not None:
             self._handles.append((module, [_AroundCompiled(module, self._before, self._after)]))
             return
+        self._hooked.append(module)
         handles = [
-            module.register_forward_pre_hook(
-                _Hook(self._before), prepend=True, with_kwargs=True
-            ),
+            module.register_forward_pre_hook(_Hook(self._before), prepend=True, with_kwargs=True),
             module.register_forward_hook(_Hook(self._after), with_kwargs=True, always_call=True),
         ]
         self._handles.append((module, handles))
@@ -102,6 +105,12 @@ class Recorder:
             self._tape = None
         self.backwards = 0
 
+    def drop(self) -> None:
+        """Forget what was differentiated: its gradient was thrown away."""
+        if self._tape is not None and self._tape.was_differentiated:
+            self._tape.close()
+            self._tape, self.backwards = None, 0
+
     def finish(self) -> Tape | None:
         """Record no more; what was recorded since :meth:`arm`, of the last backward pass."""
         tape, self._tape = self._tape, None
@@ -117,7 +126,7 @@ class Recorder:
         return tape
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if is_measuring() or not torch.is_grad_enabled():
+        if _is_no_training_pass():
             return
         self._depth += 1
         if self._depth > 1:
@@ -127,7 +136,8 @@ class Recorder:
             self._leave_parts(module)
         if self._tape is not None and self._tape.was_differentiated:  # the next micro-batch
             self._tape.close()
-            self._tape, self.backwards = None, self.backwards + 1
+            kept = any(p.grad is not None for p in self._params)
+            self._tape, self.backwards = None, self.backwards + 1 if kept else 0
         if self._tape is None:
             self._tape = Tape(
                 self._params, self.model, devices(self._params), keeps_inputs=self._keeps_inputs
@@ -136,7 +146,7 @@ class Recorder:
         self._call = self._tape.call(module, args, kwargs)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if is_measuring() or not torch.is_grad_enabled() or self._depth == 0:
+        if _is_no_training_pass() or self._depth == 0:
             return
         self._depth -= 1
         if self._depth == 0 and self._tape is not None and output is not None:
@@ -153,6 +163,11 @@ class Recorder:
         self._handles = [(m, h) for m, h in self._handles if id(m) not in below]
 
 
+def _is_no_training_pass() -> bool:
+    """Whether a forward pass is a replay, without a graph, or recomputed by a backward pass."""
+    return is_measuring() or not torch.is_grad_enabled() or torch._C._current_graph_task_id() != -1
+
+
 def _parts(model: nn.Module) -> Iterable[nn.Module]:
     return (m for m in model.modules() if m is not model)
 
@@ -161,7 +176,7 @@ def _compiled_form_of(model: nn.Module) -> nn.Module:
     """What ``torch.compile(model)`` made, if anybody did: inside it no mode can be entered."""
     wrapper: Any = sys.modules["torch._dynamo"].OptimizedModule
     if isinstance(model, wrapper):
-        return model
+        return model  # type: ignore[no-any-return]
     for x in gc.get_objects():
         if type(x) is wrapper and x._orig_mod is model:
             return x  # type: ignore[no-any-return]

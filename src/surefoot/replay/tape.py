@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -79,7 +80,7 @@ class _Entry:
         return (x.name[0] for x in self.flat if isinstance(x, _Known))
 
 
-class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
+class Tape(Loss, TorchDispatchMode):
     """One loss, from its forward passes to the scalar that was differentiated.
 
     On, it records what depends on the outputs of the model, or on parameters directly. Off while
@@ -101,16 +102,15 @@ class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
         keeps_inputs: bool = False,
     ) -> None:
         TorchDispatchMode.__init__(self)
-        Loss.__init__(self, model)
+        Loss.__init__(self, model, params)
         self._devices, self._keeps = tuple(devices), keeps_inputs
-        self._params = list(params)
         self._own = {id(p) for p in params}
         self._before = Buffers(model).snapshot()
         self._surroundings = Surroundings.capture(devices)
         self._entries: list[_Entry] = []
         self._names: dict[int, tuple[weakref.ref[Tensor], Name]] = {}
+        self._places: dict[Any, tuple[StorageWeakRef, Name]] = {}
         self._outside: dict[int, tuple[Tensor, int]] = {}
-        self._weights: list[tuple[Tensor, int]] = []
         self._roots: list[tuple[Name | None, Tensor]] = []
         self._refusal: str | None = None
         self._seen: set[int] = set()
@@ -149,8 +149,6 @@ class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
         surroundings = Surroundings.capture(self._devices)
         entry = _Entry(module, self._taken(flat), spec, surroundings, module, module.training)
         self._entries.append(entry)
-        if not self._weights:
-            self._weights = [(p, _version(p)) for p in self._params]
         return len(self._entries) - 1
 
     def returned(self, number: int, output: Any) -> None:
@@ -199,10 +197,19 @@ class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
 
     def _call_it(self, x: Tensor, name: Name) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
+        place = _place(x)
+        if place is not None:
+            self._places[place] = (StorageWeakRef(x.untyped_storage()), name)
 
     def _name_of(self, x: Tensor) -> Name | None:
         found = self._names.get(id(x))
-        return found[1] if found is not None and found[0]() is x else None
+        if found is not None and found[0]() is x:
+            return found[1]
+        if type(x) in (Tensor, nn.Parameter):
+            return None
+        # as_subclass() makes its alias where no mode sees it
+        at = self._places.get(_place(x))
+        return at[1] if at is not None and not at[0].expired() else None
 
     def _taken(self, flat: list[Any], written: Iterable[Tensor] = ()) -> list[Any]:
         """The arguments as they are kept: by name where the tape made them."""
@@ -273,11 +280,6 @@ class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
         """Whether the loop has written into its batch since."""
         return any(_version(x) != version for x, version in self._outside.values())
 
-    @property
-    def weights_have_moved(self) -> bool:
-        """Whether another optimizer moved weights since the forward pass."""
-        return any(_version(p) != version for p, version in self._weights)
-
     def problem(self) -> str | None:
         """Why it cannot be replayed, in one clause; None where it can."""
         if not any(entry.module is not None for entry in self._entries):
@@ -287,7 +289,8 @@ class Tape(Loss, TorchDispatchMode):  # type: ignore[misc]
         if any(name is None for name, _ in self._roots):
             return (
                 "what was differentiated does not follow from the model's outputs: it left torch "
-                "and came back (NumPy, a custom kernel), or another model made it"
+                "and came back (NumPy, a custom kernel), another model made it, or the model runs "
+                "inside a compiled function"
             )
         if self._refusal is not None:
             return self._refusal
@@ -355,6 +358,17 @@ def tensors_in(tree: Any, depth: int = 6) -> list[Tensor]:
     else:
         return []
     return [x for part in parts for x in tensors_in(part, depth - 1)]
+
+
+def _place(x: Tensor) -> Any:
+    """Which part of which memory a tensor shows; None where that is no one part."""
+    if x.layout is not torch.strided or hasattr(x, "_local_tensor"):
+        return None
+    try:
+        memory = x.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return None
+    return (memory, x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
 
 
 def _version(x: Tensor) -> int:

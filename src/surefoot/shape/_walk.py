@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from surefoot._closure import Graphless
 from surefoot._params import Copies, dot_and_norm_sq
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
@@ -72,6 +74,7 @@ class Walk:
         self._devices = devices_of(evaluate.params)
         self._random = RngState.capture(self._devices)
         self._buffers = Buffers(evaluate.model).snapshot()
+        self._graphless = Graphless(needs_graph=slopes)
 
     def __enter__(self) -> Walk:
         self._copies.take(self._evaluate.params)
@@ -139,8 +142,8 @@ class Walk:
         return row
 
     def _expect(self, batches: Iterable[Any]) -> None:
-        if isinstance(batches, Sized):
-            self._total = len(batches) * len(self._places)
+        with contextlib.suppress(Exception):  # some loaders have a __len__ that raises
+            self._total = len(batches) * len(self._places)  # type: ignore[arg-type]
 
     def _visit(self, place: float, prepared: Any, first: bool = True) -> _Measured:
         if first:
@@ -159,12 +162,18 @@ class Walk:
 
     def _measure(self, prepared: Any) -> _Measured:
         self._buffers.restore()
-        slope = None
-        with torch.set_grad_enabled(self._slopes):
+        random = RngState.capture(self._devices)
+
+        def rewind() -> None:
+            self._buffers.restore()
+            random.restore()
+
+        def evaluate() -> tuple[Tensor, Tensor, float | None]:
             losses = self._evaluate(prepared)
             mean = (losses if losses.dtype is torch.float64 else losses.float()).mean()
-            if self._slopes:
-                slope = self._slope(mean)
+            return losses, mean, self._slope(mean) if self._slopes else None
+
+        losses, mean, slope = self._graphless(evaluate, rewind)
         if self._keep_samples and losses.ndim == 0:
             raise ValueError(
                 "to keep every sample's loss, loss_fn must return one loss per sample: "

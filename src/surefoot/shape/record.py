@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from surefoot._archive import load_archive
 from surefoot._strict_json import decode, encode
 from surefoot.shape.line_sample import LineSample
 
@@ -134,7 +135,7 @@ class LineRecords:
         fields = {name: decode(content[name], tuple) for name in _FIELDS if name != "info"}
         if "samples" in content:
             path = self.path.parent / content["samples"]
-            fields["sample_losses"] = torch.load(path, weights_only=True)
+            fields["sample_losses"] = load_archive(path)
         return LineSample(**fields, info=content["info"])
 
     def _write_samples(self, sample: LineSample) -> str:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from surefoot._archive import load_archive
+from surefoot._numbers import check_count
 from surefoot._quiet import RngState, devices_of
 from surefoot.shape._evaluate import BatchLoss, LossFn
 from surefoot.shape.headings import gradient_direction, next_update
@@ -63,8 +65,7 @@ def sample_run(
     Returns:
         The records of all lines of the run.
     """
-    if every < 1 or steps < 1:
-        raise ValueError("every and steps must be 1 or more")
+    every, steps = (check_count(*pair) for pair in (("every", every), ("steps", steps)))
     records = LineRecords(Path(folder) / "lines.jsonl")
     run = _Run(model, optimizer, scheduler, Path(folder) / "checkpoint.pt")
     start = run.load()
@@ -88,7 +89,7 @@ def sample_run(
                 own_batch=batch,
                 kind=along,
                 step=step,
-                info={"rates": [float(group["lr"]) for group in optimizer.param_groups]},
+                info={"rates": [_rate(group) for group in optimizer.param_groups]},
                 **options,
             )
             records.append(sample)
@@ -101,6 +102,11 @@ def sample_run(
             run.save(step + 1)
     run.save(steps)
     return records
+
+
+def _rate(group: dict[str, Any]) -> float | None:
+    """The group's learning rate; None where the optimizer chooses its steps itself."""
+    return None if group.get("lr") is None else float(group["lr"])
 
 
 def _train(evaluate: BatchLoss, optimizer: Optimizer, batch: Any) -> None:
@@ -142,7 +148,7 @@ class _Run:
         """Read the state, if there is one; the number of steps made."""
         if not self._path.exists():
             return 0
-        state = torch.load(self._path, weights_only=True, map_location="cpu")
+        state = load_archive(self._path)
         for name, part in self._parts.items():
             if part is not None:
                 part.load_state_dict(state[name])

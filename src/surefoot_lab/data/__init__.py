@@ -51,8 +51,11 @@ def load_data(config: DataConfig) -> Splits:
         UserError: files are missing or unreadable, a part would be empty, or a setting is not for
             this kind of data.
     """
-    from surefoot_lab.data import cifar, folder, idx, svhn, table, text
+    from surefoot_lab.data import cifar, folder, idx, own, svhn, table, text
     from surefoot_lab.data.digits import digits
+
+    if config.class_path is not None:
+        return own.own_data(config)
 
     load = {
         "digits": digits,
@@ -74,6 +77,8 @@ def load_data(config: DataConfig) -> Splits:
             f"{', '.join(PUBLISHED)}"
         )
     data = load(config)
+    if config.header is not None and config.name != "table":
+        raise UserError(f"data.header: is for table, and {config.name} has no line of names")
     if data.kind != "images" and (config.crop or config.flip):
         raise UserError(f"data.crop, data.flip: are for images, and {config.name} has none")
     return data

@@ -18,8 +18,9 @@ class Examples:
 
     Attributes:
         inputs: shape (count, ...). Images: uint8, (count, channels, height, width), 0 to 255. Text:
-            int64 character numbers, (count, length). Tables: float32, (count, columns). Images that
-            stay on the disk are an `ImageFiles`, which gives such tensors where it is indexed.
+            int64 character numbers, (count, length). Tables: float32, (count, columns). Tensors of
+            one's own: as they are. Images that stay on the disk are an `ImageFiles`, which gives
+            such tensors where it is indexed.
         labels: shape (count, ...): int64 class numbers from 0, or float32 numbers.
     """
 
@@ -62,7 +63,7 @@ class Splits:
     validation: Examples
     test: Examples
     classes: tuple[str, ...]
-    kind: Literal["images", "text", "table"] = "images"
+    kind: Literal["images", "text", "table", "tensors"] = "images"
     task: Task = field(default_factory=Classification)
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
@@ -82,6 +83,8 @@ class Splits:
     def facts(self) -> dict[str, Any]:
         """What a network may want to know of the data, by the names of its arguments."""
         facts: dict[str, Any] = {"num_classes": len(self.classes)}
+        if self.kind == "tensors" and self.train.inputs.dim() != 4:
+            return facts  # of what shape they are, the network must know by itself
         if self.kind == "text":
             return {**facts, "sequence_length": int(self.train.inputs.shape[1])}
         return {**facts, "in_channels": self.channels, "image_size": self.image_size}

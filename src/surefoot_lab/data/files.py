@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from surefoot_lab.config import UserError
+from surefoot_lab.data.decode import Levels, as_tensor, decode
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Crop = Callable[[Image.Image], Image.Image]
@@ -28,18 +28,22 @@ class ImageFiles:
     Args:
         paths: the files.
         size: width and height of what is handed out.
+        levels: of images of more than 8 bits; None for others.
     """
 
-    def __init__(self, paths: Sequence[str] | np.ndarray, size: int) -> None:
+    def __init__(
+        self, paths: Sequence[str] | np.ndarray, size: int, levels: Levels | None = None
+    ) -> None:
         self._paths = np.asarray(paths, dtype=object)
         self._size = size
+        self._levels = levels
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, places: slice | Tensor) -> ImageFiles:
         at = places if isinstance(places, slice) else places.cpu().numpy()
-        return ImageFiles(self._paths[at], self._size)
+        return ImageFiles(self._paths[at], self._size, self._levels)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -73,7 +77,10 @@ class ImageFiles:
         return self._decode(crop, len(self))
 
     def _decode(self, crop: Callable[[int], Crop], count: int) -> list[Future[Tensor]]:
-        return [_pool().submit(_read, self._paths[place], crop(place)) for place in range(count)]
+        return [
+            _pool().submit(_read, self._paths[place], crop(place), self._levels)
+            for place in range(count)
+        ]
 
     def _center(self, place: int) -> Crop:
         def cut(image: Image.Image) -> Image.Image:
@@ -114,33 +121,8 @@ def random_box(width: int, height: int, numbers: Tensor) -> Box:
     return aside, above, aside + broadest, above + tallest
 
 
-def decode(path: str) -> Image.Image:
-    """One image file as RGB.
-
-    Raises:
-        UserError: it is no image, or damaged.
-    """
-    try:
-        with Image.open(path) as file:
-            image = _sixteen_to_eight_bits(file) if file.mode.startswith("I") else file
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable image ({reason}); repair or remove it") from None
-
-
-def as_tensor(image: Image.Image) -> Tensor:
-    """The pixels, uint8, shape (3, height, width)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _read(path: str, crop: Crop) -> Tensor:
-    return as_tensor(crop(decode(path)))
-
-
-def _sixteen_to_eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow clips 16-bit gray values at 255 where it converts them; scale them instead."""
-    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+def _read(path: str, crop: Crop, levels: Levels | None) -> Tensor:
+    return as_tensor(crop(decode(path, levels)))
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,24 @@ from PIL import Image
 from torch import Tensor
 
 from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.data.decode import Levels, as_tensor, decode, has_wide_colors, levels_of
 from surefoot_lab.data.examples import Examples, Splits, hold_out
-from surefoot_lab.data.files import ImageFiles, as_tensor, decode
+from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
 
 LAYOUT = "expected ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE, or ROOT/CLASS/IMAGE"
-PARTS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff"),
+    *(".webp", ".gif", ".jp2", ".tga"),
+)
+# Folders that systems and editors leave behind, besides those whose names begin with a dot.
+LEFT_BEHIND = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "__pycache__")
+DARK = 64  # of 255: what 16-bit colors never reach that hold 12 bits or fewer
 IMAGENET_PARTS = {"train": ("train",), "validation": (), "test": ("val",)}
 IMAGENET_SIZE = 224
 IMAGENET_REMEDY = (
@@ -55,16 +68,61 @@ def imagenet(config: DataConfig) -> Splits:
 
 
 def _read_parts(config: DataConfig, root: Path, names: dict[str, tuple[str, ...]]) -> Splits:
-    folders = {
-        part: next((root / name for name in names[part] if (root / name).is_dir()), None)
-        for part in names
-    }
-    train, classes = _read(folders["train"] or root, config)
-    test, train = _part_or_held_out(folders["test"], train, classes, config, "test")
+    folders = {part: _folder_of(root, names[part]) for part in names}
+    if folders["train"] is None:
+        classes = [folder for folder in _folders(root) if folder not in folders.values()]
+        _check_classes(root, classes, names)
+    else:
+        _check_beside(root, folders["train"], [f for f in folders.values() if f])
+        classes = _folders(folders["train"])
+    train, levels = _read(folders["train"] or root, classes, config, None)
+    found = tuple(folder.name for folder in classes)
+    if len(found) == 1:
+        raise UserError(f"{folders['train'] or root}: holds one class only, {found[0]}; {LAYOUT}")
+    test, train = _part_or_held_out(folders["test"], train, found, config, "test", levels)
     validation, train = _part_or_held_out(
-        folders["validation"], train, classes, config, "validation"
+        folders["validation"], train, found, config, "validation", levels
     )
-    return Splits(train, validation, test, classes)
+    return Splits(train, validation, test, found)
+
+
+def _folder_of(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The folder of a part: it has such a name, in any case, and holds folders itself.
+
+    One that holds images is a class of that name: of the trains among the vehicles, say.
+    """
+    found = [folder for folder in _folders(root) if folder.name.lower() in names]
+    found = [folder for folder in found if _folders(folder)]
+    if len(found) > 1:
+        both = " and ".join(folder.name for folder in found)
+        raise UserError(f"data.root: {root}: {both} mean the same part; keep one")
+    if found and _images(found[0], inside=False):
+        raise UserError(
+            f"data.root: {found[0]}: holds images beside folders of images; is it a class or a "
+            f"part? {LAYOUT}"
+        )
+    return found[0] if found else None
+
+
+def _check_classes(root: Path, classes: list[Path], names: dict[str, tuple[str, ...]]) -> None:
+    """Refuse parts that hold images instead of classes: they would be told from each other."""
+    every = [name for part in names.values() for name in part]
+    parts = [folder.name for folder in classes if folder.name.lower() in every]
+    if parts and (len(parts) > 1 or len(classes) == 1):
+        raise UserError(
+            f"data.root: {root}: {' and '.join(parts)} hold images, and no folder per class; "
+            f"{LAYOUT}"
+        )
+
+
+def _check_beside(root: Path, train: Path, parts: list[Path]) -> None:
+    """Refuse a folder of images beside `train` alone, which may be a class as well."""
+    others = [f.name for f in _folders(root) if len(parts) == 1 and f != train and _images(f)]
+    if others:
+        raise UserError(
+            f"data.root: {root}: holds images in {train.name}, which may be a part, and in "
+            f"{', '.join(others)[:100]}; {LAYOUT}"
+        )
 
 
 def _part_or_held_out(
@@ -73,15 +131,21 @@ def _part_or_held_out(
     classes: tuple[str, ...],
     config: DataConfig,
     part: str,
+    levels: Levels | None,
 ) -> tuple[Examples, Examples]:
     """A part from its folder if there is one, else from the training images; and what remains."""
     if folder is None:
         amount = {"test": config.test, "validation": config.validation}[part]
         rest, held_out = hold_out(train, amount, config.split_seed, f"data.{part}")
         return held_out, rest
-    images, found = _read(folder, config)
-    if found != classes:
-        raise UserError(f"{folder}: its classes differ from those of the training images")
+    inside = _folders(folder)
+    found = {f.name for f in inside}
+    if found != set(classes):
+        which = ", ".join(sorted(found ^ set(classes)))
+        raise UserError(
+            f"{folder}: its classes differ from those of the training images: {which[:100]}"
+        )
+    images, _ = _read(folder, inside, config, levels)
     if images.inputs.shape[1:] != train.inputs.shape[1:]:
         raise UserError(
             f"{folder}: its images differ in size from the training images; set data.image_size"
@@ -89,29 +153,64 @@ def _part_or_held_out(
     return images, train
 
 
-def _read(folder: Path, config: DataConfig) -> tuple[Examples, tuple[str, ...]]:
-    """All images of a folder."""
-    from torchvision.datasets import ImageFolder
+def _read(
+    folder: Path, classes: list[Path], config: DataConfig, levels: Levels | None
+) -> tuple[Examples, Levels | None]:
+    """All images of a folder, and the levels of those of more than 8 bits.
 
-    try:
-        found = ImageFolder(str(folder))
-    except (FileNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"data.root: {folder}: no images in it ({reason}); {LAYOUT}") from None
-    labels = torch.tensor(found.targets, dtype=torch.int64)
-    paths = [path for path, _ in found.samples]
+    Args:
+        folder: for the error message.
+        classes: its folders, one a class.
+        config: the experiment's.
+        levels: of the training images; where these are what is read, None.
+    """
+    if not classes:
+        raise UserError(f"data.root: {folder}: no images in it (no folder of a class); {LAYOUT}")
+    paths: list[str] = []
+    labels: list[int] = []
+    for number, place in enumerate(classes):
+        images = _images(place)
+        if not images:
+            raise UserError(f"data.root: {place}: no images in it; {LAYOUT}, or remove the folder")
+        paths += images
+        labels += [number] * len(images)
+    levels = levels or levels_of(paths)
+    targets = torch.tensor(labels, dtype=torch.int64)
     if config.in_memory:
-        return Examples(_decode_all(paths, config.image_size), labels), tuple(found.classes)
+        return Examples(_decode_all(paths, config.image_size, levels), targets), levels
     assert config.image_size is not None  # checked before anything is read
-    return Examples(ImageFiles(paths, config.image_size), labels), tuple(found.classes)
+    return Examples(ImageFiles(paths, config.image_size, levels), targets), levels
 
 
-def _decode_all(paths: list[str], image_size: int | None) -> Tensor:
+def _folders(folder: Path) -> list[Path]:
+    """The folders in it, by name, without hidden ones."""
+    with os.scandir(folder) as entries:
+        names = sorted(
+            entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)
+        )
+    return [folder / name for name in names]
+
+
+def _images(folder: Path, inside: bool = True) -> list[str]:
+    """The image files in it and below, by path, without hidden ones."""
+    found: list[tuple[str, str]] = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if inside and not _hidden(name)]
+        images = (name for name in files if name.lower().endswith(ENDINGS))
+        found += [(place, name) for name in images if not _hidden(name)]
+    return [os.path.join(place, name) for place, name in sorted(found)]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LEFT_BEHIND
+
+
+def _decode_all(paths: list[str], image_size: int | None, levels: Levels | None) -> Tensor:
     """The images of one common size, or resized to one."""
     images: Tensor | None = None
     # One thread: measured on images of this size, two threads only wait for each other.
     for place, path in enumerate(paths):
-        image = _decode(path, image_size)
+        image = _decode(path, image_size, levels)
         if images is None:
             images = torch.empty((len(paths), *image.shape), dtype=torch.uint8)
         if image.shape != images.shape[1:]:
@@ -120,13 +219,18 @@ def _decode_all(paths: list[str], image_size: int | None) -> Tensor:
                 f"{images.shape[3]} x {images.shape[2]}; set data.image_size to resize them all"
             )
         images[place] = image
-    assert images is not None  # ImageFolder refuses empty folders
+    assert images is not None  # empty folders were refused
+    if int(images.max()) < DARK and (wide := next(filter(has_wide_colors, paths), None)):
+        raise UserError(
+            f"{wide}: colors of 16 bits, of which only the upper 8 are read, and these are all "
+            "dark; convert the images to 8 bits"
+        )
     return images
 
 
-def _decode(path: str, image_size: int | None) -> Tensor:
+def _decode(path: str, image_size: int | None, levels: Levels | None) -> Tensor:
     """One image as uint8 RGB, resized if a size is given."""
-    image = decode(path)
+    image = decode(path, levels)
     if image_size is not None:
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return as_tensor(image)

@@ -1,4 +1,4 @@
-"""Tables of numbers, the last of which is to be predicted: standardized columns, squared loss."""
+"""Tables whose last column is to be predicted: a number (squared loss) or a class."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.data.csv_file import read_table
 from surefoot_lab.data.examples import Examples, Splits, hold_out
-from surefoot_lab.data.task import Regression
+from surefoot_lab.data.task import Classification, Regression
 
 # As many rows and columns as California's housing table, whose file needs a network.
 FRIEDMAN_ROWS, FRIEDMAN_COLUMNS, FRIEDMAN_NOISE = 20_640, 8, 1.0
@@ -21,7 +22,7 @@ def diabetes(config: DataConfig) -> Splits:
     from sklearn.datasets import load_diabetes
 
     columns, target = load_diabetes(return_X_y=True, scaled=False)
-    return _split(config, columns, target, "progression")
+    return _split(config, columns, target, ("progression",))
 
 
 def friedman(config: DataConfig) -> Splits:
@@ -35,61 +36,39 @@ def friedman(config: DataConfig) -> Splits:
     columns, target = make_friedman1(
         FRIEDMAN_ROWS, FRIEDMAN_COLUMNS, noise=FRIEDMAN_NOISE, random_state=0
     )
-    return _split(config, columns, target, "y")
+    return _split(config, columns, target, ("y",))
 
 
 def table(config: DataConfig) -> Splits:
-    """A CSV file of numbers, with or without a line of names; the last column is the target."""
+    """A CSV file, with or without a line of names; the last column is the target."""
     if not config.root:
         raise UserError("data.root: table needs the path of a CSV file")
-    path = Path(config.root)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"data.root: {path}: cannot be read ({reason}); name a CSV file") from None
-    rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    names = None
-    if rows and _numbers(rows[0][1]) is None:
-        names = rows.pop(0)[1].split(",")
-    values = np.asarray([_checked(path, number, line, rows[0][1]) for number, line in rows])
-    if len(values) == 0 or values.shape[1] < 2:
-        raise UserError(f"data.root: {path}: needs rows of two numbers or more, with commas")
-    target = names[-1].strip() if names else "target"
-    return _split(config, values[:, :-1], values[:, -1], target)
+    found = read_table(Path(config.root), config.header)
+    return _split(config, found.columns, found.target, found.classes or (found.name,))
 
 
-def _numbers(line: str) -> list[float] | None:
-    """The numbers of a line, or None if one of its fields is none."""
-    try:
-        return [float(field) for field in line.split(",")]
-    except ValueError:
-        return None
-
-
-def _checked(path: Path, number: int, line: str, first: str) -> list[float]:
-    """The numbers of a line; there must be as many as in the first line, all finite."""
-    values = _numbers(line)
-    if values is None or len(values) != len(first.split(",")) or not np.isfinite(values).all():
-        raise UserError(
-            f"{path}: line {number} has to hold {len(first.split(','))} finite numbers: "
-            f"{line[:60]!r}; repair or remove it"
-        )
-    return values
-
-
-def _split(config: DataConfig, columns: np.ndarray, target: np.ndarray, name: str) -> Splits:
-    """Split at random, then standardize all by the training rows, the target too."""
-    everything = Examples(
-        torch.from_numpy(columns).double(), torch.from_numpy(target).double().view(-1, 1)
-    )
+def _split(
+    config: DataConfig, columns: np.ndarray, target: np.ndarray, names: tuple[str, ...]
+) -> Splits:
+    """Split at random, then standardize all by the training rows, a target of numbers, too."""
+    labels = torch.from_numpy(target)
+    if target.dtype != np.int64:
+        labels = labels.double().view(-1, 1)
+    everything = Examples(torch.from_numpy(columns).double(), labels)
     rest, test = hold_out(everything, config.test, config.split_seed, "data.test")
     train, validation = hold_out(rest, config.validation, config.split_seed, "data.validation")
-    inputs, labels = _Standardize(train.inputs), _Standardize(train.labels)
+    standardize = _Standardize(train.inputs)
+    numbers = _Standardize(train.labels) if labels.is_floating_point() else _as_it_is
     train, validation, test = (
-        Examples(inputs(part.inputs), labels(part.labels)) for part in (train, validation, test)
+        Examples(standardize(part.inputs), numbers(part.labels))
+        for part in (train, validation, test)
     )
-    return Splits(train, validation, test, (name,), kind="table", task=Regression())
+    task = Regression() if labels.is_floating_point() else Classification()
+    return Splits(train, validation, test, names, kind="table", task=task)
+
+
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
 
 
 class _Standardize:

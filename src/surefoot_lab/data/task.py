@@ -22,6 +22,10 @@ class Task(ABC):
         answers. Sums over batches, or over processes, add up to the exact mean.
         """
 
+    def flat(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and labels as a loss of torch.nn takes them, one row an answer."""
+        return outputs, labels
+
     @abstractmethod
     def output_shape(self, labels: Tensor, num_classes: int) -> tuple[int, ...]:
         """The shape that outputs must have for these labels."""
@@ -36,7 +40,13 @@ class Classification(Task):
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy."""
-        return F.cross_entropy(outputs.flatten(0, -2), labels.flatten())
+        return F.cross_entropy(*self.flat(outputs, labels))
+
+    def flat(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of shape (answers, classes), class numbers of shape (answers,)."""
+        if isinstance(outputs, Tensor) and outputs.dim() == labels.dim() + 1:
+            return outputs.flatten(0, -2), labels.flatten()
+        return outputs, labels  # of several heads, say
 
     def totals(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Sums of cross-entropy, right answers and answers."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from surefoot_lab.config import DataConfig, UserError
 from surefoot_lab.data.examples import Examples, Splits, held_out_count
+from surefoot_lab.text_files import read_text
 
 
 def text(config: DataConfig) -> Splits:
@@ -43,17 +44,7 @@ def _read(config: DataConfig) -> tuple[tuple[str, ...], Tensor]:
     if not config.root:
         raise UserError("data.root: text needs the path of a text file")
     path = Path(config.root)
-    try:
-        content = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"data.root: {path}: cannot be read ({error.strerror}); name a text file"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"data.root: {path}: is not UTF-8 text ({error.reason} at byte {error.start}); "
-            "convert it first"
-        ) from None
+    content = read_text(path, f"data.root: {path}", "a text file")
     if not content:
         raise UserError(f"data.root: {path}: is empty; name a text file")
     code_points = np.frombuffer(content.encode("utf-32-le"), dtype="<u4")

@@ -20,7 +20,8 @@ from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.draw import draw
 from surefoot_lab.lines.findings import find, mark
 from surefoot_lab.lines.run import OTHERS, RECORDS, sample_experiment
-from surefoot_lab.parse import parse_with_sections
+from surefoot_lab.parse import joined, parse_with_sections
+from surefoot_lab.values import shown
 
 ASKED = "asked.json"
 
@@ -37,9 +38,12 @@ def run(words: Sequence[str]) -> int:
     Raises:
         UserError: the file or an option cannot be used.
     """
-    own, rest = _parser().parse_known_args(list(words))
+    own, rest = _parser().parse_known_args(joined(words))
     experiment, sections = parse_with_sections(own.experiment, rest, ("lines",))
-    config = LinesConfig.from_dict({**(sections.get("lines") or {}), **_overrides(own)})
+    section = sections.get("lines") or {}
+    if not isinstance(section, dict):
+        raise UserError(f"lines: must hold its settings one a line, but it is {shown(section)}")
+    config = LinesConfig.from_dict({**section, **_overrides(own)})
     folder = (
         Path(own.out)
         if own.out

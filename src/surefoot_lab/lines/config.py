@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from surefoot_lab.config import UserError, did_you_mean
+from surefoot_lab.values import plain, shown
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,16 @@ class LinesConfig:
         if values is None:
             values = {}
         if not isinstance(values, dict):
-            raise UserError(f"lines: must hold its settings one a line, but it is {values!r}")
+            raise UserError(f"lines: must hold its settings one a line, but it is {shown(values)}")
+        values = plain(values)
         known = [item.name for item in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
                 raise UserError(f"lines.{key}: no such setting; {did_you_mean(str(key), known)}")
+        may_be_null = ("lengths", "images")
+        for key, value in values.items():
+            if value is None and key not in may_be_null:
+                raise UserError(f"lines.{key}: must not be null; give it a value or leave it out")
         for key in ("lengths", "batch_sizes"):
             if values.get(key) is not None:
                 values = {**values, key: _numbers(key, values[key])}
@@ -75,5 +81,5 @@ def _numbers(key: str, values: Any) -> tuple[Any, ...]:
     if not isinstance(values, list | tuple) or not all(
         isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values
     ):
-        raise UserError(f"lines.{key}: must be a list of numbers, but it is {values!r}")
+        raise UserError(f"lines.{key}: must be a list of numbers, but it is {shown(values)}")
     return tuple(values)

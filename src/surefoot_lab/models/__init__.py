@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from surefoot_lab.build import argument_names, call, find
-from surefoot_lab.config import ModelConfig, UserError, did_you_mean
+from surefoot_lab.config import LossConfig, ModelConfig, UserError, did_you_mean
 from surefoot_lab.data import Splits, Task
 from surefoot_lab.models import stems
 from surefoot_lab.models.cifar import cifar_resnet, densenet, stochastic_depth, wide_resnet
@@ -24,10 +26,10 @@ __all__ = [
     "ConvNet",
     "LeNet",
     "SeveralHeads",
+    "build_loss",
     "build_model",
     "cifar_resnet",
     "densenet",
-    "loss_of",
     "short_names",
     "stochastic_depth",
     "wide_resnet",
@@ -93,14 +95,53 @@ def build_model(config: ModelConfig, data: Splits) -> nn.Module:
     return model
 
 
-def loss_of(model: nn.Module, task: Task) -> Callable[[Any, Tensor], Tensor]:
-    """What is minimized: the network's own `training_loss(outputs, labels)`, else the task's loss.
+def build_loss(config: LossConfig, model: nn.Module, task: Task) -> Callable[[Any, Tensor], Tensor]:
+    """What is minimized: the experiment's loss, the network's own, or else the task's.
 
-    A network with several heads knows best how their losses are added. In evaluation mode it must
-    give what the task wants, and is judged by the task.
+    A network with several heads knows best how their losses are added: it has a method
+    `training_loss(outputs, labels)`. In evaluation mode it must give what the task wants, and is
+    judged by the task.
+
+    Args:
+        config: which loss; without `class_path` the network and the task decide.
+        model: the network.
+        task: what is asked; it says how outputs and labels are laid out.
+
+    Raises:
+        UserError: no such loss, or it refuses its arguments.
     """
-    own = getattr(model, "training_loss", None)
-    return own if callable(own) else task.loss
+    if config.class_path is None:
+        own = getattr(model, "training_loss", None)
+        return own if callable(own) else task.loss
+    made = find(config.class_path, ["torch.nn"], "loss.class_path", base=nn.modules.loss._Loss)
+    if isinstance(made, type):
+        loss = call(made, [], config.init_args, "loss")
+        if not callable(loss):
+            raise UserError(f"loss.class_path: {config.class_path} makes nothing to call")
+    else:
+        loss = _with_arguments(made, config)
+    if isinstance(loss, nn.Module):
+        loss = loss.to(next((p.device for p in model.parameters()), None))
+
+    def training_loss(outputs: Any, labels: Tensor) -> Any:
+        return loss(*task.flat(outputs, labels))
+
+    return training_loss
+
+
+def _with_arguments(function: Callable[..., Any], config: LossConfig) -> Callable[..., Any]:
+    """A function of outputs, labels and these arguments."""
+    names = argument_names(function)
+    takes_any = any(
+        p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()
+    )
+    for name in config.init_args:
+        if name not in names and not takes_any:
+            raise UserError(
+                f"loss.init_args.{name}: {config.class_path} has no such argument; "
+                f"{did_you_mean(name, names[2:])}"
+            )
+    return functools.partial(function, **config.init_args)
 
 
 def _constructor(config: ModelConfig) -> tuple[Any, dict[str, Any]]:

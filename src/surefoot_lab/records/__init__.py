@@ -1,6 +1,6 @@
 """What a run leaves behind, and how to read it again.
 
-A run directory holds `record.jsonl` (append-only, one strict JSON object a line),
+A run directory holds `record.jsonl` (one strict JSON object a line, none twice),
 `experiment.yaml` (the experiment as it ran), `checkpoint.pt` and `tensorboard/`. The lines of the
 record, by their `"kind"`:
 
@@ -11,7 +11,7 @@ record, by their `"kind"`:
   `forwards`, `backwards` (totals), `seconds` (of training)
 - `measure`: `step` and the fields of `StepOutcome.to_dict()`
 - `evaluation`: `step`, `epoch`, `split`, `loss`, `accuracy`, `forwards`, `backwards`, `seconds`
-- `resume`: `step`, `time`, `environment`, `node`; earlier lines with a larger step are void
+- `resume`: `step`, `time`, `environment`, `node`; lines with a larger step were cut off before it
 - `end`: `step`, `reason`, `message`. `finished`; `non_finite`: the loss was; `interrupted`: by the
   user; `failed`: an error, which is the message; `stopped`: given up early by a sweep
 

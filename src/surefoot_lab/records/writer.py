@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.records.environment import describe_node
+from surefoot_lab.values import plain
 
 SCHEMA = 1
 RECORD_NAME = "record.jsonl"
 END_REASONS = ("finished", "non_finite", "interrupted", "failed", "stopped")
+REPEATED = ("step", "measure", "evaluation", "warning")  # what a resumed run writes again
 RESERVE_NAME = ".reserve"
 RESERVE_BYTES = 8192
 
@@ -90,7 +92,10 @@ class RecordWriter:
         )
 
     def resume(self, step: int, environment: dict[str, Any]) -> None:
-        """Declare that the run goes on from `step`: earlier lines beyond it are void."""
+        """Declare that the run goes on from `step`: lines at the end beyond it are cut off."""
+        with open(self.path, "rb") as file:
+            content = file.read()
+        self._file.truncate(len(content) - _void_bytes(content, step))
         where = {"environment": environment, "node": describe_node()}
         self.write("resume", sync=True, step=step, time=_now(), **where)
 
@@ -149,12 +154,29 @@ class RecordWriter:
         self.close()
 
 
+def _void_bytes(content: bytes, step: int) -> int:
+    """How many bytes at the end of a record tell of what a run that resumes at `step` repeats."""
+    void = 0
+    for raw in reversed(content.splitlines(keepends=True)):
+        try:
+            line = json.loads(raw)
+            kind, place = line["kind"], line["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            break
+        beyond = isinstance(place, int) and place >= step + (kind != "warning")
+        if kind != "end" and not (kind in REPEATED and beyond):
+            break
+        void += len(raw)
+    return void
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _strict(value: Any) -> tuple[Any, bool]:
     """Replace every number that JSON cannot hold by null; say whether there was one."""
+    value = plain(value) if type(value).__module__ == "numpy" else value
     if isinstance(value, float):
         return (value, False) if math.isfinite(value) else (None, True)
     if isinstance(value, dict):

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from surefoot_lab.config import Experiment, SweepConfig, UserError, did_you_mean, fields_of
-from surefoot_lab.parse import parse_values
-from surefoot_lab.train.log import FREE_ON_RESUME
+from surefoot_lab.parse import parse_values, put
+from surefoot_lab.train.log import ADDED, FREE_ON_RESUME
+from surefoot_lab.values import arguments, check_name, plain, shown
 
-SECTIONS = ("data", "model", "optimizer", "scheduler", "train")
+SECTIONS = ("data", "model", "loss", "optimizer", "scheduler", "train")
 DIGITS = 4  # of a random value: enough to repeat it by hand
 
 
@@ -55,8 +56,8 @@ def trials_of(base: Experiment, sweep: SweepConfig, where: str) -> list[Trial]:
         UserError: a key or value cannot be used, or two cells are the same run.
     """
     trials: dict[str, Trial] = {}
-    for drawn in _samples(sweep.random):
-        for values in _combinations(sweep.grid):
+    for drawn in _samples(plain(sweep.random)):
+        for values in _combinations(plain(sweep.grid)):
             trial = _trial(base, {**drawn, **values}, where)
             if trial.fingerprint in trials:
                 raise UserError(f"grid: twice the same run, {trial.experiment.label}")
@@ -68,7 +69,7 @@ def _combinations(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
     for key, values in grid.items():
         _check_key(key, "grid")
         if not isinstance(values, list) or not values:
-            raise UserError(f"grid.{key}: must be a list of values, not {values!r}")
+            raise UserError(f"grid.{key}: must be a list of values, not {shown(values)}")
     rows = itertools.product(*grid.values())
     return [dict(zip(grid, row, strict=True)) for row in rows]
 
@@ -79,8 +80,10 @@ def _samples(section: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [{}]
     ranges = {key: value for key, value in section.items() if key not in ("samples", "seed")}
     count = section.get("samples")
-    if not isinstance(count, int) or count < 1:
-        raise UserError(f"random.samples: must be a whole number of at least 1, not {count!r}")
+    if not isinstance(count, int) or not _is_whole(count) or count < 1:
+        raise UserError(f"random.samples: must be a whole number of at least 1, not {shown(count)}")
+    if not _is_whole(section.get("seed", 0)):
+        raise UserError(f"random.seed: must be a whole number, not {shown(section['seed'])}")
     for key in ranges:
         _check_key(key, "random")
     source = random.Random(section.get("seed", 0))
@@ -91,14 +94,19 @@ def _samples(section: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _sampler(key: str, what: Any) -> Callable[[random.Random], Any]:
     kinds = ("uniform", "log_uniform", "integer", "choice")
     if not isinstance(what, Mapping) or len(what) != 1 or next(iter(what)) not in kinds:
-        raise UserError(f"random.{key}: must be one of {', '.join(kinds)}, not {what!r}")
+        raise UserError(f"random.{key}: must be one of {', '.join(kinds)}, not {shown(what)}")
     kind, span = next(iter(what.items()))
     if kind == "choice" and isinstance(span, list) and span:
         return lambda source: source.choice(span)
-    numbers = isinstance(span, list) and all(isinstance(end, int | float) for end in span)
-    if not (numbers and len(span) == 2 and span[0] <= span[1]):
-        raise UserError(f"random.{key}.{kind}: must be [low, high], not {span!r}")
+    if isinstance(span, list):
+        span = arguments(key, {"span": span})["span"]  # numbers in quotes are numbers
+    fits = _is_whole if kind == "integer" else _is_finite
+    if not (isinstance(span, list) and len(span) == 2 and all(map(fits, span))):
+        wanted = "two whole numbers" if kind == "integer" else "two numbers"
+        raise UserError(f"random.{key}.{kind}: must be [low, high], not {shown(span)} ({wanted})")
     low, high = span
+    if low > high:
+        raise UserError(f"random.{key}.{kind}: must be [low, high], and {low} is above {high}")
     if kind == "integer":
         return lambda source: source.randint(int(low), int(high))
     if kind == "uniform":
@@ -108,11 +116,20 @@ def _sampler(key: str, what: Any) -> Callable[[random.Random], Any]:
     return lambda source: _rounded(math.exp(source.uniform(math.log(low), math.log(high))))
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
 def _check_key(key: str, section: str) -> None:
+    check_name(key, section)
     known = [setting.key for setting in fields_of()]
     if key in ("name", "label"):
         raise UserError(f"{section}.{key}: follows from the cell; vary what is run instead")
@@ -143,14 +160,9 @@ def _trial(base: Experiment, chosen: dict[str, Any], where: str) -> Trial:
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key; a section given as a whole replaces all its settings but the defaults."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
     if key in SECTIONS and isinstance(value, dict):
-        defaults = dataclasses.asdict(getattr(Experiment(), key))
-        values[last] = {**defaults, **value}
-    else:
-        values[last] = value
+        value = {**dataclasses.asdict(getattr(Experiment(), key)), **value}
+    put(values, key, value)
 
 
 def _text(cell: Mapping[str, Any], *, name_classes: bool) -> str:
@@ -181,10 +193,21 @@ def _word(value: Any) -> str:
 
 
 def _fingerprint(experiment: Experiment) -> str:
-    """A hash of the experiment, but for where its data lie and what is written besides."""
+    """A hash of the experiment, but for where its data lie and what is written besides.
+
+    It stays what it was: settings added since count where they are used, and so does a name.
+    """
     values = experiment.to_dict()
+    if dataclasses.replace(experiment, name=None).name == experiment.name:
+        named = dataclasses.replace(experiment.data, root=None)
+        values["name"] = dataclasses.replace(experiment, name=None, data=named).name
     for key in FREE_ON_RESUME:
         section, _, name = key.partition(".")
         values[section].pop(name)
+    for key, default in ADDED.items():
+        section, _, name = key.partition(".")
+        holder = values[section] if name else values
+        if holder[name or section] == default:
+            holder.pop(name or section)
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import math
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, UserError
-from surefoot_lab.parse import SWEEP_KEYS, parse_with_sections
+from surefoot_lab.parse import SWEEP_KEYS, joined, parse_with_sections
 from surefoot_lab.records import RECORD_NAME, has_record, read_run
 from surefoot_lab.sweep.cells import Trial, trials_of
-from surefoot_lab.sweep.executor import run_on_ray
+from surefoot_lab.sweep.executor import check_ray, run_on_ray
 from surefoot_lab.sweep.table import write_table
 from surefoot_lab.sweep.trial import alone, is_done
+from surefoot_lab.values import shown, typed
 
 GOOD_ENDS = ("finished", "stopped")
 
@@ -32,16 +34,20 @@ def run(words: Sequence[str]) -> int:
     Raises:
         UserError: the file, an option or the folder cannot be used.
     """
-    own, rest = _parser().parse_known_args(list(words))
+    own, rest = _parser().parse_known_args(joined(words))
     base, sweep = read_sweep(own.experiment, rest)
     trials = trials_of(base, sweep, own.experiment)
+    if own.concurrent is not None and own.concurrent < 1:
+        raise UserError(f"--concurrent: must be at least 1, not {own.concurrent}")
     if own.list:
         for trial in trials:
             print(f"{trial.fingerprint}  {trial.experiment.label}, seed {trial.experiment.seed}")
         return 0
+    check_ray()
     folder = Path(own.out) if own.out else _folder(base)
     try:
-        return _run_all(trials, folder.absolute(), sweep, own)
+        with _left_as_it_was(folder.absolute()):
+            return _run_all(trials, folder.absolute(), sweep, own)
     except OSError as error:
         where = folder if error.filename is None else error.filename
         raise UserError(f"{where}: {error.strerror or error}") from error
@@ -71,6 +77,21 @@ def _run_all(
     return _conclude(trials, folder, table)
 
 
+@contextmanager
+def _left_as_it_was(folder: Path) -> Iterator[None]:
+    """Leave no new folder behind where nothing could be run at all."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except UserError:
+        if folder in made and not any(folder.rglob(RECORD_NAME)):
+            shutil.rmtree(folder, ignore_errors=True)
+            for place in made[1:]:
+                with suppress(OSError):  # somebody else uses it by now
+                    place.rmdir()
+        raise
+
+
 def read_sweep(file: str, overrides: Sequence[str]) -> tuple[Experiment, SweepConfig]:
     """An experiment file with the sections of a sweep, taken apart.
 
@@ -87,29 +108,28 @@ def read_sweep(file: str, overrides: Sequence[str]) -> tuple[Experiment, SweepCo
 
 def _sweep_config(values: dict[str, Any]) -> SweepConfig:
     for key in ("grid", "random", "early_stopping"):
-        value = values.get(key)
-        if (
-            key in values
-            and not isinstance(value, dict)
-            and (key, value) != ("early_stopping", None)
-        ):
-            raise UserError(f"{key}: must hold its settings one a line, but it is {value!r}")
+        value = values.get(key, {})
+        if not isinstance(value, dict) and (key, value) != ("early_stopping", None):
+            raise UserError(f"{key}: must hold its settings one a line, but it is {shown(value)}")
     for key in ("cpus_per_trial", "gpus_per_trial"):
-        value = values.get(key, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise UserError(f"{key}: must be a number that is not negative, not {value!r}")
+        if key in values:
+            number = values[key] = typed(key, values[key], float)
+            if not (number >= 0 and math.isfinite(number)):
+                raise UserError(f"{key}: must be a number that is not negative, not {number}")
     stopping = values.pop("early_stopping", None)
     if stopping is None:
         return SweepConfig(**values)
-    known = [item.name for item in dataclasses.fields(EarlyStoppingConfig)]
+    hints = get_type_hints(EarlyStoppingConfig)
     for key in stopping:
-        if key not in known:
-            raise UserError(f"early_stopping.{key}: no such setting; known: {', '.join(known)}")
-    config = EarlyStoppingConfig(**stopping)
-    if config.metric not in ("accuracy", "loss"):
-        raise UserError(f"early_stopping.metric: accuracy or loss, not {config.metric!r}")
-    whole = isinstance(config.grace_epochs, int) and config.grace_epochs > 0
-    if not (whole and config.reduction_factor > 1):
+        if key not in hints:
+            raise UserError(f"early_stopping.{key}: no such setting; known: {', '.join(hints)}")
+    config = EarlyStoppingConfig(
+        **{
+            key: typed(f"early_stopping.{key}", value, hints[key])
+            for key, value in stopping.items()
+        }
+    )
+    if not (config.grace_epochs > 0 and 1 < config.reduction_factor < math.inf):
         raise UserError(
             "early_stopping: grace_epochs must be a whole number above 0, reduction_factor above 1"
         )

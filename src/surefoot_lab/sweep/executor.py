@@ -34,6 +34,21 @@ RAY_SETTINGS = {
 }
 
 
+def check_ray() -> tuple[Any, Any]:
+    """Ray and its Tune.
+
+    Raises:
+        UserError: they are not installed.
+    """
+    os.environ.update({key: value for key, value in RAY_SETTINGS.items() if key not in os.environ})
+    try:
+        import ray
+        from ray import tune
+    except ImportError:
+        raise UserError("surefoot sweep needs Ray: pip install 'surefoot[sweep]'") from None
+    return ray, tune
+
+
 def run_on_ray(
     trials: Sequence[Trial],
     folder: Path,
@@ -60,13 +75,7 @@ def run_on_ray(
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
     """
-    os.environ.update({key: value for key, value in RAY_SETTINGS.items() if key not in os.environ})
-    try:
-        import ray
-        from ray import tune
-    except ImportError:
-        raise UserError("surefoot sweep needs Ray: pip install 'surefoot[sweep]'") from None
-
+    ray, tune = check_ray()
     scratch = folder / SCRATCH_NAME
     shutil.rmtree(scratch, ignore_errors=True)
     closer = _closer(trials, folder, tell)

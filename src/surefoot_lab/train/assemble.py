@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from surefoot._closure import Graphless
 from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.data import Normalize, Splits, TrainLoader, load_data, loader_of, normalizer_of
-from surefoot_lab.models import build_model, loss_of
+from surefoot_lab.errors import one_line
+from surefoot_lab.models import build_loss, build_model
 from surefoot_lab.train.evaluate import averages_weights
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
 from surefoot_lab.train.processes import Team, form_team
@@ -85,9 +87,9 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
 
     seed_everything(experiment.seed)
     model = build_model(experiment.model, data).to(device)
+    _try_out(model, data, normalizer, experiment.model.class_path)  # lazy layers learn their sizes
     if experiment.train.channels_last:  # convolutions pass on the layout of their filters
         model = model.to(memory_format=torch.channels_last)
-    _try_out(model, data, normalizer, experiment.model.class_path)
     optimizer, optimizer_filled = build_optimizer(experiment.optimizer, model, extent)
     scheduler, scheduler_filled = build_scheduler(experiment.scheduler, optimizer, extent)
     resolved = experiment.to_dict()
@@ -98,7 +100,9 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
 
     if averages_weights(optimizer):
         optimizer.train()
-    loss_fn = loss_of(model, data.task)
+    loss_fn = build_loss(experiment.loss, model, data.task)
+    if experiment.loss.class_path:
+        _try_loss(loss_fn, model, data, normalizer, experiment.loss.class_path)
     prepared = accelerator.prepare_model(model)
     mode = closure_mode(optimizer, experiment.train.closure)
     stepper = Stepper(
@@ -163,12 +167,11 @@ def _try_out(model: nn.Module, data: Splits, normalizer: Normalize, name: str) -
     inputs = normalizer(data.train.inputs[:2].to(normalizer.device))
     model.eval()
     try:
-        outputs = model(inputs)
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        outputs = Graphless()(lambda: model(inputs))
+    except Exception as error:  # a network of one's own may raise anything
         raise UserError(
             f"model.class_path: {name} does not take {data.kind} of "
-            f"{tuple(inputs.shape[1:])} ({reason})"
+            f"{tuple(inputs.shape[1:])} ({one_line(error)})"
         ) from error
     model.train()
     wanted = data.task.output_shape(data.train.labels[:2], len(data.classes))
@@ -178,3 +181,22 @@ def _try_out(model: nn.Module, data: Splits, normalizer: Normalize, name: str) -
             f"model.class_path: {name} gives {got} for two examples; {wanted} is needed "
             f"({wanted[-1]} outputs)"
         )
+
+
+@torch.no_grad()
+def _try_loss(
+    loss_fn: Callable[..., Any], model: nn.Module, data: Splits, normalizer: Normalize, name: str
+) -> None:
+    """Refuse a loss that does not take these outputs and labels, or gives no single number."""
+    examples = data.train[:2]
+    model.eval()
+    try:
+        outputs = model(normalizer(examples.inputs.to(normalizer.device)))
+        loss = loss_fn(outputs, examples.labels.to(normalizer.device))
+    except Exception as error:  # a loss of one's own may raise anything
+        raise UserError(f"loss.class_path: {name}: {one_line(error)}") from error
+    finally:
+        model.train()
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise UserError(f"loss.class_path: {name} gives {got}; one number is needed (a mean)")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from surefoot._closure import Graphless
 from surefoot_lab.data import Classification, Examples, Normalize, Task, TrainLoader, in_order
 from surefoot_lab.train.processes import Team
 
@@ -43,8 +44,10 @@ def score(
     """
     team = team or Team()
     totals = torch.zeros(3, dtype=torch.float64)
+    graphless = Graphless()
     for inputs, labels in in_order(examples[team.slice_of(len(examples))], normalizer, batch_size):
-        totals += task.totals(model(inputs), labels).cpu()
+        outputs = graphless(lambda: model(inputs))  # noqa: B023
+        totals += task.totals(outputs, labels).detach().cpu()
     loss, right, answers = team.sum(totals.tolist())
     return Score(loss / answers, None if math.isnan(right) else right / answers)
 
@@ -96,8 +99,9 @@ def _recalibrate(model: nn.Module, norms: list[_BatchNorm], loader: TrainLoader)
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of all batches
         norm.train()
+    graphless = Graphless()
     for inputs, _ in loader.sample(RECALIBRATION_BATCHES, RECALIBRATION_SEED):
-        model(inputs)
+        graphless(lambda: model(inputs))  # noqa: B023
     for norm, momentum in zip(tracking, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

@@ -21,6 +21,13 @@ MESSAGE_LENGTH = 1000  # of what stands in the record; the rest is in the traceb
 # What a resumed run may be given anew: where the data lies and what else is written, not what is
 # computed (another device computes the same up to rounding).
 FREE_ON_RESUME = ("data.root", "data.download", "train.device", "train.tensorboard")
+# Settings that earlier records do not have, with what they stand for there.
+ADDED: dict[str, Any] = {
+    "data.class_path": None,
+    "data.init_args": {},
+    "data.header": None,
+    "loss": {"class_path": None, "init_args": {}},
+}
 
 
 class RunLog:
@@ -170,8 +177,8 @@ def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any]
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             inner = f"{key}.{name}" if key else str(name)
-            found = _first_difference(old.get(name), new.get(name), inner)
-            if found and inner not in FREE_ON_RESUME:
+            found = _first_difference(old.get(name, ADDED.get(inner)), new.get(name), inner)
+            if found and inner not in (*FREE_ON_RESUME, "name"):  # which the folder may decide
                 return found
         return None
     if isinstance(old, list | tuple) and isinstance(new, list | tuple):

@@ -31,6 +31,7 @@ from surefoot_lab.train.evaluate import evaluation_mode, score
 from surefoot_lab.train.log import (
     EXPERIMENT_NAME,
     MESSAGE_LENGTH,
+    TRACEBACK_NAME,
     RunLog,
     SilentLog,
     check_run_dir,
@@ -92,7 +93,9 @@ def train(
     team = joined[1]
     try:
         team.lead(lambda: check_run_dir(path, resume=resume, overwrite=overwrite))
-        parts = assemble(experiment, joined)
+        said: list[str] = []
+        with _heard(said.append):
+            parts = assemble(experiment, joined)
         proof = applied(parts)
         check_applied(proof, (sweep or {}).get("cell", {}))
         if resume and (done := team.lead(lambda: _finished(path, parts))):
@@ -100,7 +103,8 @@ def train(
         state = team.lead(lambda: load_checkpoint(path)) if resume else None
         team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
         start = {"applied": proof, "sweep": sweep}
-        _train(parts, path, state, start, resume=resume, progress=progress, observe=observe)
+        show = {"resume": resume, "progress": progress}
+        _train(parts, path, state, start, said, observe, **show)
         return team.lead(lambda: read_run(path))
     except OSError as error:
         if error.errno is None:  # not the system about a file, but a library about its content
@@ -123,6 +127,7 @@ def _prepare(path: Path, experiment: Experiment, *, resume: bool, overwrite: boo
     if overwrite:
         clear_run(path)
     path.mkdir(parents=True, exist_ok=True)
+    (path / TRACEBACK_NAME).unlink(missing_ok=True)  # of an attempt before this one
     if not resume:
         _write_atomically(path / EXPERIMENT_NAME, to_yaml(experiment))
 
@@ -132,12 +137,16 @@ def _train(
     path: Path,
     state: dict[str, Any] | None,
     start: dict[str, Any],
+    said: list[str],
+    observe: Observer | None,
     *,
     resume: bool,
     progress: bool,
-    observe: Observer | None,
 ) -> None:
-    """Train to the run's end; whatever goes wrong stands in the record."""
+    """Train to the run's end; whatever goes wrong stands in the record.
+
+    What was `said` while the parts were built does, too.
+    """
     config, team = parts.experiment.train, parts.team
     wanted = progress and team.leads
     display = ProgressDisplay(str(parts.experiment.label), parts.extent.total_steps, wanted=wanted)
@@ -148,6 +157,8 @@ def _train(
     run = _Run(parts, log, path, observe)
     try:
         run.open(state, start, resumed=resume)
+        for message in said:
+            run.warn(message)
         with display, _interruptible() as stop, _heard(run.warn):
             run.execute(stop)
     except Exception as error:

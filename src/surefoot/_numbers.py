@@ -1,0 +1,74 @@
+"""Numbers that come from outside: Python's, NumPy's or a tensor's, checked in one place."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["check_count", "check_number", "check_share", "plain", "sequence", "whole"]
+
+
+def plain(value: Any, *, tensors: bool = False) -> Any:
+    """A NumPy scalar as the Python number it is, inside lists and tuples as well.
+
+    Args:
+        value: of any type; what is no scalar comes back as it is.
+        tensors: whether those of one number are taken for scalars, too.
+    """
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(v, tensors=tensors) for v in value)
+    if (
+        (isinstance(value, Tensor) and not tensors)
+        or not hasattr(value, "item")
+        or getattr(value, "ndim", 1) != 0
+    ):
+        return value
+    return value.item()
+
+
+def whole(value: Any) -> int | None:
+    """The whole number ``value``, of whatever type; None where it is none."""
+    if isinstance(plain(value), bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def sequence(value: Any) -> list[Any] | None:
+    """The entries of a list, a tuple or a one-dimensional array; None for anything else."""
+    if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1:
+        return list(value)
+    return None
+
+
+def check_number(name: str, value: Any, *, at_least: float, above: bool = False) -> float:
+    """The number ``value``, of whatever type; else a one-line error that names the culprit."""
+    value = float(value) if isinstance(value, Tensor) else plain(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value) or value < at_least or (above and value == at_least):
+        bound = f"greater than {at_least:g}" if above else f"{at_least:g} or more"
+        raise ValueError(f"{name} must be finite and {bound}, got {value!r}")
+    return float(value)
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raise unless ``value`` is at least 0 and below 1."""
+    check_number(name, value, at_least=0.0)
+    if value >= 1.0:
+        raise ValueError(f"{name} must be below 1, got {value!r}")
+
+
+def check_count(name: str, value: Any, *, at_least: int = 1) -> int:
+    """The whole number ``value``, of whatever type; raise unless it is ``at_least`` so large."""
+    count = whole(value)
+    if count is None:
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if count < at_least:
+        raise ValueError(f"{name} must be {at_least} or more, got {count!r}")
+    return count

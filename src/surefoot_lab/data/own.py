@@ -1,0 +1,136 @@
+"""A data set of one's own, by the import path of what makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surefoot_lab.build import argument_names, call, find
+from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.data.decode import as_tensor
+from surefoot_lab.data.examples import Examples, Splits, hold_out
+from surefoot_lab.data.task import Classification, Regression, Task
+from surefoot_lab.errors import one_line
+
+WHAT = "data.class_path"
+PARTS = ("train", "validation", "test")
+
+
+def own_data(config: DataConfig) -> Splits:
+    """What `data.class_path` makes, read once into memory.
+
+    It is a torch Dataset of pairs of input and label, or a mapping of such by the names of the
+    parts; parts that are not there are held out of the training examples. Inputs are tensors,
+    NumPy arrays, numbers or PIL images; a tensor of bytes of shape (channels, height, width) is an
+    image and is normalized, everything else goes to the network as it is. Labels that are whole
+    numbers from 0 are classes, all others numbers to predict.
+
+    `root` is passed on where the constructor takes it and the experiment gives it.
+
+    Raises:
+        UserError: it cannot be made, or does not hold such pairs.
+    """
+    made = _made(config)
+    if isinstance(made, Splits):
+        return made
+    datasets = dict(made) if isinstance(made, Mapping) else {"train": made}
+    unknown = [name for name in datasets if name not in PARTS]
+    if unknown or "train" not in datasets:
+        raise UserError(f"{WHAT}: {config.class_path} makes {list(datasets)}; wanted: {PARTS}")
+    parts = {name: _examples(datasets[name], config, name) for name in datasets}
+    classes, task = _asked(parts, datasets["train"])
+    train = parts["train"]
+    for name, part in parts.items():
+        if part.inputs.shape[1:] != train.inputs.shape[1:]:
+            raise UserError(f"{WHAT}: {config.class_path}: {name} has inputs of another shape")
+    for name, amount in (("test", config.test), ("validation", config.validation)):
+        if name not in parts:
+            train, parts[name] = hold_out(train, amount, config.split_seed, f"data.{name}")
+    images = train.inputs.dtype == torch.uint8 and train.inputs.dim() == 4
+    if not images and (config.crop or config.flip):
+        raise UserError("data.crop, data.flip: are for images, and these are none")
+    if not images and train.inputs.dtype == torch.uint8:
+        parts = {name: Examples(part.inputs.float(), part.labels) for name, part in parts.items()}
+        train = Examples(train.inputs.float(), train.labels)
+    kind: Literal["images", "table", "tensors"] = "images" if images else "tensors"
+    if train.inputs.dim() == 2 and train.inputs.is_floating_point():
+        kind = "table"
+    return Splits(train, parts["validation"], parts["test"], classes, kind=kind, task=task)
+
+
+def _made(config: DataConfig) -> Any:
+    assert config.class_path is not None
+    if "." not in config.class_path:
+        raise UserError(f"{WHAT}: {config.class_path!r} must be an import path: module.Class")
+    constructor = find(config.class_path, [], WHAT)
+    given = dict(config.init_args)
+    if config.root is not None and "root" in argument_names(constructor):
+        given.setdefault("root", config.root)
+    return call(constructor, [], given, "data")
+
+
+def _examples(dataset: Any, config: DataConfig, part: str) -> Examples:
+    where = f"{WHAT}: {config.class_path}: {part}"
+    try:
+        count = len(dataset)
+    except Exception as error:  # of one's own: anything
+        raise UserError(f"{where} has no length ({one_line(error)})") from error
+    if count == 0:
+        raise UserError(f"{where} is empty")
+    inputs, labels = [], []
+    for place in range(count):
+        try:
+            value, label = dataset[place]
+            inputs.append(_tensor(value))
+            labels.append(_tensor(label))
+        except Exception as error:  # of one's own: anything
+            raise UserError(
+                f"{where}: example {place} is no pair of input and label ({one_line(error)})"
+            ) from error
+        for what, values in (("an input", inputs), ("a label", labels)):
+            if values[-1].shape != values[0].shape or values[-1].dtype != values[0].dtype:
+                shape, first = tuple(values[-1].shape), tuple(values[0].shape)
+                raise UserError(
+                    f"{where}: example {place} has {what} of {values[-1].dtype} {shape}, but the "
+                    f"first {values[0].dtype} {first}"
+                )
+    return Examples(torch.stack(inputs), torch.stack(labels))
+
+
+def _tensor(value: Any) -> Tensor:
+    if type(value).__module__.startswith("PIL."):
+        return as_tensor(value if value.mode in ("L", "RGB") else value.convert("RGB"))
+    tensor = torch.as_tensor(np.asarray(value) if isinstance(value, list | tuple) else value)
+    if tensor.is_complex():
+        raise ValueError("complex numbers")
+    return tensor.detach().float() if tensor.dtype == torch.float64 else tensor.detach()
+
+
+def _asked(parts: dict[str, Examples], dataset: Any) -> tuple[tuple[str, ...], Task]:
+    """The names of the classes and what is asked; labels are put into the type for that."""
+    for name, part in parts.items():
+        labels = part.labels
+        if labels.is_floating_point():
+            shaped = labels.float().reshape(len(labels), -1)
+        else:
+            shaped = labels.long()
+            shaped = shaped.squeeze(-1) if shaped.dim() == 2 and shaped.shape[1] == 1 else shaped
+        parts[name] = Examples(part.inputs, shaped)
+    numbers = [part.labels for part in parts.values()]
+    if len({labels.is_floating_point() for labels in numbers}) > 1:
+        raise UserError(f"{WHAT}: the labels of its parts are of different types")
+    if numbers[0].is_floating_point():
+        if not all(labels.isfinite().all() for labels in numbers):
+            raise UserError(f"{WHAT}: a label is not finite")
+        return tuple(f"y{place}" for place in range(numbers[0].shape[1])), Regression()
+    if min(int(labels.min()) for labels in numbers) < 0:
+        raise UserError(f"{WHAT}: a label is negative; classes are numbered from 0")
+    count = max(int(labels.max()) for labels in numbers) + 1
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, list | tuple) and len(names) >= count:
+        return tuple(str(name) for name in names), Classification()
+    return tuple(str(number) for number in range(count)), Classification()

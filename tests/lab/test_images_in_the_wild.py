@@ -1,0 +1,245 @@
+"""Image folders as people have them: other depths, transparency, turned cameras, leftovers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.data import Splits, load_data
+
+
+def _load(root: Path, **settings: Any) -> Splits:
+    values = {"validation": 0, "test": 0, **settings}
+    return load_data(DataConfig("imagefolder", root=str(root), **values))
+
+
+def _write(root: Path, images: list[np.ndarray], ending: str = "png") -> Path:
+    """Two classes that hold the same images."""
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for place, image in enumerate(images):
+            Image.fromarray(image).save(root / name / f"{place}.{ending}")
+    return root
+
+
+RAMP = np.linspace(0, 1, 256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "ending"),
+    [
+        ("uint16", 0, 65535, "png"),
+        ("uint16", 0, 4095, "png"),
+        ("uint16", 0, 255, "png"),
+        ("uint16", 0, 1023, "tif"),
+        ("uint16", 0, 65535, "pgm"),
+        ("uint16", 30000, 30255, "tif"),  # a narrow band of a wide range
+        ("int32", 0, 100_000, "tif"),
+        ("int32", -1000, 3000, "tif"),  # Hounsfield units
+        ("float32", 0, 1, "tif"),
+        ("float32", 0, 255, "tif"),
+        ("float32", -1, 1, "tif"),
+        ("float32", 0, 1e-3, "tif"),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_ramp_of_more_than_8_bits_stays_a_ramp(
+    dtype: str, low: float, high: float, ending: str, in_memory: bool, tmp_path: Path
+) -> None:
+    ramp = (low + (high - low) * RAMP).astype(dtype)
+    data = _load(_write(tmp_path, [ramp, ramp.T], ending), in_memory=in_memory, image_size=16)
+    if in_memory:
+        images = data.train.images
+    else:
+        images = data.train.inputs.read()
+    first = images[0, 0].int()
+    if in_memory:
+        expected = torch.from_numpy(255 * RAMP).round().int()
+        assert (first - expected).abs().max() <= 2
+    assert (first.flatten(0).sort().values == first.flatten()).all() or not in_memory
+    assert len(first.unique()) > 100
+    assert first.max() - first.min() > 200
+
+
+def test_all_images_share_one_scale_and_the_tests_lie_on_it(tmp_path: Path) -> None:
+    bright, dark = np.full((4, 4), 4000, np.uint16), np.full((4, 4), 400, np.uint16)
+    _write(tmp_path / "train", [bright, dark])
+    _write(tmp_path / "test", [dark, np.full((4, 4), 60000, np.uint16)])
+    data = _load(tmp_path)
+    found = [int(image.unique()) for image in data.train.images[:2]]
+    assert found == [round(255 * 4000 / 4095), round(255 * 400 / 4095)]
+    assert [int(image.unique()) for image in data.test.images[:2]] == [found[1], 255]
+
+
+def test_images_that_do_not_go_together_are_named(tmp_path: Path) -> None:
+    wide = np.full((4, 4), 400, np.uint16)
+    for number, images in enumerate(([wide, wide.astype("uint8")], [wide.astype("uint8"), wide])):
+        with pytest.raises(UserError, match=r"1\.png: has .*8 bits.*convert"):
+            _load(_write(tmp_path / str(number), images))
+    values = RAMP.astype("float32")
+    values[0, 0] = np.nan
+    with pytest.raises(UserError, match=r"0\.tif: holds values that are not finite"):
+        _load(_write(tmp_path / "nan", [values], "tif"))
+
+
+def test_dark_colors_of_16_bits_are_refused_and_bright_ones_read(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    def write(path: Path, value: int) -> None:
+        """A PNG of RGB with 16 bits, which Pillow reads and does not write."""
+        row = b"\0" + struct.pack(">3H", value, value, value) * 4
+
+        def chunk(kind: bytes, content: bytes) -> bytes:
+            check = struct.pack(">I", zlib.crc32(kind + content))
+            return struct.pack(">I", len(content)) + kind + content + check
+
+        head = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+        body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+    for folder, value in (("bright", 40000), ("dark", 4000)):
+        for name in ("a", "b"):
+            (tmp_path / folder / name).mkdir(parents=True)
+            write(tmp_path / folder / name / "0.png", value)
+    assert _load(tmp_path / "bright").train.images.unique().tolist() == [40000 >> 8]
+    with pytest.raises(UserError, match=r"0\.png: colors of 16 bits.*dark.*8 bits"):
+        _load(tmp_path / "dark")
+
+
+def _icon(color: int, mode: str) -> Image.Image:
+    """A bar drawn in the alpha channel alone."""
+    pixels = np.full((8, 8, 4), color, np.uint8)
+    pixels[..., 3] = 0
+    pixels[2:4, :, 3] = 255
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image = Image.fromarray((pixels[..., 3] // 255).astype(np.uint8), "P")
+        image.putpalette([color] * 3 + [color] * 3)
+        image.info["transparency"] = 0
+        return image
+    return image.convert(mode)
+
+
+@pytest.mark.filterwarnings("ignore:.*mode.*deprecated:DeprecationWarning")
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize(("color", "ground"), [(0, 255), (255, 0), (128, 255)])
+def test_drawings_in_the_alpha_channel_are_seen(
+    mode: str, color: int, ground: int, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        _icon(color, mode).save(tmp_path / name / "0.png")
+    image = _load(tmp_path).train.images[0, 0]
+    assert image[2:4].unique().tolist() == [color]
+    assert image[[0, 1, 4, 5, 6, 7]].unique().tolist() == [ground]
+
+
+def test_half_transparent_colors_are_mixed_with_white(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[..., 3] = 51  # a fifth
+    pixels[0, 0] = (0, 0, 0, 255)
+    data = _load(_write(tmp_path, [pixels]))
+    assert data.train.images[0, 0].unique().tolist() == [0, 204]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_photographs_stand_as_the_camera_says(
+    orientation: int, in_memory: bool, tmp_path: Path
+) -> None:
+    """The same scene, stored turned and marked so, is the same image."""
+    scene = np.zeros((32, 32, 3), np.uint8)
+    scene[:8] = 255  # the sky
+    turns = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        image = Image.fromarray(np.ascontiguousarray(np.rot90(scene, turns)))
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        image.save(tmp_path / name / "0.jpg", exif=exif, quality=95)
+    data = _load(tmp_path, in_memory=in_memory, image_size=32)
+    image = data.train.images[0] if in_memory else data.train.inputs.read()[0]
+    assert image[:, :4].float().mean() > 240
+    assert image[:, 12:].float().mean() < 15
+
+
+def test_what_editors_and_systems_leave_behind_is_no_class_and_no_image(tmp_path: Path) -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    for part in ("train", "val", "test"):
+        _write(tmp_path / part, [image])
+        for left in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+            (tmp_path / part / left).mkdir()
+            Image.fromarray(image).save(tmp_path / part / left / "0.png")
+        (tmp_path / part / "a" / "._0.png").write_bytes(b"resource fork")
+        (tmp_path / part / "a" / "Thumbs.db").write_bytes(b"thumbs")
+        (tmp_path / part / "a" / ".thumbnails").mkdir()
+        (tmp_path / part / "a" / ".thumbnails" / "0.png").write_bytes(b"thumb")
+    data = _load(tmp_path)
+    assert data.classes == ("a", "b")
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [2, 2, 2]
+
+
+def _folders(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(root / name / "0.png")
+    return root
+
+
+@pytest.mark.parametrize("name", ["train", "test", "val", "valid", "Training"])
+def test_a_class_may_be_called_like_a_part(name: str, tmp_path: Path) -> None:
+    data = _load(_folders(tmp_path, "bus", "car", name))
+    assert set(data.classes) == {"bus", "car", name}
+    assert len(data.train) == 3
+
+
+def test_parts_without_train_are_no_classes(tmp_path: Path) -> None:
+    data = _load(_folders(tmp_path, "cat", "dog", "test/cat", "test/dog"))
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.test)) == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["Train", "TRAIN", "training"])
+def test_a_part_is_known_in_any_case(name: str, tmp_path: Path) -> None:
+    data = _load(_folders(tmp_path, f"{name}/a", f"{name}/b", "Test/a", "Test/b"))
+    assert data.classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train", "test"], r"test and train hold images, and no folder per class"),
+        (["train"], r"train hold images, and no folder per class"),
+        (
+            ["train/steam", "train/diesel", "bus"],
+            r"images in train, which may be a part, and in bu",
+        ),
+        (["train/a", "train/b", "train", "car"], r"train: holds images beside folders of images"),
+        (["train/a", "train/b", "val/a", "val/b", "valid/a"], r"val and valid mean the same part"),
+        (["train/a", "train/b", "test/a", "test/c"], r"its classes differ .*: b, c"),
+        (["pets"], r"holds one class only, pets"),
+        (["train/pets", "test/pets"], r"holds one class only, pets"),
+    ],
+)
+def test_what_may_be_a_class_or_a_part_is_asked_about(
+    names: list[str], message: str, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
+    with pytest.raises(UserError, match=message):
+        _load(tmp_path)
+
+
+def test_a_class_without_images_is_named(tmp_path: Path) -> None:
+    _folders(tmp_path, "a", "b")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UserError, match=r"c: no images in it.*remove the folder"):
+        _load(tmp_path)

@@ -1,0 +1,204 @@
+"""Tables as programs and people write them: read right, or refused by line, column and reason."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from surefoot_lab.cli import main
+from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.data import Classification, load_data
+from surefoot_lab.data.csv_file import Table, read_table
+
+ROWS = [(k / 8, k % 7, 2.25 * k - 3) for k in range(40)]
+VALUES = np.array(ROWS)
+
+
+def _lines(separator: str = ",", names: str = "a,b,y", end: str = "", quote: str = "") -> str:
+    head = [separator.join(names.split(",")) + end] if names else []
+    rows = [separator.join(f"{quote}{v}{quote}" for v in row) + end for row in ROWS]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _read(tmp_path: Path, text: str | bytes, header: bool | None = None) -> Table:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_table(path, header)
+
+
+def _check(found: Table, name: str = "y") -> None:
+    assert np.array_equal(found.columns, VALUES[:, :-1])
+    assert np.array_equal(found.target, VALUES[:, -1])
+    assert (found.name, found.classes) == (name, ())
+
+
+GOOD = {
+    "commas": _lines(),
+    "no names": _lines(names=""),
+    "commas and spaces": _lines(", "),
+    "tabs": _lines("\t"),
+    "semicolons": _lines(";"),
+    "bars": _lines("|"),
+    "spaces": _lines(" "),
+    "columns of spaces": "\n".join("".join(f"{v:>12}" for v in row) for row in ROWS),
+    "semicolons, decimal commas": _lines(";").replace(".", ","),
+    "tabs, decimal commas": _lines("\t").replace(".", ","),
+    "decimal commas, no names": _lines(";", names="").replace(".", ","),
+    "quoted numbers": _lines(quote='"'),
+    "quoted names": _lines(names="").join(['"a","b, in mm","y"\n', ""]),
+    "a comma at every end": _lines(end=","),
+    "a comma at the rows' ends": "a,b,y\n" + _lines(names="", end=","),
+    "a comma at the names' end": "a,b,y,\n" + _lines(names=""),
+    "Windows": _lines().replace("\n", "\r\n"),
+    "an old Mac": _lines().replace("\n", "\r"),
+    "no last line end": _lines().rstrip(),
+    "empty lines": _lines().replace("\n", "\n\n"),
+    "lines of commas": _lines() + ",,\n,,\n",
+    "a byte order mark": "\ufeff" + _lines(),
+    "UTF-16": _lines().encode("utf-16"),
+    "a hash before the names": "# " + _lines(),
+    "names of numbers and one word": _lines(names="400,402.5,y"),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_every_dialect_is_the_same_table(kind: str, tmp_path: Path) -> None:
+    name = "y"
+    if "no names" in kind or kind == "columns of spaces":
+        name = "target"
+    _check(_read(tmp_path, GOOD[kind]), name)
+
+
+@pytest.mark.parametrize("names", ["0,1,2", "400,402.5,4050"])
+def test_numbers_as_names_are_told_or_said(names: str, tmp_path: Path) -> None:
+    text = _lines(names=names)
+    with pytest.warns(UserWarning, match=r"rows\.csv: the first line .*data\.header: false"):
+        _check(_read(tmp_path, text), names.split(",")[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _check(_read(tmp_path, text, header=True), names.split(",")[-1])
+        found = _read(tmp_path, text, header=False)
+    assert found.target.tolist() == [float(names.split(",")[-1]), *VALUES[:, -1]]
+
+
+def test_first_rows_like_the_others_are_data(tmp_path: Path) -> None:
+    for rows in ("0,1,2\n3,4,5\n6,7,9\n8,9,11\n", "1,2\n3,4\n5,6\n7,8\n", "0,1\n5,2\n3,1\n4,4\n"):
+        assert len(_read(tmp_path, rows).target) == 4
+
+
+@pytest.mark.parametrize(
+    ("head", "first"),
+    [
+        (",a,b,y", "0"),  # a data frame's index
+        ("Unnamed: 0,a,b,y", "0"),
+        ("id,a,b,y", "1"),
+        ("a,b,y", "1"),  # R: the rows have a name more than the columns
+        (",0,1,2", "0"),  # a data frame without names
+    ],
+)
+def test_a_column_that_numbers_the_rows_is_left_out_and_that_is_said(
+    head: str, first: str, tmp_path: Path
+) -> None:
+    rows = [f"{int(first) + k},{','.join(map(str, row))}" for k, row in enumerate(ROWS)]
+    with pytest.warns(UserWarning, match="numbers or names the rows|taken for names") as told:
+        _check(_read(tmp_path, "\n".join([head, *rows])), head.split(",")[-1])
+    assert len(told) == (2 if head == ",0,1,2" else 1)
+
+
+def test_names_of_rows_are_left_out_and_numbers_that_measure_are_kept(tmp_path: Path) -> None:
+    rows = [f'"car {k}",{",".join(map(str, row))}' for k, row in enumerate(ROWS)]
+    with pytest.warns(UserWarning, match="names the rows"):
+        _check(_read(tmp_path, "\n".join([",a,b,y", *rows])))
+    rows = [f"{k % 5},{','.join(map(str, row))}" for k, row in enumerate(ROWS)]
+    for name in ("", "id"):  # not one number a row
+        assert _read(tmp_path, "\n".join([f"{name},a,b,y", *rows])).columns.shape == (40, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1.5,,3\n" + _lines(names=""), r"line 1 has to hold 3 .*column '2' has nothing"),
+        ("1.5,NA,3\n" + _lines(names=""), r"line 1 has to hold 3 .*column '2' has 'NA'"),
+        ("?,2,3\n" + _lines(names=""), r"line 1 has to hold 3 .*column '1' has '\?'"),
+        ('"1,234",5,3\n' + _lines(names=""), r"line 1 has to hold 3 .*has '1,234'"),
+        (_lines() + "1,,3\n", r"line 42 has to hold 3 .*column 'b' has nothing"),
+        (_lines() + "1,2\n", r"line 42 has to hold 3 .*column 'y' has nothing"),
+        (_lines() + "1,2,nan\n", r"line 42 has to hold 3 .*column 'y' has 'nan'"),
+        (_lines() + "1,2,inf\n", r"line 42 has to hold 3 .*column 'y' has 'inf'"),
+        (_lines() + "1,2,1e999\n", r"line 42 has to hold 3 "),
+        (_lines() + "1,2,3,4\n", r"line 42 has 4 cells and most lines 3: '1,2,3,4'"),
+        (_lines() + "1,234,5,6\n", r"line 42 has 4 cells.*numbers with commas need quotes"),
+        (_lines() + "a,b,y\n", r"line 42 has to hold 3 .*column 'a' has 'a'"),
+        (_lines() + "Total,,90\n", r"line 42 has to hold 3 .*column 'a' has 'Total'"),
+        (_lines() + "5 %,2,90\n", r"line 42 .*column 'a' has '5 %'"),
+        ("a,b,y\n" + "male,1,2\n" * 9, r"column 'a' holds no numbers \('male'\)"),
+        ("a,b,y\n" + "2024-01-02,1,2\n" * 9, r"column 'a' holds no numbers"),
+        ("a,b,y\n" + "1,2,cat\n" * 9, r"column 'y' holds one class only, 'cat'"),
+        (
+            "a,b,name\n" + "".join(f"1,2,n{k}\n" for k in range(9)),
+            r"column 'name' holds 9 different words in 9 rows.*last column",
+        ),
+        (
+            "a,b,kind\n" + "1,2,cat\n3,4,dog\n" * 9 + "1,2,\n",
+            r"line 20 has to hold 2 finite numbers and a class: .*column 'kind' has nothing",
+        ),
+        ("a,b,kind\n" + "1,2,cat\n3,,dog\n" * 9, r"line 3 has to hold 2 finite numbers and a cl"),
+        ("a,b,y\n" + "1,2,3\n3,4,dog\n" * 9, r"line 3 has to hold 3 .*column 'y' has 'dog'"),
+        ('a,b,y\n1,2,"3\n', r"cannot be read .*quotes"),
+        ("a\n1\n2\n", r"needs rows of two numbers"),
+        ("one two three\n", r"needs rows of two numbers"),
+    ],
+)
+def test_what_cannot_be_used_is_named_by_its_line_or_column(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as told:
+        _read(tmp_path, text)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("head", ["a,b,kind\n", ""])
+def test_words_in_the_last_column_are_classes(head: str, tmp_path: Path) -> None:
+    kinds = ["dog", "cat", "None"]
+    text = head + "".join(f"{k},{k % 4}.5,{kinds[k % 3]}\n" for k in range(30))
+    found = _read(tmp_path, text)
+    assert found.classes == ("None", "cat", "dog")
+    assert found.target.tolist() == [found.classes.index(kinds[k % 3]) for k in range(30)]
+    assert found.columns[:, 0].tolist() == list(range(30))
+    config = DataConfig("table", root=str(tmp_path / "rows.csv"), test=6, validation=6)
+    data = load_data(config)
+    assert isinstance(data.task, Classification)
+    assert data.train.labels.dtype == torch.int64
+    assert data.facts["num_classes"] == 3
+
+
+def test_a_table_of_classes_is_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{k},{k % 9},{k % 5},{'high' if k % 9 > 4 else 'low'}" for k in range(90)]
+    Path("kinds.csv").write_text("\n".join(["id,a,b,kind", *rows]))
+    words = ["--data.name=table", "--data.root=kinds.csv", "--model.class_path=mlp", "--epochs=30"]
+    words += ["--batch_size=16", "--optimizer.class_path=Adam", "--train.tensorboard=false"]
+    words += ["--optimizer.init_args.lr=0.02"]
+    with pytest.warns(UserWarning, match="the first column"):
+        assert main(["train", *words]) == 0
+    shown = capsys.readouterr()
+    assert "accuracy 100.00%" in shown.out.splitlines()[-2]
+    assert shown.out.splitlines()[-1].endswith("runs/table-kinds-mlp/adam-seed0")
+    from surefoot_lab.records import read_run
+
+    (said,) = read_run("runs/table-kinds-mlp/adam-seed0").warnings
+    assert "the first column (id)" in said["message"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_text_has_no_byte_order_mark_among_its_characters(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_bytes(("Es war einmal, für Ärger.\r\n" * 40).encode(encoding))
+    data = load_data(DataConfig("text", root=str(path), sequence_length=5))
+    assert data.classes == tuple(sorted(set("Es war einmal, für Ärger.\n")))

@@ -1,0 +1,244 @@
+"""What people write by mistake: one clear line, before anything has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from _problems import Quadratic, assert_same, batches, closure_for, noisy, snapshot
+from torch import nn
+
+from surefoot import (
+    GOLS,
+    LABPAL,
+    PAL,
+    PLS,
+    SLS,
+    ExactLineSearch,
+    FullBatchPAL,
+    HessianFreeRate,
+    LineSearchOptimizer,
+    MeasuredLR,
+    Status,
+    cyclic,
+    extend_schedule,
+    one_cycle,
+    range_test,
+)
+
+MAKERS: dict[str, Callable[..., LineSearchOptimizer]] = {
+    c.__name__: c for c in (PAL, LABPAL, SLS, GOLS, PLS, ExactLineSearch, FullBatchPAL)
+}
+every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+
+
+@every
+def test_an_optimizer_in_place_of_the_model(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes the model.*MeasuredLR\(optimizer, model\)"):
+        make(torch.optim.SGD(noisy().parameters(), lr=0.1))
+    with pytest.raises(TypeError, match="takes the model, its parameters or groups, got float"):
+        make(0.1)
+
+
+@every
+def test_the_loss_in_place_of_a_closure(make: Any) -> None:
+    model, (batch,) = noisy(), batches(1)
+    optimizer, loss = make(model), closure_for(model, batch)()
+    before = snapshot(model)
+    for wrong in (loss, 0.5):
+        with pytest.raises(TypeError, match=r"instead of a closure(.|\n)*def closure\(\):"):
+            optimizer.step(wrong)
+    with pytest.raises(TypeError, match="instead of a closure"):
+        optimizer.check_closure(loss)
+    assert_same(snapshot(model), before)
+
+
+@every
+def test_a_loss_that_is_a_float(make: Any) -> None:
+    model, (batch,) = noisy(), batches(1)
+    with pytest.raises(TypeError, match=r"without \.item\(\)"):
+        make(model).step(lambda: float(closure_for(model, batch)().detach()))
+
+
+@every
+def test_a_float_is_fine_where_the_closure_calls_backward(make: Any) -> None:
+    model, (batch,) = noisy(), batches(1)
+    optimizer = make(model)
+
+    def closure() -> float:
+        loss = closure_for(model, batch)()
+        optimizer.zero_grad()
+        loss.backward()
+        return loss.item()
+
+    for _ in range(4):
+        optimizer.step(closure)
+    assert optimizer.cost.backwards >= 4
+
+
+@every
+def test_a_loss_that_counts(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"one number, but returned .*int64"):
+        make(noisy()).step(lambda: torch.tensor(3))
+
+
+@every
+def test_a_model_of_other_parameters(make: Any) -> None:
+    with pytest.raises(ValueError, match="none of the optimizer's parameters belongs"):
+        make(noisy().parameters(), model=noisy())
+
+
+def test_a_range_test_of_a_model_that_is_not_the_optimizers() -> None:
+    sgd = torch.optim.SGD(noisy().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="none of the optimizer's parameters belongs"):
+        range_test(noisy(), sgd, batches(2), nn.functional.cross_entropy)
+
+
+@every
+@pytest.mark.parametrize("unscaled", [False, True])
+def test_a_scaler_that_calls_step_is_refused_before_the_closure_runs(
+    make: Any, unscaled: bool
+) -> None:
+    model, calls = noisy(), 0
+    optimizer, scaler = make(model), torch.amp.GradScaler("cpu")
+    scaler.scale(closure_for(model, batches(1)[0])()).backward()
+    if unscaled:
+        scaler.unscale_(optimizer)
+
+    def closure() -> None:
+        nonlocal calls
+        calls += 1
+
+    for arguments in ((closure,), ()):
+        with pytest.raises(RuntimeError, match="grad_scaler=scaler"):
+            scaler.step(optimizer, *arguments)
+    assert calls == 0
+    with pytest.raises(TypeError, match="GradScaler, got bool"):
+        make(model, grad_scaler=True)
+
+
+@pytest.mark.parametrize("make", [PAL, LABPAL, SLS, lambda m: MeasuredLR(torch.optim.AdamW(m), m)])
+def test_a_range_test_refuses_what_measures_itself(make: Any) -> None:
+    model = noisy()
+    optimizer = (
+        make(model)
+        if make in (PAL, LABPAL, SLS)
+        else MeasuredLR(torch.optim.AdamW(model.parameters()), model)
+    )
+    calls = []
+    with pytest.raises(TypeError, match="measures"):
+        range_test(model, optimizer, batches(2), lambda *_: calls.append(0))
+    assert not calls
+
+
+class Relative(torch.optim.SGD):
+    """Chooses its steps itself, as Adafactor does."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, lr=0.1)
+        for group in self.param_groups:
+            group["lr"] = None
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda m, o: range_test(m, o, batches(2), nn.functional.cross_entropy),
+        lambda m, o: one_cycle(o, total_steps=50, max_lr=0.1),
+        lambda m, o: one_cycle(o, total_steps=50, max_lr=[0.1]),
+        lambda m, o: cyclic(o, steps_per_epoch=5, epochs=8, base_lr=0.1, max_lr=0.5),
+        lambda m, o: HessianFreeRate(o),
+    ],
+)
+def test_an_optimizer_without_a_rate(use: Any) -> None:
+    model = noisy()
+    with pytest.raises(ValueError, match=r"group 0 of Relative has lr=None.*give it a number"):
+        use(model, Relative(model.parameters()))
+
+
+NUMBERS = [np.int64(40), np.array(40), torch.tensor(40)]
+
+
+@pytest.mark.parametrize("steps", NUMBERS, ids=["int64", "array", "tensor"])
+def test_whole_numbers_of_other_kinds(steps: Any) -> None:
+    model = noisy()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = LABPAL(model, total_steps=steps, reuse=np.int32(3), measuring_batches=steps)
+    group = optimizer.param_groups[0]
+    assert [type(group[k]) for k in ("total_steps", "reuse", "measuring_batches")] == 3 * [int]
+    optimizer.total_steps = steps
+    assert type(optimizer.total_steps) is int
+    scheduler = one_cycle(sgd, total_steps=steps, max_lr=np.float32(0.5))
+    assert scheduler.total_steps == 40
+    extend_schedule(scheduler, 2 * steps)
+    assert scheduler.total_steps == 80
+    cyclic(sgd, steps_per_epoch=steps, epochs=np.int16(8), base_lr=0.1, max_lr=np.float64(0.5))
+    HessianFreeRate(sgd, every=steps)
+    data = batches(4)
+    curve = range_test(
+        model, sgd, data, nn.functional.cross_entropy, num_iter=steps,
+        start_lr=np.float32(1e-4), end_lr=np.array([1e-2]), accumulation_steps=np.int64(1),
+        val_loader=data, val_every=np.uint8(20),
+    )  # fmt: skip
+    assert type(curve.from_json(curve.to_json()).ramp.num_iter) is int
+
+
+@pytest.mark.parametrize("wrong", [np.float64(40.0), np.bool_(True), True, "40", Fraction(40)])
+def test_what_is_no_whole_number_stays_none(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="whole number"):
+        PAL(noisy(), total_steps=wrong)
+    with pytest.raises(ValueError, match="whole number"):
+        one_cycle(torch.optim.SGD(noisy().parameters()), total_steps=wrong, max_lr=0.1)
+
+
+def test_numpy_settings_load_with_weights_only(tmp_path: Any) -> None:
+    model = noisy()
+    groups = [{"params": [*model.parameters()], "lr": np.float32(0.5)}]
+    optimizer = SLS(groups, start=np.float64(0.5), weight_decay=np.float32(0.01), model=model)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert loaded["param_groups"][0]["lr"] == 0.5
+
+
+def test_a_length_that_cannot_be_is_refused_later_too() -> None:
+    optimizer = PAL(noisy(), total_steps=5)
+    with pytest.raises(ValueError, match="total_steps must be 1 or more"):
+        optimizer.total_steps = 0
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e-20])
+@pytest.mark.parametrize("make", [PAL, ExactLineSearch, FullBatchPAL, partial(LABPAL, reuse=2)])
+def test_losses_whose_squares_leave_float32(make: Any, factor: float) -> None:
+    """The walk does not depend on the unit of the loss."""
+    ends = []
+    for unit in (1.0, factor):
+        problem = Quadratic()
+        parts = [nn.Parameter(p.detach().float()) for p in problem.parts]
+        a, b = problem.A.float(), problem.b.float()
+
+        def loss() -> torch.Tensor:
+            theta = torch.cat(parts)  # noqa: B023
+            return unit * (0.5 * theta @ a @ theta - b @ theta + 100.0)  # noqa: B023
+
+        optimizer = make(parts)
+        for _ in range(4):
+            optimizer.step(loss)
+        assert optimizer.last.status is not Status.NON_FINITE
+        ends.append(torch.cat([p.detach() for p in parts]))
+    assert torch.allclose(*ends, rtol=1e-2, atol=1e-3)
+
+
+@every
+def test_a_run_of_nothing_but_nan_is_told(make: Any) -> None:
+    model, (batch,) = noisy(), batches(1)
+    optimizer = make(model)
+    for _ in range(49):
+        optimizer.step(lambda: closure_for(model, batch)() * float("nan"))
+    with pytest.warns(UserWarning, match="refused.*not finite"):
+        optimizer.step(lambda: closure_for(model, batch)() * float("nan"))
+    optimizer.step(lambda: closure_for(model, batch)() * float("nan"))

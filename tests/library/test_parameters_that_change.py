@@ -1,0 +1,138 @@
+"""Parameters frozen, unfrozen or added while training goes on; gradients that others left."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from _problems import batches, closure_for, noisy, snapshot
+from torch import nn
+
+from surefoot import (
+    GOLS,
+    LABPAL,
+    PAL,
+    PLS,
+    SLS,
+    ExactLineSearch,
+    FullBatchPAL,
+    HessianFreeRate,
+    LineSearchOptimizer,
+)
+
+MAKERS: dict[str, Callable[..., LineSearchOptimizer]] = {
+    "pal": PAL,
+    "pal-rarely": partial(PAL, measure_every=3),
+    "labpal": partial(LABPAL, measuring_batches=3, reuse=2),
+    "labpal-momentum": partial(LABPAL, momentum=0.5, measuring_batches=2, reuse=2),
+    "sls": SLS,
+    "gols": GOLS,
+    "pls": PLS,
+    "exact": ExactLineSearch,
+    "fbpal": FullBatchPAL,
+}
+every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+
+
+def walk(model: nn.Module, optimizer: LineSearchOptimizer, steps: int, seed: int = 1) -> None:
+    for batch in batches(steps, seed=seed):
+        optimizer.step(closure_for(model, batch))
+
+
+@every
+def test_a_layer_frozen_at_the_start_trains_once_unfrozen(make: Any) -> None:
+    model = noisy()
+    model.conv.requires_grad_(False)
+    optimizer = make(model)
+    start = model.conv.weight.clone()
+    walk(model, optimizer, 4)
+    assert torch.equal(model.conv.weight, start)
+    model.conv.requires_grad_(True)
+    walk(model, optimizer, 10, seed=2)
+    assert not torch.equal(model.conv.weight, start)
+
+
+@every
+@pytest.mark.parametrize("after", [1, 2, 4])  # LABPAL's are in the middle of a measurement
+def test_a_layer_frozen_later_stands_still_and_so_does_its_old_gradient(
+    make: Any, after: int
+) -> None:
+    model = noisy()
+    optimizer = make(model, weight_decay=0.1)
+    walk(model, optimizer, after)
+    model.conv.requires_grad_(False)
+    frozen, other = model.conv.weight.clone(), model.head.weight.clone()
+    walk(model, optimizer, 10, seed=2)
+    assert torch.equal(model.conv.weight, frozen)
+    assert not torch.equal(model.head.weight, other)
+    model.conv.requires_grad_(True)
+    walk(model, optimizer, 10, seed=3)
+    assert not torch.equal(model.conv.weight, frozen)
+
+
+@every
+def test_a_group_takes_the_lines_settings_that_a_checkpoint_brought(make: Any) -> None:
+    model = noisy()
+    optimizer = make(model.conv.parameters(), model=model)
+    saved = make(model.conv.parameters(), model=model, total_steps=77).state_dict()
+    optimizer.load_state_dict(saved)
+    optimizer.add_param_group({"params": model.head.parameters()})
+    assert [group["total_steps"] for group in optimizer.param_groups] == [77, 77]
+
+
+@every
+def test_gradients_that_others_left_are_told_once_and_not_used(make: Any) -> None:
+    ends = []
+    for foreign in (False, True):
+        model = noisy()
+        optimizer = make(model)
+        torch.manual_seed(2)
+        told = []
+        for batch in batches(4):
+            if foreign:
+                state, buffers = torch.get_rng_state(), snapshot(model)
+                (3.0 * closure_for(model, batch)()).backward()
+                torch.set_rng_state(state)
+                model.load_state_dict(buffers)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                optimizer.step(closure_for(model, batch))
+            told += [str(w.message) for w in caught]
+        assert len(told) == int(foreign)
+        assert not foreign or "outside of step(closure)" in told[0]
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*ends)
+
+
+@every
+def test_own_gradients_are_not_taken_for_others(make: Any) -> None:
+    """Left in place, cleared either way, after an exception, and of a group added later."""
+    model = noisy()
+    optimizer = make([*model.conv.parameters()], model=model)
+    for i, batch in enumerate(batches(8)):  # warnings are errors here
+        optimizer.step(closure_for(model, batch))
+        if i in (2, 4):
+            optimizer.zero_grad(set_to_none=i == 2)
+        if i == 5:
+            optimizer.add_param_group({"params": [*model.head.parameters()]})
+
+
+def test_the_hessian_free_monitor_goes_on_when_parameters_change() -> None:
+    model = noisy()
+    sgd = torch.optim.SGD(model.conv.parameters(), lr=0.01)
+    monitor = HessianFreeRate(sgd)
+    for i, batch in enumerate(batches(12)):
+        if i == 4:
+            sgd.add_param_group({"params": model.head.parameters()})
+        if i == 8:
+            model.conv.weight.requires_grad_(False)
+        sgd.zero_grad()
+        closure_for(model, batch)().backward()
+        sgd.step()
+        monitor.update()
+    assert len(monitor.rates) == 2
+    assert all(rate > 0.0 for rate in monitor.rates)
