@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from surefoot._networks import check_belongs, has_batch_norm, largest_change
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
+from surefoot.measured.averaging import Averages, take_averages, without_momentum
 from surefoot.measured.bound import Bound
 from surefoot.measured.checkpoint import STATE, read, write
 from surefoot.measured.estimate import RateInterval
@@ -36,6 +38,9 @@ from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
 
 __all__ = ["MeasuredLR"]
 
+SHARE, POWER = 0.8, 1.0
+"""β, the share of the average where gradients are taken, and the power of the step with which
+weights of the average grow: measured, docs/zero-tuning.md."""
 UNDER_A_HORIZON = 3.0
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
 _CHECK_EVERY = 8
@@ -59,8 +64,8 @@ class MeasuredLR(Wrapper):
 
     The wrapped optimizer decides where to go, this class how far. Rarely, after a step of the
     wrapped optimizer, the loss of the same batch is evaluated once more where that step ended;
-    slope and curvature of many such parabolas give a rate with a confidence interval, and every step is
-    the wrapped optimizer's own with
+    slope and curvature of many such parabolas give a rate with a confidence interval, and every
+    step is the wrapped optimizer's own with
 
     .. math:: \mathrm{effective\_lr} = \mathrm{lr} \cdot \alpha\, h\, r, \qquad
               r = -\frac{\sum_i a_i}{\sum_i c_i}
@@ -135,6 +140,7 @@ class MeasuredLR(Wrapper):
         horizon: Literal["linear", "none"] = "linear",
         step_adaptation: float | None = None,
         max_change: float | None = None,
+        averaging: bool | None = None,
         overhead: float = 0.03,
         frozen: bool = False,
         process_group: Any = None,
@@ -147,11 +153,15 @@ class MeasuredLR(Wrapper):
             horizon=horizon,
             step_adaptation=step_adaptation,
             max_change=max_change,
+            averaging=averaging,
             overhead=overhead,
             frozen=frozen,
         )
         super().__init__(optimizer)
         self._response = respond(optimizer)
+        if self._averages_weights():
+            without_momentum(optimizer)
+            self._response = respond(optimizer)
         self._start_anew()
         self._model = model
         self._attach(process_group, on_measure)
@@ -164,6 +174,9 @@ class MeasuredLR(Wrapper):
         # a memory that is there counts as filled
         self._filled_before = 32 if self._base.state else 0
 
+    def _averages_weights(self) -> bool:
+        return self._settings.averages and not self._response.averaged
+
     def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
         """What copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
@@ -175,10 +188,14 @@ class MeasuredLR(Wrapper):
         self._lowest = 1.0
         self._has_batch_norm = self._model is not None and has_batch_norm(self._model)
         given = self._settings.max_change
-        self._bound = Bound(largest_change(self._model) if given is None else given)
+        largest = math.inf if self._averages_weights() else largest_change(self._model)
+        self._bound = Bound(largest if given is None else given)
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
         self._smallest: Tensor | None = None
+        self._averages: Averages | None = None
+        if self._averages_weights():
+            self._averages = Averages(self._model, SHARE, POWER)
         self._base.param_groups[0].setdefault(STATE, None)
         for each in self._base.param_groups:
             each.setdefault("effective_lr", 0.0)
@@ -194,18 +211,23 @@ class MeasuredLR(Wrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's; what this one remembers is in the first group."""
+        base = self._base.state_dict()
+        if self._averages is not None:
+            base = self._averages.write(base, self._params())
         return write(
-            self._base.state_dict(),
+            base,
             self._rate,
             self._cost,
             step=self._steps,
             filled_before=self._filled_before,
             closure_differentiates=self._closure_differentiates,
+            average_weight=0.0 if self._averages is None else self._averages.total,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint; one of the wrapped optimizer alone starts measuring anew."""
         plain, own = read(state_dict)
+        plain, averages = take_averages(plain)
         self._base.load_state_dict(plain)
         self._base.param_groups[0][STATE] = None
         self._start_anew()
@@ -213,6 +235,8 @@ class MeasuredLR(Wrapper):
             self._rate, self._cost = own.rate, own.cost
             self._steps, self._filled_before = own.step, own.filled_before
             self._closure_differentiates = own.closure_differentiates
+            if self._averages is not None:
+                self._averages.load(self._params(), averages, own.average_weight)
         self._last = self._applied = self._watched = None
         self._plan()
 
@@ -249,6 +273,14 @@ class MeasuredLR(Wrapper):
         self._plan()
 
     # The loop
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """A context in which the parameters hold the averaged weights.
+
+        A model in evaluation mode, its ``state_dict()`` and checkpoints see them without it; it is
+        for code that reads the parameters themselves.
+        """
+        return nullcontext() if self._averages is None else self._averages.shown()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the wrapped optimizer's; a backward pass before it does not count."""
@@ -313,7 +345,7 @@ class MeasuredLR(Wrapper):
             self._plain_step()
 
     def _is_idle(self) -> bool:
-        """Whether nothing will move: every rate is 0 (as a warm-up begins), or there is no gradient."""
+        """Whether nothing will move: every rate is 0 (a warm-up begins), or no gradient is."""
         groups = self._base.param_groups
         if all(float(group["lr"]) == 0.0 for group in groups):
             return True
@@ -381,16 +413,29 @@ class MeasuredLR(Wrapper):
         """The wrapped optimizer's own step at the rate in use."""
         factor, status = self._factor()
         self._apply(factor)
+        self._absorb()
         self._done(status)
 
     def _apply(self, factor: float) -> None:
-        groups = self._base.param_groups
+        averages, active = self._averages, self._with_gradient()
+        if averages is not None:
+            averages.to_iterate(active)
         if factor == 1.0:
             self._base.step()
         else:
-            with multiplied(groups, factor):
+            with multiplied(self._base.param_groups, factor):
                 self._base.step()
+        if averages is not None:
+            averages.to_gradient(active)
         self._publish(factor)
+
+    def _absorb(self) -> None:
+        """Take what was moved into the average."""
+        if self._averages is not None:
+            self._averages.absorb(self._with_gradient(), self._steps)
+
+    def _with_gradient(self) -> list[Tensor]:
+        return [p for p in self._params() if p.grad is not None]
 
     def _publish(self, factor: float) -> None:
         multiple = 0.0
@@ -454,7 +499,9 @@ class MeasuredLR(Wrapper):
         left = settings.left(self._steps)
         if left == 0.0:
             self._tell("end", notices.PAST_THE_END.format(total=settings.total_steps))
-        factor = rate.in_use * self._step_adaptation() * left * rate.approach(self._steps)
+        factor = rate.in_use * self._step_adaptation() * left
+        if self._averages is None:
+            factor *= rate.approach(self._steps)
         length = factor * self._scheduled() * rate.length / self._filling()
         limit = self._limit()
         shortened = length > 1.001 * limit
@@ -534,7 +581,7 @@ class MeasuredLR(Wrapper):
 
     def _active(self) -> list[Tensor]:
         """Those with a gradient."""
-        active = [p for p in self._params() if p.grad is not None]
+        active = self._with_gradient()
         for p in active:
             if p.grad is not None and p.grad.is_sparse:
                 raise RuntimeError(
@@ -578,6 +625,7 @@ class MeasuredLR(Wrapper):
                 total_steps=self._settings.total_steps,
                 frozen=frozen,
                 checks=self._checks(),
+                share=0.0 if self._averages is None else 1.0 - self._averages.share,
                 rounding=rounding,
                 eps=roughest(active),
             )
@@ -585,6 +633,10 @@ class MeasuredLR(Wrapper):
         except BaseException:
             line.return_to_start()
             raise
+        self._absorb()
+        if self._averages is not None:
+            for module in self._recorder.outermost:
+                self._averages.watch(module)
         if measured.share != 1.0:
             self._publish(factor * measured.share)
         if not frozen and rate.in_use is not None:
@@ -625,12 +677,21 @@ class MeasuredLR(Wrapper):
         self._hold(rejected(value0))
         if self._refused >= _TELL_REFUSED:
             self._tell("refused", notices.REFUSED.format(n=self._refused))
+            if self._averages is not None and self._refused == _TELL_REFUSED:
+                self._go_home()
             broken = not are_finite(self._params())
             if broken or self._refused >= _MOST_REFUSED:
                 weights = ", and the weights hold NaN or infinity" if broken else ""
                 raise RuntimeError(notices.BROKEN.format(n=self._refused, weights=weights))
         if self._on_measure is not None and self._last is not None:
             self._on_measure(self._last)
+
+    def _go_home(self) -> None:
+        """Go on from the average, which left the range of finite losses last."""
+        assert self._averages is not None
+        self._averages.go_home(self._params())
+        in_use = None if self._rate.in_use is None else 0.25 * self._rate.in_use
+        self._rate = dataclasses.replace(self._rate, in_use=in_use, next=self._steps + 1)
 
     def _hold(self, outcome: StepOutcome) -> None:
         """A step that does not move the weights."""

@@ -31,6 +31,10 @@ BEYOND = 4.0
 """How many times the farthest probe a minimum may be."""
 MISFIT = 0.12
 """Distance from the parabola, as a share of the largest bend, from which on it is none."""
+FORGETS = 0.8
+"""What an older measurement counts, over the next, under averaged weights."""
+_LOUD = 3.0
+"""How many times as loud as usual a line may count there."""
 _KEPT = 64
 _CALM, _ALARM = 8, 8.0
 """Losses to have seen before one can be out of range; mean distances that are out of range."""
@@ -63,6 +67,8 @@ class RateState:
         disagreed: checks in a row at which the two disagreed.
         flat: measurements in a row that drowned in rounding.
         trial: the multiple at which the first step is taken, to be measured.
+        pooled: slope, curvature and usual loudness of the lines under averaged weights.
+        last: the step at which it was measured last.
     """
 
     units: tuple[float, ...]
@@ -83,6 +89,8 @@ class RateState:
     disagreed: int = 0
     flat: int = 0
     trial: float = 1.0
+    pooled: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    last: int = -1
 
     @property
     def interval(self) -> RateInterval:
@@ -134,6 +142,7 @@ class RateState:
         filling: float,
         total_steps: int | None,
         most: float = math.inf,
+        averaged: bool = False,
     ) -> RateState:
         """With one more measurement.
 
@@ -145,6 +154,7 @@ class RateState:
             filling: how many times longer updates will be as the optimizer's memory fills.
             total_steps: length of the run.
             most: the largest rate that may be walked to where no minimum was measured.
+            averaged: whether weights are averaged, so that the rate is used as it is measured.
         """
         measurements = self.measurements
         if status in FITS and parabola is not None and parabola.is_finite:
@@ -157,6 +167,8 @@ class RateState:
             probed=probed / filling,
             flat=self.flat + 1 if status is Status.FLAT else 0,
         )
+        if averaged:
+            return found._learned_averaged(step, status, parabola)
         rate = found.interval
         wanted = found._wanted(rate, status, most)
         if self.in_use is not None:
@@ -185,6 +197,34 @@ class RateState:
         # warm-up: as long as the rate is unsure, less of it, at worst half
         sure = 1.0 + min(1.0, rate.relative_error)
         return min(rate.value, BEYOND * probed) / sure
+
+    def _learned_averaged(self, step: int, status: Status, parabola: Parabola | None) -> RateState:
+        """The minimum of the last few lines; the rate rises at most with the number of steps.
+
+        So the first rate, which changes the weights by a thousandth, is a warm-up that ends where
+        the measurements say.
+        """
+        a, c, usual = self.pooled
+        if status in FITS and parabola is not None and parabola.is_finite:
+            loud = abs(parabola.slope0)
+            usual = usual or loud
+            tame = min(1.0, _LOUD * usual / loud) if loud > 0.0 else 1.0
+            usual += 0.2 * (tame * loud - usual)
+            a = FORGETS * a + tame * parabola.slope0
+            c = FORGETS * c + tame * parabola.curvature
+        in_use = 1.0 if self.in_use is None else self.in_use
+        if status is Status.NON_FINITE:
+            wanted = in_use / GROWTH
+        elif a < 0.0 < c:
+            wanted = -a / c
+        else:
+            wanted = math.inf if a < 0.0 else in_use / GROWTH
+        rise = min(GROWTH, (step + 2) / (self.last + 2))
+        wanted = min(max(wanted, in_use / GROWTH), in_use * rise)
+        following = step + (1 if step < 16 else 4 if step < 64 else 16)
+        return dataclasses.replace(
+            self, in_use=wanted, pooled=(a, c, usual), last=step, next=following
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists of them."""

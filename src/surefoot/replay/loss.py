@@ -31,7 +31,8 @@ class FreshGradient:
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self._params = params
-        self._norms: list[Tensor | None] | None = None
+        self._seen: list[Tensor] = []
+        self._norms: Tensor | None = None
 
     def watch(self, loss: Tensor) -> None:
         """Look when the backward pass that begins at ``loss`` ends."""
@@ -43,27 +44,18 @@ class FreshGradient:
         Variable._execution_engine.queue_callback(callback)
 
     def _look(self) -> None:
-        self._norms = [None if p.grad is None else _norm(p.grad) for p in self._params]
+        self._seen = [p for p in self._params if p.grad is not None]
+        self._norms = _norms(self._seen)
 
     def scale_since(self, params: Sequence[Tensor]) -> float | None:
         """What all gradients were multiplied by since then; None where that is no one number."""
-        if self._norms is None:
+        if self._norms is None or [id(p) for p in self._seen] != [id(p) for p in params]:
             return None
-        before = {id(p): n for p, n in zip(self._params, self._norms, strict=True)}
-        pairs = [(_norm(p.grad), before.get(id(p))) for p in params if p.grad is not None]
-        if any(was is None for _, was in pairs):
-            return None
-        ratios, largest = [], 0.0
-        for now, was in pairs:
-            assert was is not None
-            if float(was) > 0.0:
-                ratios.append((float(now) / float(was), float(was)))
-                largest = max(largest, float(was))
-        if not ratios:
-            return None
-        loud = [ratio for ratio, was in ratios if was > 1e-3 * largest]
-        low, high = min(loud), max(loud)
-        rough = any(p.dtype in (torch.float16, torch.bfloat16) for p in params)
+        pairs = torch.stack([self._norms, _norms(params)]).tolist()
+        largest = max(pairs[0], default=0.0)
+        ratios = [now / was for was, now in zip(*pairs, strict=True) if was > 1e-3 * largest]
+        low, high = min(ratios, default=0.0), max(ratios, default=0.0)
+        rough = any(p.dtype in _ROUGH for p in params)
         if not (
             low > 0.0 and math.isfinite(high) and high - low <= (2e-2 if rough else 1e-4) * high
         ):
@@ -71,12 +63,18 @@ class FreshGradient:
         return 1.0 if low <= 1.0 <= high else 0.5 * (low + high)
 
 
-def _norm(grad: Tensor) -> Tensor:
-    grad = getattr(grad, "_local_tensor", grad)  # a shard's own, of a DTensor
-    rough = grad.dtype in (torch.float16, torch.bfloat16)
-    return torch.linalg.vector_norm(  # type: ignore[no-any-return]
-        grad.detach(), dtype=torch.float32 if rough else None
-    )
+_ROUGH = (torch.float16, torch.bfloat16)
+
+
+def _norms(params: Sequence[Tensor]) -> Tensor:
+    """The norms of the gradients, of this process's shards; without a device sync."""
+    found = [getattr(p.grad, "_local_tensor", p.grad) for p in params]
+    grads: list[Tensor] = [g for g in found if g is not None]
+    grads = [g.float() if g.dtype in _ROUGH else g for g in grads]
+    if not grads:
+        return torch.zeros(0)
+    norms = torch._foreach_norm(grads)
+    return torch.stack([n.to(norms[0].device, torch.float32) for n in norms])
 
 
 class Loss(ABC):

@@ -40,6 +40,11 @@ class Recorder:
         """Backward passes since :meth:`arm`."""
 
     @property
+    def outermost(self) -> list[nn.Module]:
+        """The modules that the loop was seen to call."""
+        return list(self._outermost)
+
+    @property
     def is_armed(self) -> bool:
         """Whether forward passes are recorded now."""
         return bool(self._handles)
