@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
-from surefoot._quiet import Buffers
 from surefoot.measured.fresh_statistics import FreshStatistics
 from surefoot.replay import is_measuring
 
@@ -76,6 +75,14 @@ class Averages:
         self._handles: dict[nn.Module, list[Any]] = {}
         if model is not None:
             self.watch(model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("share", "power", "total", "_averages", "_pending", "_model")
+        return {name: vars(self)[name] for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_model"], state["share"], state["power"])  # type: ignore[misc]
+        vars(self).update(state)
 
     def watch(self, module: nn.Module) -> None:
         """Show the average to this module's forward passes in evaluation mode, and to its files."""
@@ -157,15 +164,12 @@ class Averages:
             return
         self._settle()
         self._is_shown = True
-        buffers = Buffers(self._model).snapshot() if self._statistics.has_any else None
+        self._exchange()
         try:
-            self._exchange()
-            self._statistics.show()
-            yield
+            with self._statistics.shown():
+                yield
         finally:
             self._exchange()
-            if buffers is not None:
-                buffers.restore()
             self._is_shown = False
 
     def _exchange(self) -> None:

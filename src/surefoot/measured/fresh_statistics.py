@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surefoot.replay._state import Surroundings, no_trace, replaying
@@ -28,7 +30,7 @@ class FreshStatistics:
         modules = () if model is None else model.modules()
         self._norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
         self._batches: deque[Any] = deque(maxlen=_BATCHES)
-        self._kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._kept: list[dict[str, Tensor]] | None = None
 
     @property
     def has_any(self) -> bool:
@@ -45,38 +47,55 @@ class FreshStatistics:
         """The weights have moved: what was measured no longer holds."""
         self._kept = None
 
-    @torch.no_grad()
-    def show(self) -> None:
-        """Put the statistics of the present weights into the model; measure them if need be."""
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Inside, the model has the statistics of the present weights, measured if need be.
+
+        Buffers change places, so a graph that was built before lives on.
+        """
         if not self._norms or not self._batches:
+            yield
             return
         if self._kept is None:
             self._kept = self._measure()
-        for norm, (mean, var) in zip(self._norms, self._kept, strict=True):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(var)
+        with self._others(self._kept):
+            yield
 
-    def _measure(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        modes = [(m, m.training) for m in self._batches[-1][0].modules()]
+    @contextlib.contextmanager
+    def _others(self, statistics: Sequence[dict[str, Tensor]]) -> Iterator[None]:
+        own = [dict(norm._buffers) for norm in self._norms]
+        try:
+            for norm, others in zip(self._norms, statistics, strict=True):
+                norm._buffers.update(others)
+            yield
+        finally:
+            for norm, buffers in zip(self._norms, own, strict=True):
+                norm._buffers.update(buffers)
+
+    @torch.no_grad()
+    def _measure(self) -> list[dict[str, Tensor]]:
+        module, _, _, surroundings = self._batches[-1]
+        modes = [(m, m.training) for m in module.modules()]
         momenta = [norm.momentum for norm in self._norms]
-        first = self._batches[-1]
-        with no_trace(first[3].devices, first[0], None), replaying():
+        blank = [
+            {name: torch.zeros_like(b) for name, b in norm._buffers.items() if b is not None}
+            for norm in self._norms
+        ]
+        before = [(b, b._version, b.clone()) for b in module.buffers()]
+        with no_trace(surroundings.devices, None, None), replaying(), self._others(blank):
             try:
                 for norm in self._norms:
-                    norm.reset_running_stats()
                     norm.momentum = None  # the plain mean over the batches
-                for module, args, kwargs, surroundings in self._batches:
-                    module.train()
-                    with surroundings.again():
-                        module(*args, **kwargs)
-                return [
-                    (norm.running_mean.clone(), norm.running_var.clone())  # type: ignore[union-attr]
-                    for norm in self._norms
-                ]
+                module.train()
+                for called, args, kwargs, then in self._batches:
+                    with then.again():
+                        called(*args, **kwargs)
             finally:
                 for norm, momentum in zip(self._norms, momenta, strict=True):
                     norm.momentum = momentum
-                for module, mode in modes:
-                    module.training = mode
+                for m, mode in modes:
+                    m.training = mode
+        for b, version, content in before:
+            if b._version != version:
+                b.copy_(content)
+        return blank

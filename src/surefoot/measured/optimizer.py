@@ -164,6 +164,9 @@ class MeasuredLR(Wrapper):
             self._response = respond(optimizer)
         self._start_anew()
         self._model = model
+        self._averages: Averages | None = None
+        if self._averages_weights():
+            self._averages = Averages(model, SHARE, POWER)
         self._attach(process_group, on_measure)
 
     def _start_anew(self) -> None:
@@ -193,9 +196,6 @@ class MeasuredLR(Wrapper):
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
         self._smallest: Tensor | None = None
-        self._averages: Averages | None = None
-        if self._averages_weights():
-            self._averages = Averages(self._model, SHARE, POWER)
         self._base.param_groups[0].setdefault(STATE, None)
         for each in self._base.param_groups:
             each.setdefault("effective_lr", 0.0)
@@ -203,7 +203,8 @@ class MeasuredLR(Wrapper):
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_base", "_model", "_settings", "_response", "_rate", "_steps", "_filled_before")
-        return {n: vars(self)[n] for n in (*names, "_closure_differentiates", "_cost")}
+        more = ("_closure_differentiates", "_cost", "_averages")
+        return {n: vars(self)[n] for n in (*names, *more)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -282,11 +283,6 @@ class MeasuredLR(Wrapper):
         """
         return nullcontext() if self._averages is None else self._averages.shown()
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the wrapped optimizer's; a backward pass before it does not count."""
-        self._base.zero_grad(set_to_none)
-        self._recorder.drop()
-
     def watch(self, function: Callable[[], Any]) -> Tensor:
         """Run forward pass and loss, and keep the function, to run it again where it measures.
 
@@ -306,7 +302,7 @@ class MeasuredLR(Wrapper):
         self._watched = Watched(function, self._params(), self._model, self._devices())
         return self._watched.first()  # type: ignore[no-any-return]
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compile may draw plain steps into a graph, not a measurement
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step, measure if it is time, and return what the closure returned.

@@ -34,9 +34,26 @@ class FreshGradient:
         self._seen: list[Tensor] = []
         self._norms: Tensor | None = None
 
-    def watch(self, loss: Tensor) -> None:
-        """Look when the backward pass that begins at ``loss`` ends."""
-        loss.register_hook(lambda _: self._when_done(lambda: self._when_done(self._look)))
+    def watch(self, loss: Tensor, done: Callable[[bool], None] | None = None) -> None:
+        """Look when the backward pass that begins at ``loss`` ends.
+
+        Args:
+            loss: what is differentiated.
+            done: told whether any gradient of these parameters was changed by that.
+        """
+        before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in self._params]
+
+        def look() -> None:
+            changed = any(
+                p.grad is not grad or (grad is not None and grad._version != version)
+                for p, (grad, version) in zip(self._params, before, strict=True)
+            )
+            if changed:
+                self._look()
+            if done is not None:
+                done(changed)
+
+        loss.register_hook(lambda _: self._when_done(lambda: self._when_done(look)))
 
     @staticmethod
     def _when_done(callback: Callable[[], None]) -> None:

@@ -19,14 +19,42 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode,
+    _pop_mode,
+    _push_mode,
+)
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings
 from surefoot.replay.loss import FreshGradient, Loss
 
-__all__ = ["Tape", "tensors_in"]
+__all__ = ["Tape", "stop_abandoned", "tensors_in"]
+
+_on: list[Tape] = []
+"""Tapes that record now. A loop that breaks off between forward and step leaves its own on."""
+
+
+def stop_abandoned() -> None:
+    """Stop the tapes that are at their end, or whose recorder is gone."""
+    for tape in list(_on):
+        if tape.is_closed or (tape.owner is not None and tape.owner() is None):
+            tape.close()
+
+
+def _is_inside_compiled() -> bool:
+    """Whether a compiled function calls us: torch would restore a mode that was left in it."""
+    if "torch._dynamo" not in sys.modules:
+        return False
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "compile_wrapper":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
 
 Name: TypeAlias = tuple[int, int]
 """A value on the tape: which entry made it, and which of its tensors it is."""
@@ -114,7 +142,11 @@ class Tape(Loss, TorchDispatchMode):
         self._roots: list[tuple[Name | None, Tensor]] = []
         self._refusal: str | None = None
         self._seen: set[int] = set()
-        self._is_on = self._is_closed = False
+        self._is_on = False
+        self.is_closed = False
+        """Whether it records no more, for good."""
+        self.owner: weakref.ref[Any] | None = None
+        """Who started it."""
         self.gradient = FreshGradient(params)
 
     # On and off
@@ -123,17 +155,26 @@ class Tape(Loss, TorchDispatchMode):
         """Record from here on."""
         if not self._is_on:
             self._is_on = True
+            _on.append(self)
             self.__enter__()
 
     def stop(self) -> None:
-        """Record no more; where another mode was entered since, only look away until it is left."""
-        if self._is_on and _get_current_dispatch_mode() is self:
-            self._is_on = False
+        """Record no more for now."""
+        if not self._is_on or _is_inside_compiled():
+            return
+        above = []  # modes that were entered since and are still on
+        while _get_current_dispatch_mode() not in (self, None):
+            above.append(_pop_mode())
+        if _get_current_dispatch_mode() is self:
             self.__exit__(None, None, None)
+        for mode in reversed(above):
+            _push_mode(mode)
+        self._is_on = False
+        _on.remove(self)
 
     def close(self) -> None:
         """Record no more, for good."""
-        self._is_closed = True
+        self.is_closed = True
         self.stop()
 
     @property
@@ -161,7 +202,7 @@ class Tape(Loss, TorchDispatchMode):
     ) -> Any:
         """Record an operation that depends on what is known."""
         kwargs = kwargs or {}
-        if self._is_closed or torch._C._current_graph_task_id() != -1:  # inside a backward pass
+        if self.is_closed or torch._C._current_graph_task_id() != -1:  # inside a backward pass
             return func(*args, **kwargs)
         if func is torch.ops.aten.ones_like.default and args[0].numel() == 1 and _begins_backward():
             self._differentiated(args[0])
@@ -174,7 +215,8 @@ class Tape(Loss, TorchDispatchMode):
         if not known:
             return func(*args, **kwargs)
         if len(self._entries) >= _LONGEST:
-            self._refusal = f"more than {_LONGEST} operations lead from the model to the loss"
+            self._refuse(f"more than {_LONGEST} operations lead from the model to the loss")
+            self.is_closed = True
             return func(*args, **kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags
         surroundings = Surroundings.capture(self._devices) if random else None
@@ -191,9 +233,15 @@ class Tape(Loss, TorchDispatchMode):
         return out
 
     def _differentiated(self, loss: Tensor) -> None:
-        self._roots.append((self._name_of(loss), loss.detach()))
+        root = (self._name_of(loss), loss.detach())
+        self._roots.append(root)
+
+        def done(is_own: bool) -> None:
+            if not is_own:  # another optimizer's loss, of what this model made
+                self._roots = [r for r in self._roots if r is not root]
+
         if self.gradient is not None and loss.requires_grad:
-            self.gradient.watch(loss)
+            self.gradient.watch(loss, done)
 
     def _call_it(self, x: Tensor, name: Name) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
@@ -205,10 +253,8 @@ class Tape(Loss, TorchDispatchMode):
         found = self._names.get(id(x))
         if found is not None and found[0]() is x:
             return found[1]
-        if type(x) in (Tensor, nn.Parameter):
-            return None
-        # as_subclass() makes its alias where no mode sees it
-        at = self._places.get(_place(x))
+        # as_subclass() and .data make their aliases where no mode sees it
+        at = self._places.get(_place(x)) if self._places else None
         return at[1] if at is not None and not at[0].expired() else None
 
     def _taken(self, flat: list[Any], written: Iterable[Tensor] = ()) -> list[Any]:
