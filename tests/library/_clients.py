@@ -42,9 +42,7 @@ def frozen(model: nn.Module) -> MeasuredLR:
 
 def measured(model: nn.Module, **options: Any) -> MeasuredLR:
     """Measures often within a short run."""
-    return MeasuredLR(
-        adamw(model), model, **{"total_steps": STEPS, "overhead": 0.5, **options}
-    )
+    return MeasuredLR(adamw(model), model, **{"total_steps": STEPS, "overhead": 0.5, **options})
 
 
 def weights(model: nn.Module) -> list[Tensor]:

@@ -73,7 +73,9 @@ def walk(
         optimizer.zero_grad()
         assert optimizer.last is not None
         trace.append([str(optimizer.last.status), optimizer.last.t])
-    whole = [getattr(p, "full_tensor", lambda p=p: p)().detach().clone() for p in model.parameters()]
+    whole = [
+        getattr(p, "full_tensor", lambda p=p: p)().detach().clone() for p in model.parameters()
+    ]
     rate = optimizer.rate
     return {"params": whole, "trace": trace, "rate": [rate.value, rate.low, rate.high, rate.n]}
 
@@ -144,5 +146,3 @@ def test_a_checkpoint_on_disk_goes_on_to_the_bit(tmp_path: Path) -> None:
     )
     train(rest, resumed, 20, 40)
     assert_same(whole, rest)
-
-

@@ -22,7 +22,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the packages' own
 def gpt() -> nn.Module:
     torch.manual_seed(0)
     config = transformers.GPT2Config(
-        vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0
+        vocab_size=64,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=16,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     return transformers.GPT2LMHeadModel(config)
 
@@ -171,7 +177,11 @@ def test_trl_sft(tmp_path: Path) -> None:
         )
         data = datasets.Dataset.from_dict({"text": texts})
         trainer = trl.SFTTrainer(
-            model, config, train_dataset=data, processing_class=tokenizer, optimizers=(optimizer, None)
+            model,
+            config,
+            train_dataset=data,
+            processing_class=tokenizer,
+            optimizers=(optimizer, None),
         )
         with contextlib.redirect_stdout(io.StringIO()):
             trainer.train()

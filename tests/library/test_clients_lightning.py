@@ -89,7 +89,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "clipped by norm": {"gradient_clip_val": 0.1},
     "clipped by value": {"gradient_clip_val": 0.05, "gradient_clip_algorithm": "value"},
     "accumulated": {"accumulate_grad_batches": 4, "steps": 20},
-    "accumulated and clipped": {"accumulate_grad_batches": 4, "gradient_clip_val": 0.1, "steps": 20},
+    "accumulated and clipped": {
+        "accumulate_grad_batches": 4,
+        "gradient_clip_val": 0.1,
+        "steps": 20,
+    },
     "bf16": {"precision": "bf16-mixed"},
 }
 

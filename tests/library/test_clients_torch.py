@@ -38,7 +38,9 @@ pytestmark = [
 ]
 
 
-def train(model: nn.Module, optimizer: Any, start: int = 0, end: int = STEPS, **options: Any) -> None:
+def train(
+    model: nn.Module, optimizer: Any, start: int = 0, end: int = STEPS, **options: Any
+) -> None:
     clip, micro = options.get("clip"), options.get("micro", 1)
     for k in range(start, end):
         for j in range(micro):

@@ -13,7 +13,8 @@ import torch
 
 import surefoot
 
-PAGE = Path(__file__).parents[2] / "docs" / "porting.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "porting.md"
 _BLOCK = re.compile(
     r"^#+ (?P<title>.*?)$"
     r"|<!-- run first, before every block\n(?P<always>.*?)-->"
@@ -37,7 +38,9 @@ def blocks() -> Iterator[Any]:
 def side(diff: str, sign: str) -> str:
     """The script before (``-``) or after (``+``)."""
     lines = diff.splitlines()
-    assert all(line[:1] in (" ", "+", "-") for line in lines), "a line of a diff begins with its sign"
+    assert all(line[:1] in (" ", "+", "-") for line in lines), (
+        "a line of a diff begins with its sign"
+    )
     return "\n".join(line[1:] for line in lines if line[0] in (" ", sign))
 
 
@@ -75,3 +78,15 @@ def test_a_diff_runs(first: str, diff: str, sign: str, wrapped: list[surefoot.Me
         for optimizer in wrapped:
             assert optimizer.rate.n >= 1, optimizer.rate
             assert optimizer.param_groups[0]["effective_lr"] > 0.0
+
+
+@pytest.mark.filterwarnings("ignore:most of the last")  # a toy, and long steps
+def test_the_page_on_the_measured_rate(wrapped: list[surefoot.MeasuredLR]) -> None:
+    text = (DOCS / "measured-lr.md").read_text(encoding="utf-8")
+    scope: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "measured-lr.md", "exec"), scope)
+    (optimizer,) = wrapped
+    assert optimizer.rate.n >= 1
+    assert optimizer.cost.forward_equivalents <= 1.03 * 3 * 301
+    assert scope["loss"] < 0.1
