@@ -121,7 +121,7 @@ def conclude(
         end = _FIRST_CHANGE * rate.norm / length
         places = (end,)
         found = probes.fit(places, step.rounding)
-        rate = dataclasses.replace(rate, in_use=step.multiple * end / step.share)
+        rate = dataclasses.replace(rate, in_use=step.multiple * end / (step.share * step.alpha))
     elif is_first:
         reach = _FIRST_SHARE * rate.norm / length
         most = _UNMEASURED_CHANGE * rate.norm / length

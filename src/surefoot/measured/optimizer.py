@@ -38,9 +38,11 @@ from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
 
 __all__ = ["MeasuredLR"]
 
-SHARE, POWER = 0.8, 1.0
+SHARE, POWER = 0.8, 3.0
 """β, the share of the average where gradients are taken, and the power of the step with which
 weights of the average grow: measured, docs/zero-tuning.md."""
+AVERAGED = 0.7
+"""α under averaged weights."""
 UNDER_A_HORIZON = 3.0
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
 _CHECK_EVERY = 8
@@ -520,6 +522,8 @@ class MeasuredLR(Wrapper):
         """α: measured minima to go."""
         if self._settings.step_adaptation is not None:
             return self._settings.step_adaptation
+        if self._averages is not None:
+            return AVERAGED
         # with BatchNorm weights can grow without the loss's noticing, and the rate with them
         return UNDER_A_HORIZON if self._settings.falls and not self._has_batch_norm else 1.0
 
@@ -606,9 +610,9 @@ class MeasuredLR(Wrapper):
             self._apply(factor)
             slope = own_slope(probes, active, grads, scale)
             size = line.start_size()
-            rate = dataclasses.replace(
-                rate.saw(probes.value0), norm=min(rate.norm, size), size=size
-            )
+            seen = rate.saw(probes.value0)
+            is_out = rate.in_use is not None and seen.in_use != rate.in_use
+            rate = dataclasses.replace(seen, norm=min(rate.norm, size), size=size)
             self._rate = rate
             step = Step(
                 number=self._steps,
@@ -638,6 +642,8 @@ class MeasuredLR(Wrapper):
         if not frozen and rate.in_use is not None:
             self._note_bound(measured.limited or status is Status.CAPPED)
         self._learn(measured.rate, loss, probes.cost)
+        if is_out and self._averages is not None:
+            self._averages.go_home(self._params())
         effective = max(float(g["effective_lr"]) for g in self.param_groups)
         self._last = dataclasses.replace(
             measured.outcome,

@@ -35,6 +35,12 @@ FORGETS = 0.8
 """What an older measurement counts, over the next, under averaged weights."""
 _LOUD = 3.0
 """How many times as loud as usual a line may count there."""
+FASTER = 2.0
+"""The power of the number of steps with which the rate may rise there on a plateau ..."""
+STILL = 0.02
+"""... where the last quarter of the run gained less than this share of all that was gained."""
+_COURSE = 96
+"""Losses kept to see that."""
 _KEPT = 64
 _CALM, _ALARM = 8, 8.0
 """Losses to have seen before one can be out of range; mean distances that are out of range."""
@@ -69,6 +75,7 @@ class RateState:
         trial: the multiple at which the first step is taken, to be measured.
         pooled: slope, curvature and usual loudness of the lines under averaged weights.
         last: the step at which it was measured last.
+        course: steps and losses of the run so far, thinned out.
     """
 
     units: tuple[float, ...]
@@ -91,6 +98,7 @@ class RateState:
     trial: float = 1.0
     pooled: tuple[float, float, float] = (0.0, 0.0, 0.0)
     last: int = -1
+    course: tuple[tuple[int, float], ...] = ()
 
     @property
     def interval(self) -> RateInterval:
@@ -112,6 +120,24 @@ class RateState:
         size = max(bend, 0.5 * abs(parabola.slope0 * far))  # a straight line has no bend to miss
         share = parabola.residual / size if size > 0.0 else 0.0
         return dataclasses.replace(self, misfits=(*self.misfits, share)[-8:])
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the last quarter of the run so far gained next to nothing."""
+        if len(self.course) < 8:
+            return False
+        now = self.course[-1][0]
+        late = [loss for step, loss in self.course if step > 0.75 * now]
+        before = [loss for step, loss in self.course if 0.5 * now < step <= 0.75 * now]
+        if now < 32 or len(late) < 3 or len(before) < 3:
+            return False
+        first = math.fsum(loss for _, loss in self.course[:4]) / 4.0
+        then, today = math.fsum(before) / len(before), math.fsum(late) / len(late)
+        return then - today < STILL * (first - then)
+
+    def _onward(self, step: int, loss: float) -> tuple[tuple[int, float], ...]:
+        course = (*self.course, (step, loss))
+        return course if len(course) <= _COURSE else (*course[:4], *course[5::2])
 
     def saw(self, loss: float) -> RateState:
         """With one more loss of a batch; one far out of range lets it be measured at once.
@@ -219,17 +245,22 @@ class RateState:
             wanted = -a / c
         else:
             wanted = math.inf if a < 0.0 else in_use / GROWTH
-        rise = min(GROWTH, (step + 2) / (self.last + 2))
+        course = self.course
+        if parabola is not None and math.isfinite(parabola.value0):
+            course = self._onward(step, parabola.value0)
+        power = FASTER if dataclasses.replace(self, course=course).stands_still else 1.0
+        rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** power)
         wanted = min(max(wanted, in_use / GROWTH), in_use * rise)
         following = step + (1 if step < 16 else 4 if step < 64 else 16)
         return dataclasses.replace(
-            self, in_use=wanted, pooled=(a, c, usual), last=step, next=following
+            self, in_use=wanted, pooled=(a, c, usual), last=step, next=following, course=course
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists of them."""
         plain = dataclasses.asdict(self)
-        plain["measurements"] = [list(m) for m in self.measurements]
+        for name in ("measurements", "course"):
+            plain[name] = [list(m) for m in plain[name]]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
     @classmethod
@@ -240,6 +271,7 @@ class RateState:
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
         }
+        values["course"] = tuple((int(s), float(v)) for s, v in plain.get("course", ()))
         values["measurements"] = tuple(Measurement(*m) for m in plain.get("measurements", ()))
         return cls(**values)
 
