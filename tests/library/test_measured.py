@@ -231,9 +231,7 @@ def test_runs_short_and_long_keep_their_budget(steps: int, overhead: float) -> N
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     base = torch.optim.AdamW(model.parameters())
-    optimizer = MeasuredLR(
-        base, model, total_steps=steps, overhead=overhead, max_change=math.inf
-    )
+    optimizer = MeasuredLR(base, model, total_steps=steps, overhead=overhead, max_change=math.inf)
     passes = Passes(model)
     x, y = torch.randn(8, 3), torch.randn(8, 1)
     for _ in range(steps):

@@ -53,6 +53,7 @@ class Step:
         shortened: whether it is shorter than the rate says already, for the bound.
         checks: whether to look at a second place.
         share: 1 − β, what of a step gradients see at once under averaged weights; 0 without.
+        foreign: whether the gradient was not the loss's own before the optimizer saw it.
         rounding: relative rounding error of a loss.
         eps: that of the roughest weights.
     """
@@ -69,6 +70,7 @@ class Step:
     shortened: bool
     checks: bool
     share: float
+    foreign: bool
     rounding: float
     eps: float
 
@@ -121,7 +123,7 @@ def conclude(
     places: tuple[float, ...]
     if is_first and step.share:
         end = _FIRST_CHANGE * rate.norm / length
-        places = (end,)
+        places = (end,) if probes.slope0 is not None else (end, 0.5 * end)
         found = probes.fit(places, step.rounding)
         rate = dataclasses.replace(rate, in_use=step.multiple * end / (step.share * step.alpha))
     elif is_first:
@@ -265,7 +267,7 @@ def _compare_slopes(
 ) -> RateState:
     """Decide where derivatives come from: from losses where gradient and losses disagree."""
     if slope is None:
-        if rate.slopes == "gradient":
+        if rate.slopes == "gradient" and step.foreign:
             tell("losses", notices.NOT_ITS_GRADIENT)
         return dataclasses.replace(rate, slopes="losses")
     if len(places) < 2 or not all(math.isfinite(v) for v in probes.values.values()):

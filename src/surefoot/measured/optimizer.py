@@ -22,7 +22,7 @@ from surefoot.measured.averaging import Averages, take_averages, without_momentu
 from surefoot.measured.bound import Bound
 from surefoot.measured.checkpoint import STATE, read, write
 from surefoot.measured.estimate import RateInterval
-from surefoot.measured.finite import are_finite, has_finite_gradient, smallest
+from surefoot.measured.finite import GradientGauge, are_finite, has_finite_gradient
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Step, conclude, own_slope, roughest, scale_of
 from surefoot.measured.notices import Notices
@@ -50,6 +50,8 @@ _CHECK_EVERY = 8
 parabola and whether the gradient's slope is theirs."""
 _REPEAT_EVERY = 16
 """Measurements from one that replays the unmoved weights to the next."""
+_MUCH_LOUDER = 4.0
+"""Times the gradient's norm when last measured, from which on it is measured at once."""
 _LOOK_EVERY = 8
 """Steps from one look at what schedulers do to the next."""
 _NEARLY_NOTHING = 0.05
@@ -197,7 +199,7 @@ class MeasuredLR(Wrapper):
         self._bound = Bound(largest if given is None else given)
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
-        self._smallest: Tensor | None = None
+        self._gauge, self._louder = GradientGauge(), 1.0
         self._base.param_groups[0].setdefault(STATE, None)
         for each in self._base.param_groups:
             each.setdefault("effective_lr", 0.0)
@@ -511,6 +513,7 @@ class MeasuredLR(Wrapper):
         if self._averages is None:
             factor *= rate.approach(self._steps)
         length = factor * self._scheduled() * rate.length / self._filling()
+        length *= max(1.0, 0.5 * self._louder)  # steps of SGD grow with the gradient
         limit = self._limit()
         shortened = length > 1.001 * limit
         return (factor * limit / length, Status.CAPPED) if shortened else (factor, Status.REUSED)
@@ -572,6 +575,9 @@ class MeasuredLR(Wrapper):
             self._refuse(value0)
             return
         self._notice_schedules()
+        loud = 1.0 if self._settings.frozen else self._gauge.norm(self._with_gradient)
+        self._louder = loud / self._rate.loud if self._rate.loud > 0.0 else 1.0
+        self._rate = dataclasses.replace(self._rate, loud=loud)
         try:
             self._measure(loss, value0, active)
         finally:
@@ -636,6 +642,7 @@ class MeasuredLR(Wrapper):
                 shortened=status is Status.CAPPED,
                 checks=self._checks(),
                 share=0.0 if self._averages is None else 1.0 - self._averages.share,
+                foreign=scale is None and not moved,
                 rounding=rounding,
                 eps=roughest(active),
             )
@@ -676,12 +683,14 @@ class MeasuredLR(Wrapper):
     # What goes wrong
 
     def _is_bad_gradient(self) -> bool:
-        """Whether the smallest gradient is not finite: what a NaN of the loss shows in at once."""
+        """Whether the gradient is not finite; one much louder than usual is measured soon."""
         if self._settings.frozen:
             return False
-        if self._smallest is None or self._smallest.grad is None:
-            self._smallest = smallest(self._active())
-        return self._smallest is not None and not has_finite_gradient([self._smallest])
+        loud = self._gauge.norm(self._with_gradient)
+        self._louder = loud / self._rate.loud if self._rate.loud > 0.0 else 1.0
+        if self._louder > _MUCH_LOUDER and self._rate.next > self._steps + 1:
+            self._rate = dataclasses.replace(self._rate, next=self._steps + 1)
+        return not math.isfinite(loud)
 
     def _refuse(self, value0: float) -> None:
         """No step on a loss or a gradient that is not finite; the rate stays."""

@@ -67,6 +67,7 @@ class RateState:
         losses: how many were seen, their mean, their mean distance from it, and how many in a row
             were out of range.
         length: of an update, per unit of the multiple, when last measured.
+        loud: the norm of the gradients that are looked at at every step, when last measured.
         norm: the smallest norm of the weights so far.
         size: their norm when last measured.
         slopes: ``"gradient"`` or ``"losses"``: what the derivative is taken from.
@@ -90,6 +91,7 @@ class RateState:
     misfits: tuple[float, ...] = ()
     losses: tuple[float, ...] = (0, 0.0, 0.0, 0)
     length: float = 0.0
+    loud: float = math.inf
     norm: float = math.inf
     size: float = math.inf
     slopes: str = "gradient"

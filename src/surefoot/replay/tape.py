@@ -142,6 +142,7 @@ class Tape(Loss, TorchDispatchMode):
         self._roots: list[tuple[Name | None, Tensor]] = []
         self._refusal: str | None = None
         self._seen: set[int] = set()
+        self._drawn: set[int] = set()
         self._is_on = False
         self.is_closed = False
         """Whether it records no more, for good."""
@@ -209,7 +210,7 @@ class Tape(Loss, TorchDispatchMode):
             return func(*args, **kwargs)
         flat, spec = tree_flatten((args, kwargs))
         known = any(
-            isinstance(x, Tensor) and (self._name_of(x) is not None or id(x) in self._own)
+            isinstance(x, Tensor) and (self._follows(x) is not None or id(x) in self._own)
             for x in flat
         )
         if not known:
@@ -223,6 +224,8 @@ class Tape(Loss, TorchDispatchMode):
         written = _written(func, args, kwargs)
         taken = self._taken(flat, written)
         entry = _Entry(func, taken, spec, surroundings, writes=func._schema.is_mutable)
+        if random:
+            self._drawn.add(len(self._entries))
         out = func(*args, **kwargs)
         self._entries.append(entry)
         for slot, x in enumerate(tensors_in(out)):
@@ -257,6 +260,13 @@ class Tape(Loss, TorchDispatchMode):
         at = self._places.get(_place(x)) if self._places else None
         return at[1] if at is not None and not at[0].expired() else None
 
+    def _follows(self, x: Tensor) -> Name | None:
+        """Its name, unless the gradient takes it for a constant: if detached, or drawn."""
+        name = self._name_of(x)
+        if name is None or x.requires_grad or not torch.is_grad_enabled():
+            return name
+        return None if x.is_floating_point() or name[0] in self._drawn else name
+
     def _taken(self, flat: list[Any], written: Iterable[Tensor] = ()) -> list[Any]:
         """The arguments as they are kept: by name where the tape made them."""
         overwritten = {id(x) for x in written}
@@ -267,7 +277,7 @@ class Tape(Loss, TorchDispatchMode):
                     self._come_from_outside(inner)
                 kept.append(x)
                 continue
-            name = self._name_of(x)
+            name = self._follows(x)
             if name == _LOST:
                 self._refuse(
                     "several tensors were overwritten at once by what follows from the model"
@@ -288,7 +298,7 @@ class Tape(Loss, TorchDispatchMode):
         return kept
 
     def _come_from_outside(self, x: Tensor) -> None:
-        if self._name_of(x) is not None:
+        if self._follows(x) is not None:
             self._refuse(
                 "an output of the model is handed on inside an object that is no list or dict"
             )
