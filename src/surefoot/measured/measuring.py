@@ -50,6 +50,7 @@ class Step:
         limit: the longest step, a Euclidean length.
         total_steps: length of the run.
         frozen: whether the weights have to end where the optimizer put them, to the bit.
+        shortened: whether it is shorter than the rate says already, for the bound.
         checks: whether to look at a second place.
         share: 1 − β, what of a step gradients see at once under averaged weights; 0 without.
         rounding: relative rounding error of a loss.
@@ -65,6 +66,7 @@ class Step:
     limit: float
     total_steps: int | None
     frozen: bool
+    shortened: bool
     checks: bool
     share: float
     rounding: float
@@ -112,7 +114,7 @@ def conclude(
     per_unit = length / step.multiple * step.filling
     rate = dataclasses.replace(rate, length=per_unit)
     probes.slope0 = slope if rate.slopes == "gradient" else None
-    end, limited = 1.0, False
+    end, limited = 1.0, step.shortened
     if not step.frozen and not is_first and length > 1.001 * step.limit:
         end, limited = step.limit / length, True
         probes.line.go_to(end)

@@ -302,7 +302,12 @@ class MeasuredLR(Wrapper):
                 return function()  # type: ignore[no-any-return]
         self._recorder.disarm()
         self._watched = Watched(function, self._params(), self._model, self._devices())
-        return self._watched.first()  # type: ignore[no-any-return]
+        try:
+            return self._watched.first()  # type: ignore[no-any-return]
+        except BaseException:
+            self._watched = None
+            self._plan()
+            raise
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
     @torch.no_grad()
@@ -322,10 +327,14 @@ class MeasuredLR(Wrapper):
             NotRepeatableError: if it gives another loss for the same weights.
             RuntimeError: for sparse gradients, or if the loss does not depend on the parameters.
         """
-        if closure is not None:
-            return self._step_with(closure)
-        self._step_without(self._recorder.finish() if self._is_due else None)
-        return None
+        try:
+            if closure is not None:
+                return self._step_with(closure)
+            self._step_without(self._recorder.finish() if self._is_due else None)
+            return None
+        except BaseException:
+            self._plan()  # listen again: whoever interrupted it may go on
+            raise
 
     def _step_without(self, tape: Tape | None) -> None:
         """The step of a loop that differentiated its loss itself."""
@@ -410,6 +419,7 @@ class MeasuredLR(Wrapper):
     def _plain_step(self) -> None:
         """The wrapped optimizer's own step at the rate in use."""
         factor, status = self._factor()
+        self._note_bound(status is Status.CAPPED)
         self._apply(factor)
         self._absorb()
         self._done(status)
@@ -503,7 +513,6 @@ class MeasuredLR(Wrapper):
         length = factor * self._scheduled() * rate.length / self._filling()
         limit = self._limit()
         shortened = length > 1.001 * limit
-        self._note_bound(shortened)
         return (factor * limit / length, Status.CAPPED) if shortened else (factor, Status.REUSED)
 
     def _limit(self) -> float:
@@ -624,6 +633,7 @@ class MeasuredLR(Wrapper):
                 limit=self._limit(),
                 total_steps=self._settings.total_steps,
                 frozen=frozen,
+                shortened=status is Status.CAPPED,
                 checks=self._checks(),
                 share=0.0 if self._averages is None else 1.0 - self._averages.share,
                 rounding=rounding,
@@ -640,7 +650,7 @@ class MeasuredLR(Wrapper):
         if measured.share != 1.0:
             self._publish(factor * measured.share)
         if not frozen and rate.in_use is not None:
-            self._note_bound(measured.limited or status is Status.CAPPED)
+            self._note_bound(measured.limited)
         self._learn(measured.rate, loss, probes.cost)
         if is_out and self._averages is not None:
             self._averages.go_home(self._params())
