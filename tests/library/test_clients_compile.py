@@ -1,4 +1,4 @@
-"""torch.compile and activation checkpointing: the same steps, and two graphs: with and without grad."""
+"""torch.compile and activation checkpointing: the same steps; a replay is one graph more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DDP, FSDP2 and distributed checkpoints: ranks agree to the bit, and with one process but for rounding."""
+"""DDP, FSDP2, distributed checkpoints: ranks agree to the bit, and with one process nearly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch's own surroundings: scaler, schedulers, hooks on all optimizers, copies, several optimizers."""
+"""torch's own surroundings: scaler, schedulers, hooks, copies, several optimizers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from torch.optim import lr_scheduler as schedulers
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from surefoot import MeasuredLR, Status, is_measuring
-
 
 # short runs with large steps: the bound's advice, and that of the accumulated gradients
 pytestmark = [

