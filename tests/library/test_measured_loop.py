@@ -29,11 +29,15 @@ def mlp() -> nn.Sequential:
 
 
 def sgd(model: nn.Module, lr: float = 1e-3, **options: Any) -> MeasuredLR:
-    return MeasuredLR(torch.optim.SGD(model.parameters(), lr), model, **options)
+    return MeasuredLR(
+        torch.optim.SGD(model.parameters(), lr), model, **{"averaging": False, **options}
+    )
 
 
 def adamw(model: nn.Module, lr: float = 1e-3, **options: Any) -> MeasuredLR:
-    return MeasuredLR(torch.optim.AdamW(model.parameters(), lr), model, **options)
+    return MeasuredLR(
+        torch.optim.AdamW(model.parameters(), lr), model, **{"averaging": False, **options}
+    )
 
 
 def train(
@@ -77,7 +81,7 @@ def assert_measures_the_minimum(
 
 def test_a_clipped_norm_is_seen_and_the_slope_stays_the_gradients() -> None:
     model = QuadraticModel()
-    optimizer = sgd(model, overhead=99.0)
+    optimizer = sgd(model, overhead=99.0, averaging=False)
 
     def step() -> None:
         model.loss().backward()
@@ -91,7 +95,7 @@ def test_a_clipped_norm_is_seen_and_the_slope_stays_the_gradients() -> None:
 
 def test_gradients_clipped_one_by_one_leave_the_slope_to_the_losses() -> None:
     model = QuadraticModel()
-    optimizer = sgd(model, overhead=99.0)
+    optimizer = sgd(model, overhead=99.0, averaging=False)
 
     def step() -> None:
         model.loss().backward()
@@ -108,7 +112,7 @@ def test_gradients_clipped_one_by_one_leave_the_slope_to_the_losses() -> None:
 def test_accumulated_gradients_are_judged_by_the_last_micro_batch() -> None:
     """Three others pull elsewhere; the parabola is the last one's along what all four do."""
     model = QuadraticModel()
-    optimizer = sgd(model, overhead=99.0)
+    optimizer = sgd(model, overhead=99.0, averaging=False)
     pull = torch.linspace(-30.0, 30.0, 10, dtype=torch.float64)
 
     def step() -> None:
@@ -126,7 +130,7 @@ def test_accumulated_gradients_are_judged_by_the_last_micro_batch() -> None:
 def test_a_grad_scalers_factor_is_seen(unscales: bool) -> None:
     model = QuadraticModel().float()
     model.problem.A, model.problem.b = model.problem.A.float(), model.problem.b.float()
-    optimizer = sgd(model, overhead=99.0)
+    optimizer = sgd(model, overhead=99.0, averaging=False)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for _ in range(4):
         measure_now(optimizer)
@@ -150,7 +154,8 @@ def test_two_optimizers_may_share_a_loss() -> None:
     """Each measures its own weights' step, wherever the other's have gone."""
     model = mlp()
     halves = [
-        MeasuredLR(torch.optim.AdamW(model[i].parameters()), model, overhead=0.3) for i in (0, 2)
+        MeasuredLR(torch.optim.AdamW(model[i].parameters()), model, averaging=False, overhead=0.3)
+        for i in (0, 2)
     ]
     losses = []
     for _ in range(150):
@@ -342,7 +347,7 @@ def test_a_loss_at_its_floor_does_not_let_the_rate_run_away() -> None:
     """Solved to rounding, with noise that nothing can fit, long after."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
-    optimizer = adamw(model, overhead=0.3)
+    optimizer = adamw(model, averaging=False, overhead=0.3)
     y = X[:, :2] @ torch.tensor([[1.0, -0.5], [0.3, 2.0]])
 
     def loss() -> Tensor:
@@ -369,7 +374,7 @@ def test_a_flat_loss_is_told_and_leaves_the_bases_own_rate() -> None:
 
 def test_a_loss_out_of_its_range_twice_halves_the_rate() -> None:
     model = mlp()
-    optimizer = adamw(model, overhead=99.0)
+    optimizer = adamw(model, overhead=99.0, averaging=False)
 
     def step(offset: float) -> float:
         measure_now(optimizer)
@@ -388,7 +393,7 @@ def test_a_loss_out_of_its_range_twice_halves_the_rate() -> None:
 
 def test_where_the_loss_has_no_minimum_the_rate_grows_step_by_step() -> None:
     p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    optimizer = MeasuredLR(torch.optim.SGD([p], 1e-3), overhead=99.0)
+    optimizer = MeasuredLR(torch.optim.SGD([p], 1e-3), overhead=99.0, averaging=False)
     rates = []
     for _ in range(8):
         loop_step(optimizer, lambda: optimizer.watch(lambda: p.sum()))
@@ -399,7 +404,7 @@ def test_where_the_loss_has_no_minimum_the_rate_grows_step_by_step() -> None:
 def test_a_cliff_behind_the_minimum_is_not_jumped_into() -> None:
     """The loss is no number beyond a distance that the first probe would overstep."""
     p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    optimizer = MeasuredLR(torch.optim.SGD([p], 1.0), overhead=99.0)
+    optimizer = MeasuredLR(torch.optim.SGD([p], 1.0), overhead=99.0, averaging=False)
 
     def loss() -> Tensor:
         return torch.where(p < 0.995, torch.nan, p * 100.0).sum()
@@ -450,7 +455,7 @@ def test_a_loss_that_cannot_be_repeated_is_refused_at_first() -> None:
 def test_a_forward_pass_out_of_sight_is_told_with_the_way_out() -> None:
     seen, trained = mlp(), mlp()
     base = torch.optim.AdamW([*trained.parameters(), *seen.parameters()])
-    optimizer = MeasuredLR(base, seen)
+    optimizer = MeasuredLR(base, seen, averaging=False)
     with pytest.raises(ReplayError, match=r"no forward pass .*watch\(.*another one") as caught:
         train(optimizer, trained, 3)
     assert "\n" in str(caught.value)
@@ -504,7 +509,7 @@ def test_a_closure_must_return_one_number() -> None:
 
 def test_sparse_gradients_are_refused() -> None:
     model = nn.Embedding(4, 2, sparse=True)
-    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 0.1), model)
+    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 0.1), model, averaging=False)
     with pytest.raises(RuntimeError, match="sparse=False"):
         loop_step(optimizer, lambda: model(torch.tensor([1])).square().sum())
 
@@ -552,7 +557,7 @@ def test_a_run_beyond_its_length_is_told_once() -> None:
 def test_a_warm_up_that_begins_at_zero_measures_when_it_moves() -> None:
     model = mlp()
     base = torch.optim.AdamW(model.parameters())
-    optimizer = MeasuredLR(base, model)
+    optimizer = MeasuredLR(base, model, averaging=False)
     scheduler = LambdaLR(optimizer, lambda k: min(1.0, k / 5))
     before = model[0].weight.detach().clone()
     train(optimizer, model, 1)
@@ -588,7 +593,7 @@ def test_it_trains_under_bf16_autocast() -> None:
 def test_an_interrupted_replay_leaves_the_weights_where_the_step_began() -> None:
     """To the bit; the next step goes on."""
     model = mlp()
-    optimizer = adamw(model, overhead=99.0)
+    optimizer = adamw(model, overhead=99.0, averaging=False)
     train(optimizer, model, 6)
     for at in (2, 3):
         measure_now(optimizer)
@@ -605,7 +610,7 @@ def test_an_interrupted_replay_leaves_the_weights_where_the_step_began() -> None
             {**optimizer._rate.to_dict(), "attempts": 16}
         )  # replays the start, too
         with pytest.raises(KeyboardInterrupt):
-            loop_step(optimizer, lambda: optimizer.watch(loss))  # noqa: B023
+            loop_step(optimizer, lambda: optimizer.watch(loss))
         for p, was in zip(model.parameters(), before, strict=True):
             torch.testing.assert_close(p, was, rtol=1e-6, atol=1e-7)
         assert torch.equal(random, torch.get_rng_state())

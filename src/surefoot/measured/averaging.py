@@ -44,9 +44,11 @@ def take_averages(
 ) -> tuple[dict[str, Any], dict[int, tuple[Tensor, Tensor]]]:
     """An optimizer's state_dict without averages, and those, by parameter."""
     rest, places = {}, {}
+    # keys may be names: what counts is their order in the groups
+    order = [key for group in state_dict["param_groups"] for key in group["params"]]
     for i, entries in state_dict["state"].items():
         if _AVERAGE in entries:
-            places[i] = (entries[_GRADIENT], entries[_AVERAGE])
+            places[order.index(i)] = (entries[_GRADIENT], entries[_AVERAGE])
         kept = {k: v for k, v in entries.items() if k not in (_AVERAGE, _GRADIENT)}
         if kept or _AVERAGE not in entries:
             rest[i] = kept
@@ -69,6 +71,7 @@ class Averages:
         self._averages: dict[Tensor, Tensor] = {}
         self._pending: dict[Tensor, Tensor] = {}
         self._is_shown = False
+        self._waiting: list[Any] = []
         self._model = model
         self._statistics = FreshStatistics(model)
         self._hooks = _Hooks(self)
@@ -230,14 +233,22 @@ class Averages:
             p = params[i]
             self._pending[p] = y.detach().to(p.device, p.dtype).clone()
             self._averages[p] = x.detach().to(p.device, p.dtype).clone()
+        if self._model is not None:  # whichever part of it is called first
+            self._waiting = [
+                m.register_forward_pre_hook(self._hooks.settle, prepend=True)
+                for m in self._model.modules()
+            ]
 
     @torch.no_grad()
     def _settle(self) -> None:
         """Put loaded values into the parameters."""
         if self._pending:
             for p, y in self._pending.items():
-                p.copy_(y)
+                p.data.copy_(y)  # not a move of the weights that anybody is to notice
             self._pending = {}
+            for handle in self._waiting:
+                handle.remove()
+            self._waiting = []
 
     def loaded_model(self) -> None:
         """Other weights were loaded into the model."""
@@ -273,6 +284,11 @@ class _Hooks:
             context = self._open.pop()
             if context is not None:
                 context.__exit__(None, None, None)
+
+    def settle(self, module: nn.Module, args: Any) -> None:
+        averages = self.get()
+        if averages is not None and module.training:
+            averages._settle()
 
     def load(self, module: nn.Module, keys: Any) -> None:
         averages = self.get()

@@ -37,7 +37,8 @@ def _small_ones(active: Sequence[Tensor]) -> list[Tensor]:
     """The smallest tensors, up to a twentieth of all elements; the last ones first among equals."""
     most = max(4096, sum(p.numel() for p in active) // 20)
     chosen: list[Tensor] = []
-    for p in sorted(active[::-1], key=lambda p: p.numel()):
+    late_first = list(reversed(active))
+    for p in sorted(late_first, key=lambda p: p.numel()):
         most -= p.numel()
         if chosen and (most < 0 or len(chosen) == 4):
             break

@@ -35,6 +35,7 @@ from surefoot.measured.wrapper import Wrapper, multiplied
 from surefoot.optim.base import LineSearchOptimizer, rejected
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
+from surefoot.replay.loss import have_changed, marks
 
 __all__ = ["MeasuredLR"]
 
@@ -366,7 +367,7 @@ class MeasuredLR(Wrapper):
         _refuse_scaler()
         params = self._params()
         watched = Watched(closure, params, self._model, self._devices()) if self._is_due else None
-        before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in params]
+        before = marks(params)
         if watched is not None:
             loss = watched.first()
         else:
@@ -376,10 +377,7 @@ class MeasuredLR(Wrapper):
         if loss is None:  # Lightning: its manual optimization, or a batch that is left out
             self._step_without(tape)
             return None
-        differentiates = any(
-            p.grad is not old or (old is not None and old._version != version)
-            for p, (old, version) in zip(params, before, strict=True)
-        )
+        differentiates = have_changed(before, params)
         self._closure_differentiates = differentiates
         if differentiates:
             self._step_after(tape, watched, loss)

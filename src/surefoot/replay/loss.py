@@ -15,7 +15,16 @@ from torch.autograd import Variable
 from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings, no_trace, replaying
 
-__all__ = ["FreshGradient", "Loss", "ReplayError", "Watched", "scalar"]
+__all__ = [
+    "FreshGradient",
+    "Loss",
+    "ReplayError",
+    "Watched",
+    "have_changed",
+    "marks",
+    "scalar",
+    "version_of",
+]
 
 
 class ReplayError(RuntimeError):
@@ -41,13 +50,10 @@ class FreshGradient:
             loss: what is differentiated.
             done: told whether any gradient of these parameters was changed by that.
         """
-        before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in self._params]
+        before = marks(self._params)
 
         def look() -> None:
-            changed = any(
-                p.grad is not grad or (grad is not None and grad._version != version)
-                for p, (grad, version) in zip(self._params, before, strict=True)
-            )
+            changed = have_changed(before, self._params)
             if changed:
                 self._look()
             if done is not None:
@@ -94,6 +100,21 @@ def _norms(params: Sequence[Tensor]) -> Tensor:
     return torch.stack([n.to(norms[0].device, torch.float32) for n in norms])
 
 
+def marks(params: Sequence[Tensor]) -> list[tuple[Tensor | None, int]]:
+    """What tells whether gradients were written to since."""
+    return [(p.grad, 0 if p.grad is None else version_of(p.grad)) for p in params]
+
+
+def have_changed(before: Sequence[tuple[Tensor | None, int]], params: Sequence[Tensor]) -> bool:
+    """Whether any gradient is another, or was written to, since those :func:`marks` were taken."""
+    return any(a is not b or m != n for (a, m), (b, n) in zip(before, marks(params), strict=True))
+
+
+def version_of(t: Tensor) -> int:
+    """How often a tensor was written to; of a DTensor, this process's shard of it."""
+    return int(getattr(t, "_local_tensor", t)._version)
+
+
 class Loss(ABC):
     """A loss that was differentiated, and can be evaluated again.
 
@@ -112,12 +133,12 @@ class Loss(ABC):
         self._needs_graph = False
         others = () if model is None else model.parameters()
         weights = {id(p): p for p in (*params, *others)}
-        self._weights = [(p, p._version) for p in weights.values()]
+        self._weights = [(p, version_of(p)) for p in weights.values()]
 
     @property
     def weights_have_moved(self) -> bool:
         """Whether another optimizer moved weights since the forward pass."""
-        return any(p._version != version for p, version in self._weights)
+        return any(version_of(p) != version for p, version in self._weights)
 
     @property
     @abstractmethod
