@@ -155,6 +155,7 @@ def slope_and_norm_sq(end: Tensor, start: Tensor, grad: Tensor | None) -> tuple[
         squares.append(_dot(d, d))
         if g is not None:
             slopes.append(_dot(g.to(d.dtype), d))
+        del d  # before the next one is made
     values = _stack([*squares, *slopes]).tolist() if squares else []
     return _fsum(values[len(squares) :]), _fsum(values[: len(squares)])
 

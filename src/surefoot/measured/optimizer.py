@@ -151,6 +151,7 @@ class MeasuredLR(Wrapper):
             frozen=frozen,
         )
         super().__init__(optimizer)
+        Tape.close_all()
         self._response = respond(optimizer)
         self._start_anew()
         self._model = model
@@ -724,7 +725,7 @@ def _unit(group: dict[str, Any]) -> float:
 def _refuse_scaler() -> None:
     """``scaler.step(optimizer, closure)`` would run the closure's backward pass unscaled."""
     frame = sys._getframe(2)
-    for _ in range(4):
+    for _ in range(12):  # torch's wrappers of step() are between
         scaler = frame.f_locals.get("self")
         if isinstance(scaler, torch.amp.GradScaler) and scaler.is_enabled():
             raise RuntimeError(notices.SCALER)

@@ -163,7 +163,8 @@ class RateState:
             top = GROWTH if parabola is None or _promises(parabola, probed) else 1.0
             wanted = min(max(wanted, self.in_use / GROWTH), self.in_use * top)
         if rate.value is not None:
-            wanted = min(max(wanted, rate.value / NEAR), rate.value * ABOVE)
+            floor = min(rate.value / NEAR, BEYOND * probed / filling)  # far away nothing is known
+            wanted = min(max(wanted, floor), rate.value * ABOVE)
         since = self.since if self.in_use is not None else step + 1
         following = next_measurement(step, rate, PRECISION, total_steps)
         return dataclasses.replace(found, in_use=wanted, since=since, next=following)

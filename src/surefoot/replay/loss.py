@@ -15,7 +15,7 @@ from torch.autograd import Variable
 from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings, no_trace, replaying
 
-__all__ = ["FreshGradient", "Loss", "ReplayError", "Watched", "scalar"]
+__all__ = ["FreshGradient", "Loss", "ReplayError", "Watched", "scalar", "when_done"]
 
 
 class ReplayError(RuntimeError):
@@ -35,12 +35,7 @@ class FreshGradient:
 
     def watch(self, loss: Tensor) -> None:
         """Look when the backward pass that begins at ``loss`` ends."""
-        loss.register_hook(lambda _: self._when_done(lambda: self._when_done(self._look)))
-
-    @staticmethod
-    def _when_done(callback: Callable[[], None]) -> None:
-        # twice: DistributedDataParallel's own callback, which ends the exchange, comes before
-        Variable._execution_engine.queue_callback(callback)
+        when_done(loss, self._look)
 
     def _look(self) -> None:
         self._norms = [None if p.grad is None else _norm(p.grad) for p in self._params]
@@ -69,6 +64,13 @@ class FreshGradient:
         ):
             return None
         return 1.0 if low <= 1.0 <= high else 0.5 * (low + high)
+
+
+def when_done(loss: Tensor, callback: Callable[[], None]) -> None:
+    """Call back when the backward pass that begins at ``loss`` has ended."""
+    queue = Variable._execution_engine.queue_callback
+    # twice: DistributedDataParallel's own callback, which ends the exchange, comes before
+    loss.register_hook(lambda _: queue(lambda: queue(callback)))
 
 
 def _norm(grad: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings
-from surefoot.replay.loss import FreshGradient, Loss
+from surefoot.replay.loss import FreshGradient, Loss, when_done
 
 __all__ = ["Tape", "tensors_in"]
 
@@ -104,7 +104,7 @@ class Tape(Loss, TorchDispatchMode):
         TorchDispatchMode.__init__(self)
         Loss.__init__(self, model, params)
         self._devices, self._keeps = tuple(devices), keeps_inputs
-        self._own = {id(p) for p in params}
+        self._params, self._own = params, {id(p) for p in params}
         self._before = Buffers(model).snapshot()
         self._surroundings = Surroundings.capture(devices)
         self._entries: list[_Entry] = []
@@ -135,6 +135,17 @@ class Tape(Loss, TorchDispatchMode):
         """Record no more, for good."""
         self._is_closed = True
         self.stop()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Leave the modes that a loop left open: one that was broken off, or another's backward."""
+        while isinstance(mode := _get_current_dispatch_mode(), Tape):
+            mode.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it records no more, for good."""
+        return self._is_closed
 
     @property
     def was_differentiated(self) -> bool:
@@ -191,9 +202,18 @@ class Tape(Loss, TorchDispatchMode):
         return out
 
     def _differentiated(self, loss: Tensor) -> None:
-        self._roots.append((self._name_of(loss), loss.detach()))
+        root = (self._name_of(loss), loss.detach())
+        self._roots.append(root)
+        if loss.requires_grad:
+            before = _gradients(self._params)
+            when_done(loss, lambda: self._forget_if_foreign(root, before))
         if self.gradient is not None and loss.requires_grad:
             self.gradient.watch(loss)
+
+    def _forget_if_foreign(self, root: tuple[Name | None, Tensor], before: list[Any]) -> None:
+        """No root of this tape if none of its parameters got a gradient: a GAN's other loss."""
+        if all(a is b and v == w for (a, v), (b, w) in zip(before, _gradients(self._params), strict=True)):
+            self._roots = [r for r in self._roots if r is not root]
 
     def _call_it(self, x: Tensor, name: Name) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
@@ -335,6 +355,10 @@ class Tape(Loss, TorchDispatchMode):
                     out = entry.run(*args, **kwargs)
             values.update(((i, slot), x) for slot, x in enumerate(tensors_in(out)))
         return _total(values[name] for name, _ in self._roots if name is not None)
+
+
+def _gradients(params: Sequence[Tensor]) -> list[tuple[Tensor | None, int]]:
+    return [(p.grad, 0 if p.grad is None else p.grad._version) for p in params]
 
 
 def _total(losses: Iterable[Tensor]) -> Tensor:
