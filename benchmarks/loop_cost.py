@@ -119,12 +119,14 @@ def peaks(base: str, *, measured: bool, count: int, side: int, steps: int) -> Pe
     return found
 
 
-def memory(bases: list[str], count: int = 12, side: int = 2048) -> dict[str, Peaks]:
+def memory(
+    bases: list[str], count: int = 12, side: int = 2048, steps: int = 16
+) -> dict[str, Peaks]:
     """Copies of the weights beyond the plain optimizer's step."""
     found = {}
     for base in bases:
         plain = peaks(base, measured=False, count=count, side=side, steps=3).between
-        ours = peaks(base, measured=True, count=count, side=side, steps=30)
+        ours = peaks(base, measured=True, count=count, side=side, steps=steps)
         found[base] = Peaks(ours.between - plain, ours.measuring - plain)
     return found
 

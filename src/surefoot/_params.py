@@ -180,6 +180,7 @@ def swap(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> None:
         kept = a.clone()
         a.copy_(b)
         b.copy_(kept)
+        del kept  # before the next one is made
 
 
 @torch.no_grad()
