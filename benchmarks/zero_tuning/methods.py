@@ -77,10 +77,6 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "no bound": {"max_change": math.inf},
     "no warm-up by certainty, one measurement": {"overhead": 0.0},
     "ten times the measurements": {"overhead": 0.3},
-    "growth unlimited": {"growth": 1e6},
-    "fresh batches": {"batch": "fresh"},
-    "this batch's share of the update": {"line": "share"},
-    "exact curvature": {"curvature": "hessian"},
 }
 """What makes up the method, taken away or exchanged, one at a time."""
 ABLATION = {

@@ -130,7 +130,8 @@ def conclude(
         reach = _FIRST_SHARE * rate.norm / length
         most = _UNMEASURED_CHANGE * rate.norm / length
         found = search(probes, step.rounding, reach, most, keeps_end=step.frozen)
-        places = tuple(probes.values)
+        finite = tuple(t for t, value in probes.values.items() if math.isfinite(value))
+        places = finite or tuple(probes.values)
     else:
         places = _places(step, probes, rate, end)
         found = probes.fit(places, step.rounding)

@@ -36,6 +36,7 @@ from surefoot.optim.base import LineSearchOptimizer, rejected
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
 from surefoot.replay.loss import have_changed, marks
+from surefoot.replay.tape import stop_abandoned
 
 __all__ = ["MeasuredLR"]
 
@@ -163,6 +164,7 @@ class MeasuredLR(Wrapper):
             frozen=frozen,
         )
         super().__init__(optimizer)
+        stop_abandoned()
         self._response = respond(optimizer)
         if self._averages_weights():
             without_momentum(optimizer)
@@ -794,7 +796,7 @@ def _unit(group: dict[str, Any]) -> float:
 def _refuse_scaler() -> None:
     """``scaler.step(optimizer, closure)`` would run the closure's backward pass unscaled."""
     frame = sys._getframe(2)
-    for _ in range(4):
+    for _ in range(12):  # torch's wrappers of step() are between
         scaler = frame.f_locals.get("self")
         if isinstance(scaler, torch.amp.GradScaler) and scaler.is_enabled():
             raise RuntimeError(notices.SCALER)

@@ -202,7 +202,7 @@ class RateState:
         if self.in_use is not None:
             top = GROWTH if parabola is None or _promises(parabola, probed) else 1.0
             wanted = min(max(wanted, self.in_use / GROWTH), self.in_use * top)
-        if rate.value is not None:
+        if rate.value is not None and status is not Status.NON_FINITE:
             floor = min(rate.value / NEAR, BEYOND * probed / filling)  # far away nothing is known
             wanted = min(max(wanted, floor), rate.value * ABOVE)
         since = self.since if self.in_use is not None else step + 1

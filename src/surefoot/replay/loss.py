@@ -93,10 +93,10 @@ def _norms(params: Sequence[Tensor]) -> Tensor:
     """The norms of the gradients, of this process's shards; without a device sync."""
     found = [getattr(p.grad, "_local_tensor", p.grad) for p in params]
     grads: list[Tensor] = [g for g in found if g is not None]
-    grads = [g.float() if g.dtype in _ROUGH else g for g in grads]
     if not grads:
         return torch.zeros(0)
-    norms = torch._foreach_norm(grads)
+    rough = any(g.dtype in _ROUGH for g in grads)
+    norms = torch._foreach_norm(grads, 2.0, torch.float32 if rough else None)
     return torch.stack([n.to(norms[0].device, torch.float32) for n in norms])
 
 

@@ -1,0 +1,353 @@
+"""What a measured rate costs in an ordinary loop, beside the wrapped optimizer alone.
+
+Memory: the most bytes that the tensors made in a step hold at a time, counted one by one, in copies
+of the weights beyond those of the plain optimizer's step; twelve Linear layers of 16 MiB. Weights,
+gradients, the optimizer's state, and what forward and backward pass hold count for both.
+
+Time: whole runs, the two in turns step by step, so that a machine whose speed drifts is the same
+for both: nanoGPT's CPU recipe (4 layers, 4 heads, width 128, block 64, batch 12, no dropout), a VAE
+(784-400-20, batch 128) and a two-layer GCN (1,000 nodes, dense adjacency), on random data.
+
+glibc keeps the memory that is freed here; otherwise it gives back and takes anew, at random more of
+one than of the other.
+
+    python benchmarks/loop_cost.py [--parts memory time] [--steps 1000] [--tasks gpt vae gcn]
+                                   [--text tinyshakespeare.txt] [--bases SGD AdamW]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import math
+import os
+import platform
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from surefoot import MeasuredLR
+
+BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "SGD": lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9),
+    "AdamW": lambda p: torch.optim.AdamW(p, 1e-3),
+}
+LIMITS = {"measuring": 1.1, "between": 0.1, "time between": 1.01, "time of a run": 1.04}
+
+
+class Counting(TorchDispatchMode):
+    """Bytes of the tensors that were made inside and are alive: now, and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.most = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {_storage(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor) and _storage(x) not in given:
+                self._count(x)
+        return out
+
+    def _count(self, x: Tensor) -> None:
+        storage = x.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.alive += size
+        self.most = max(self.most, self.alive)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.alive -= size
+
+
+def _storage(x: Tensor) -> int:
+    return int(x.untyped_storage()._cdata)
+
+
+def layers(count: int, side: int) -> nn.Sequential:
+    """Linear layers of 4·side² bytes."""
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(side, side, bias=False) for _ in range(count)))
+
+
+@dataclass
+class Peaks:
+    """Most bytes of a step, in copies of the weights: at most in steps of either kind."""
+
+    between: float = 0.0
+    measuring: float = 0.0
+
+
+def peaks(base: str, *, measured: bool, count: int, side: int, steps: int) -> Peaks:
+    """The step alone, ``optimizer.step()``, after forward and backward pass."""
+    model = layers(count, side)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    inner = BASES[base](model.parameters())
+    optimizer: Any = inner
+    if measured:
+        optimizer = MeasuredLR(inner, model, total_steps=10_000)
+    x = torch.randn(4, side)
+    found = Peaks()
+    for step in range(steps):
+        F.mse_loss(model(x), x).backward()
+        with Counting() as counting:
+            optimizer.step()
+        optimizer.zero_grad()
+        if step == 0:  # the optimizer makes its state
+            continue
+        most = counting.most / weights
+        if measured and optimizer.last.status.measured:
+            found.measuring = max(found.measuring, most)
+        else:
+            found.between = max(found.between, most)
+    return found
+
+
+def memory(
+    bases: list[str], count: int = 12, side: int = 2048, steps: int = 16
+) -> dict[str, Peaks]:
+    """Copies of the weights beyond the plain optimizer's step."""
+    found = {}
+    for base in bases:
+        plain = peaks(base, measured=False, count=count, side=side, steps=3).between
+        ours = peaks(base, measured=True, count=count, side=side, steps=steps)
+        found[base] = Peaks(ours.between - plain, ours.measuring - plain)
+    return found
+
+
+# Time
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward part, as nanoGPT has them."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Residual, twice."""
+        n, t, width = x.shape
+        parts = self.qkv(self.first(x)).split(width, dim=2)
+        q, k, v = (p.view(n, t, self.heads, -1).transpose(1, 2) for p in parts)
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(seen.transpose(1, 2).reshape(n, t, width))
+        return x + self.down(F.gelu(self.up(self.second(x))))
+
+
+class GPT(nn.Module):
+    """Four layers, four heads, width 128, block 64."""
+
+    def __init__(self, vocabulary: int, width: int = 128, block: int = 64) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(block, width)
+        self.blocks = nn.Sequential(*(Block(width, 4) for _ in range(4)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the next tokens."""
+        x = self.tokens(x) + self.places(torch.arange(x.shape[1]))
+        out: Tensor = self.head(self.norm(self.blocks(x)))
+        return out
+
+
+class VAE(nn.Module):
+    """784-400-20 and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.mean, self.spread = (
+            nn.Linear(784, 400),
+            nn.Linear(400, 20),
+            nn.Linear(400, 20),
+        )
+        self.outer, self.pixels = nn.Linear(20, 400), nn.Linear(400, 784)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels, means and log variances."""
+        hidden = F.relu(self.inner(x))
+        mean, spread = self.mean(hidden), self.spread(hidden)
+        z = mean + torch.randn_like(spread) * (0.5 * spread).exp()
+        return self.pixels(F.relu(self.outer(z))), mean, spread
+
+
+class GCN(nn.Module):
+    """Two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 16), nn.Linear(16, 7)
+
+    def forward(self, x: Tensor, neighbours: Tensor) -> Tensor:
+        """Logits of the nodes' classes."""
+        out: Tensor = neighbours @ self.second(F.relu(neighbours @ self.first(x)))
+        return out
+
+
+Loss = Callable[[int], Tensor]
+"""The loss of step number so and so."""
+
+
+def gpt(text: str | None) -> tuple[nn.Module, Loss]:
+    if text is None:
+        codes = torch.randint(0, 65, (50_000,), generator=torch.Generator().manual_seed(0))
+    else:
+        letters = sorted(set(text))
+        codes = torch.tensor([letters.index(c) for c in text[:200_000]])
+    model = GPT(int(codes.max()) + 1)
+
+    def loss(step: int) -> Tensor:
+        source = torch.Generator().manual_seed(step)
+        starts = torch.randint(0, len(codes) - 65, (12,), generator=source).tolist()
+        rows = torch.stack([codes[s : s + 65] for s in starts])
+        return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+
+    return model, loss
+
+
+def vae(_: str | None) -> tuple[nn.Module, Loss]:
+    model, pictures = VAE(), torch.rand(1280, 784, generator=torch.Generator().manual_seed(0))
+
+    def loss(step: int) -> Tensor:
+        x = pictures[128 * (step % 10) : 128 * (step % 10) + 128]
+        pixels, mean, spread = model(x)
+        divergence = -0.5 * (1 + spread - mean.square() - spread.exp()).sum()
+        return F.binary_cross_entropy_with_logits(pixels, x, reduction="sum") + divergence
+
+    return model, loss
+
+
+def gcn(_: str | None) -> tuple[nn.Module, Loss]:
+    source = torch.Generator().manual_seed(0)
+    links = (torch.rand(1000, 1000, generator=source) < 0.004).float()
+    links = (links + links.T + torch.eye(1000)).clamp(max=1.0)
+    roots = links.sum(1).rsqrt()
+    neighbours = roots[:, None] * links * roots
+    x = torch.randn(1000, 64, generator=source)
+    y = torch.randint(0, 7, (1000,), generator=source)
+    model = GCN()
+    return model, lambda _: F.cross_entropy(model(x, neighbours), y)
+
+
+TASKS: dict[str, Callable[[str | None], tuple[nn.Module, Loss]]] = {
+    "gpt": gpt,
+    "vae": vae,
+    "gcn": gcn,
+}
+
+
+@dataclass
+class Run:
+    """Seconds of each step of a run, and which of them measured."""
+
+    seconds: list[float] = field(default_factory=list)
+    measured: list[bool] = field(default_factory=list)
+
+
+def in_turns(task: str, base: str, steps: int, text: str | None) -> tuple[Run, Run]:
+    """The plain run and the measured one, step by step."""
+    runs, loops = (Run(), Run()), []
+    for ours in (False, True):
+        torch.manual_seed(0)
+        model, loss = TASKS[task](text)
+        optimizer: Any = BASES[base](model.parameters())
+        if ours:
+            optimizer = MeasuredLR(optimizer, model, total_steps=steps)
+        loops.append((optimizer, loss))
+    for step in range(steps):
+        for ours in (step % 2, 1 - step % 2):
+            optimizer, loss = loops[ours]
+            start = time.perf_counter()
+            loss(step).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            runs[ours].seconds.append(time.perf_counter() - start)
+            runs[ours].measured.append(bool(ours) and optimizer.last.status.measured)
+    return runs
+
+
+def time_ratios(plain: Run, ours: Run) -> tuple[float, float, float]:
+    """Of steps that do not measure, of whole runs, and of steps that measure: medians and sums.
+
+    A step is compared with its twin of the same turn. Sums without the thousandth of the steps that
+    took longest in either run, which the machine interrupted.
+    """
+    pairs = [*zip(plain.seconds, ours.seconds, ours.measured, strict=True)][5:]
+    longest = sorted(max(p, o) for p, o, _ in pairs)[-max(2, len(pairs) // 1000)]
+    pairs = [(p, o, m) for p, o, m in pairs if max(p, o) < longest or m]
+    between = statistics.median(o / p for p, o, m in pairs if not m)
+    whole = sum(o for _, o, _ in pairs) / sum(p for p, _, _ in pairs)
+    measuring = [o / p for p, o, m in pairs if m]
+    return between, whole, statistics.median(measuring) if measuring else math.nan
+
+
+def keep_memory() -> None:
+    """Let malloc neither map large blocks one by one nor return what is free; glibc only."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--parts", nargs="*", choices=("memory", "time"), default=["memory", "time"]
+    )
+    parser.add_argument("--bases", nargs="*", choices=BASES, default=list(BASES))
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--steps", type=int, default=1000, help="length of a run")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--text", type=Path, help="what the GPT reads; default: random tokens")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, "
+          f"{options.threads} thread(s), load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    kept = True
+    if "memory" in options.parts:
+        print("\n| base | measuring, copies | between | at most |\n|---|---|---|---|")
+        for base, found in memory(options.bases).items():
+            kept &= found.measuring <= LIMITS["measuring"] and found.between <= LIMITS["between"]
+            print(f"| {base} | {found.measuring:.2f} | {found.between:.2f} "
+                  f"| {LIMITS['measuring']}, {LIMITS['between']} |")  # fmt: skip
+    if "time" in options.parts:
+        keep_memory()
+        text = options.text.read_text() if options.text else None
+        print(
+            "\n| task | base | plain, ms | × between | × run | × measuring | measured | at most |"
+        )
+        print("|---|---|---|---|---|---|---|---|")
+        for task in options.tasks:
+            for base in options.bases:
+                plain, ours = in_turns(task, base, options.steps, text)
+                between, whole, measuring = time_ratios(plain, ours)
+                kept &= between <= LIMITS["time between"] and whole <= LIMITS["time of a run"]
+                print(f"| {task} | {base} | {1e3 * statistics.median(plain.seconds):.2f} "
+                      f"| {between:.3f} | {whole:.3f} | {measuring:.2f} | {sum(ours.measured)} "
+                      f"| {LIMITS['time between']}, {LIMITS['time of a run']} |",
+                      flush=True)  # fmt: skip
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
