@@ -23,7 +23,7 @@ __all__ = [
     "norm_sq",
     "norms_sq",
     "shrink",
-    "slope_and_norm_sq",
+    "slopes_and_norms_sq",
     "swap",
 ]
 
@@ -147,40 +147,54 @@ def _fsum(values: object) -> float:
         return math.nan
 
 
-def slope_and_norm_sq(end: Tensor, start: Tensor, grad: Tensor | None) -> tuple[float, float]:
-    """⟨g, end − start⟩ and ‖end − start‖², without a tensor of that size; 0 for no gradient."""
-    slopes, squares = [], []
-    for (a, b), g in _triples(end, start, grad):
-        d = a.float() - b.float() if a.dtype in _LOW_PRECISION else a - b
-        squares.append(_dot(d, d))
-        if g is not None:
-            slopes.append(_dot(g.to(d.dtype), d))
-        del d  # before the next one is made
-    values = _stack([*squares, *slopes]).tolist() if squares else []
-    return _fsum(values[len(squares) :]), _fsum(values[: len(squares)])
+_STRIP = 1 << 20
+"""Elements of a temporary tensor where a whole one would be too much memory."""
 
 
-def _triples(
+def slopes_and_norms_sq(
+    ends: Sequence[Tensor], starts: Sequence[Tensor], grads: Sequence[Tensor | None]
+) -> tuple[list[float], list[float]]:
+    """⟨gᵢ, endᵢ − startᵢ⟩ and ‖endᵢ − startᵢ‖², with one device sync and no tensor of that size.
+
+    The product is 0 where there is no gradient.
+    """
+    products: list[Tensor] = []
+    places: list[tuple[int, bool]] = []
+    for i, triple in enumerate(zip(ends, starts, grads, strict=True)):
+        for end, start, grad in _strips(*triple):
+            low = end.dtype in _LOW_PRECISION
+            d = end.float() - start.float() if low else end - start
+            products.append(_dot(d, d))
+            places.append((i, False))
+            if grad is not None:
+                products.append(_dot(grad.to(d.dtype), d))
+                places.append((i, True))
+    slopes, squares = [0.0] * len(ends), [0.0] * len(ends)
+    if products:
+        for (i, is_slope), value in zip(places, _stack(products).tolist(), strict=True):
+            (slopes if is_slope else squares)[i] += value
+    return slopes, squares
+
+
+def _strips(
     end: Tensor, start: Tensor, grad: Tensor | None
-) -> list[tuple[tuple[Tensor, Tensor], Tensor | None]]:
-    end, start = end.detach(), start.detach()
-    flat = [t for t in (end, start, grad) if t is not None]
-    if not all(t.is_contiguous() for t in flat):
-        return [((end, start), grad)]
-    pieces = [t.view(-1).split(1 << 22) for t in flat]  # 16 MiB of float32
-    pairs = zip(pieces[0], pieces[1], strict=True)
-    grads: Sequence[Tensor | None] = pieces[2] if grad is not None else [None] * len(pieces[0])
-    return list(zip(pairs, grads, strict=True))
+) -> Sequence[tuple[Tensor, Tensor, Tensor | None]]:
+    tensors = [t.detach() for t in (end, start, grad) if t is not None]
+    if tensors[0].numel() <= _STRIP or not all(t.is_contiguous() for t in tensors):
+        return [(tensors[0], tensors[1], tensors[2] if grad is not None else None)]
+    strips = [t.view(-1).split(_STRIP) for t in tensors]
+    grads: Sequence[Tensor | None] = strips[2] if grad is not None else [None] * len(strips[0])
+    return list(zip(strips[0], strips[1], grads, strict=True))
 
 
 @torch.no_grad()
 def swap(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> None:
-    """Exchange the contents of two lists of tensors, with memory for one tensor only."""
+    """Exchange the contents of two lists of tensors, without a third of their size."""
     for a, b in zip(firsts, seconds, strict=True):
-        kept = a.clone()
-        a.copy_(b)
-        b.copy_(kept)
-        del kept  # before the next one is made
+        for x, y, _ in _strips(a, b, None):
+            kept = x.clone()
+            x.copy_(y)
+            y.copy_(kept)
 
 
 @torch.no_grad()

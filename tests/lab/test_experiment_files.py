@@ -26,11 +26,14 @@ from surefoot_lab.config import (
     TrainConfig,
     UserError,
 )
+from surefoot_lab.data import AsTheyAre, Examples, TrainLoader
+from surefoot_lab.data.examples import hold_out
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.parse import parse_train, to_yaml
 from surefoot_lab.records import RecordWriter, read_run
 from surefoot_lab.sweep import trials_of
 from surefoot_lab.train import train
+from surefoot_lab.train.assemble import seed_everything
 
 QUIET = TrainConfig(device="cpu", tensorboard=False)
 
@@ -118,6 +121,21 @@ def test_numbers_of_numpy_are_numbers(number: Any, tmp_path: Path) -> None:
     again = parse_train([str(tmp_path / "run" / "experiment.yaml")]).experiment
     assert again.to_dict() == experiment.to_dict()
     train(experiment, tmp_path / "run", progress=False, resume=True)
+
+
+def test_the_parts_of_a_run_take_numbers_of_numpy() -> None:
+    everything = Examples(torch.arange(20.0).view(20, 1), torch.zeros(20))
+    for count in (np.int64(5), np.float32(0.25)):
+        rest, held_out = hold_out(everything, count, np.uint8(3), "data.test")
+        assert (len(rest), len(held_out)) == (15, 5)
+    settings = {"batch_size": np.int64(4), "seed": np.int64(3)}
+    loader = TrainLoader(everything, AsTheyAre(torch.device("cpu")), **settings)
+    plain = TrainLoader(everything, AsTheyAre(torch.device("cpu")), batch_size=4, seed=3)
+    assert torch.equal(loader.next_batch()[0], plain.next_batch()[0])
+    seed_everything(np.int64(3))
+    drawn = torch.rand(3)
+    seed_everything(3)
+    assert torch.equal(torch.rand(3), drawn)
 
 
 def test_sweeps_lines_and_records_take_numbers_of_numpy(tmp_path: Path) -> None:

@@ -161,6 +161,7 @@ SWEEP: dict[str, tuple[str, list[str], str]] = {
     "no runs at a time": ("grid: {seed: [0]}\n", ["--concurrent", "0"], "--concurrent: must be at"),
     "runs in words": ("grid: {seed: [0]}\n", ["--concurrent", "all"], "--concurrent"),
     "two files": ("grid: {seed: [0]}\n", ["other.yaml"], "one experiment file at a time"),
+    "no cluster": ("grid: {seed: [0]}\n", ["--address", "127.0.0.1:1"], "no cluster there"),
 }
 
 

@@ -109,9 +109,7 @@ WAYS: dict[str, Callable[[Any, Callable[[], Tensor]], float]] = {
 }
 
 
-def walk(
-    model: nn.Module, optimizer: Any, data: Sequence[Batch], way: str = "loop"
-) -> list[float]:
+def walk(model: nn.Module, optimizer: Any, data: Sequence[Batch], way: str = "loop") -> list[float]:
     """The losses of a step a batch."""
     return [WAYS[way](optimizer, closure_for(model, batch)) for batch in data]
 

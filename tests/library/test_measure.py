@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import _killed_run
 import numpy as np
 import pytest
 import torch
@@ -330,50 +332,40 @@ class TestRecords:
         assert [sample.step for sample in records] == [0, 1, 2]
 
 
-RUN = """
-import sys, torch
-from pathlib import Path
-from torch.nn.functional import cross_entropy
-sys.path.insert(0, {tests!r})
-from _problems import batches, noisy
-from surefoot.shape import sample_run
-
-torch.set_num_threads(1)
-data = batches(6)
-model = noisy(seed=int(sys.argv[2]))
-optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
-scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
-sample_run(
-    model, optimizer, cross_entropy, lambda step: data[step % 6], data[:3], steps=40, every=2,
-    folder=sys.argv[1], along="update", lengths=(-0.1, 0.2), scheduler=scheduler,
-    checkpoint_every=3, on_line=lambda line: print(line.step, flush=True),
-)
-print("done", flush=True)
-"""
-
-
 class TestRuns:
-    def start(self, folder: Path, seed: int) -> subprocess.Popen[str]:
-        source = RUN.format(tests=str(Path(__file__).parent))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        command = [sys.executable, "-c", source, str(folder), str(seed)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    def start(self, folder: Path, seed: int) -> tuple[Any, Connection]:
+        # all are forked from one process that has imported torch; the library is one of its own
+        os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["_killed_run"])
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_killed_run.run, args=(str(folder), seed, theirs))
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def end(self, process: Any, told: Connection) -> list[Any]:
+        """All that is still told, until the process ends."""
+        heard = []
+        with contextlib.suppress(EOFError):
+            while True:
+                heard.append(told.recv())
+        process.join()
+        return heard
 
     def test_killed_at_random_and_resumed_it_writes_the_same_records(self, tmp_path: Path) -> None:
         whole = self.start(tmp_path / "whole", 0)
         moments = random.Random()  # any moment will do, so every run of this test tries others
         for fewest in (1, 1, 3):  # the third line is written after the first checkpoint
-            process = self.start(tmp_path / "killed", 0)
-            assert process.stdout is not None
+            process, told = self.start(tmp_path / "killed", 0)
             for _ in range(moments.randrange(fewest, 6)):
-                process.stdout.readline()
+                told.recv()
             time.sleep(moments.random() * 0.02)
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+            process.kill()
+            process.join()
         # resumed weights come from the checkpoint, not from the seed of this process
-        end, _ = self.start(tmp_path / "killed", 99).communicate()
-        assert end.endswith("done\n")
-        assert whole.communicate()[0].endswith("done\n")
+        assert self.end(*self.start(tmp_path / "killed", 99))[-1] == "done"
+        assert self.end(*whole)[-1] == "done"
         ours = (tmp_path / "killed" / "lines.jsonl").read_bytes()
         assert ours == (tmp_path / "whole" / "lines.jsonl").read_bytes()
         assert [line.step for line in LineRecords(tmp_path / "whole" / "lines.jsonl")] == list(

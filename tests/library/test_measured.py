@@ -22,7 +22,7 @@ from _measured import (
     plain,
     walk,
 )
-from _problems import Quadratic, assert_same, batches, closure_for, noisy, snapshot
+from _problems import assert_same, batches, noisy, snapshot
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LinearLR, OneCycleLR, StepLR
 
@@ -141,7 +141,9 @@ def test_what_is_measured_is_the_minimum_along_the_bases_own_step(name: str, fro
     """With all of its memory, at every step, however much of the step is taken."""
     model = QuadraticModel()
     base = MAKERS[name](model.parameters())
-    optimizer = MeasuredLR(base, model, overhead=99.0, frozen=frozen and name != "far-too-long")
+    optimizer = MeasuredLR(
+        base, model, averaging=False, overhead=99.0, frozen=frozen and name != "far-too-long"
+    )
     for _ in range(12):
         measure_now(optimizer)
         slope, curvature, length = parabola_of_the_next_step(model, base)
@@ -160,7 +162,7 @@ def test_the_first_rate_is_that_minimum_and_is_walked_to_in_eighths(name: str) -
     model = QuadraticModel()
     base = MAKERS[name](model.parameters())
     slope, curvature, _ = parabola_of_the_next_step(model, base)
-    optimizer = MeasuredLR(base, model, step_adaptation=1.0)
+    optimizer = MeasuredLR(base, model, averaging=False, step_adaptation=1.0)
     loop_step(optimizer, model.loss)
     assert optimizer.rate.value == pytest.approx(-slope / curvature, rel=1e-6)
     assert optimizer.last is not None
@@ -174,7 +176,7 @@ def test_of_a_heavy_ball_the_rate_is_that_of_a_filled_buffer() -> None:
     model = QuadraticModel()
     base = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     slope, curvature, _ = parabola_of_the_next_step(model, base)
-    optimizer = MeasuredLR(base, model)
+    optimizer = MeasuredLR(base, model, averaging=False)
     loop_step(optimizer, model.loss)
     assert optimizer.rate.value == pytest.approx(-slope / curvature / 10, rel=0.05)
 
@@ -231,9 +233,7 @@ def test_runs_short_and_long_keep_their_budget(steps: int, overhead: float) -> N
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     base = torch.optim.AdamW(model.parameters())
-    optimizer = MeasuredLR(
-        base, model, total_steps=steps, overhead=overhead, max_change=math.inf
-    )
+    optimizer = MeasuredLR(base, model, total_steps=steps, overhead=overhead, max_change=math.inf)
     passes = Passes(model)
     x, y = torch.randn(8, 3), torch.randn(8, 1)
     for _ in range(steps):
@@ -289,7 +289,7 @@ def test_a_group_may_be_added_later_to_either(at: str) -> None:
     model = noisy()
     head = model.get_submodule("head")
     base = torch.optim.AdamW(model.get_submodule("conv").parameters(), 1e-3)
-    optimizer = MeasuredLR(base, model, overhead=0.5)
+    optimizer = MeasuredLR(base, model, averaging=False, overhead=0.5)
     walk(model, optimizer, batches(6))
     before = snapshot(head)
     added = optimizer if at == "wrapper" else base
@@ -341,7 +341,7 @@ def test_what_is_applied_between_measurements(
     norm = nn.BatchNorm1d(3) if batch_norm else nn.Identity()
     model = nn.Sequential(norm, nn.Linear(3, 1))
     base = torch.optim.SGD(model.parameters(), 0.1)
-    optimizer = MeasuredLR(base, model, max_change=math.inf, **options)
+    optimizer = MeasuredLR(base, model, **{"averaging": False, "max_change": math.inf, **options})
     expected = (1.0 if batch_norm else 3.0) if alpha is None else alpha
     between = 0
     for step in range(40):
@@ -360,7 +360,7 @@ def test_what_is_applied_between_measurements(
 def once(problem: QuadraticModel, **options: Any) -> MeasuredLR:
     """One measurement, at the start; no bound."""
     base = torch.optim.SGD(problem.parameters(), 1e-3)
-    return MeasuredLR(base, problem, overhead=0.0, max_change=math.inf, **options)
+    return MeasuredLR(base, problem, averaging=False, overhead=0.0, max_change=math.inf, **options)
 
 
 def test_the_rate_falls_linearly_to_nothing() -> None:
@@ -460,7 +460,7 @@ def test_no_step_changes_the_weights_by_more_than_a_share_of_their_norm(make: An
     for share in (math.inf, 0.05):
         model = Far()
         base = make(model.parameters(), lr=1e-3)
-        optimizer = MeasuredLR(base, model, max_change=share, overhead=9.0)
+        optimizer = MeasuredLR(base, model, averaging=False, max_change=share, overhead=9.0)
         changes[share], began = [], math.inf
         for _ in range(16):
             moved, norm = _change(optimizer, model.loss)
@@ -476,7 +476,9 @@ def test_no_step_changes_the_weights_by_more_than_a_share_of_their_norm(make: An
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_the_bound_is_3_percent_where_there_is_no_batch_norm(batch_norm: bool) -> None:
     model = Far(batch_norm)
-    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 1e-3), model, overhead=9.0)
+    optimizer = MeasuredLR(
+        torch.optim.SGD(model.parameters(), 1e-3), model, averaging=False, overhead=9.0
+    )
     moves, norms = zip(*(_change(optimizer, model.loss) for _ in range(16)), strict=True)
     smallest = itertools.accumulate(norms, min)
     largest = max(moved / norm for moved, norm in zip(moves, smallest, strict=True))
@@ -501,7 +503,9 @@ def test_the_bound_falls_with_the_horizon_and_with_a_scheduler() -> None:
 
 def test_a_capped_step_says_so_and_a_run_of_them_is_told_once() -> None:
     model = Far()
-    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 1e-3), model, max_change=0.001)
+    optimizer = MeasuredLR(
+        torch.optim.SGD(model.parameters(), 1e-3), model, averaging=False, max_change=0.001
+    )
     statuses = []
     with pytest.warns(UserWarning, match="most of the last 50 steps were shortened") as seen:
         for _ in range(150):
@@ -515,7 +519,7 @@ def test_a_capped_step_says_so_and_a_run_of_them_is_told_once() -> None:
 def test_weights_that_begin_at_zero_may_leave_it() -> None:
     p = nn.Parameter(torch.zeros(3, 4))
     model = nn.ParameterList([p])
-    optimizer = MeasuredLR(torch.optim.SGD([p], 1.0), model, max_change=0.1)
+    optimizer = MeasuredLR(torch.optim.SGD([p], 1.0), model, averaging=False, max_change=0.1)
     moves = [
         _change(optimizer, lambda: optimizer.watch(lambda: ((p - 100.0) ** 2).sum()))[0]
         for _ in range(8)

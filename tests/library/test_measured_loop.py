@@ -26,21 +26,24 @@ F = nn.functional
 pytestmark = pytest.mark.filterwarnings("ignore:most of the last 50 steps were shortened")
 
 
+PLAIN: dict[str, Any] = {"averaging": False}
+
+
 def mlp() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 2))
 
 
 def sgd(model: nn.Module, lr: float = 1e-3, **options: Any) -> MeasuredLR:
-    return MeasuredLR(torch.optim.SGD(model.parameters(), lr), model, **options)
+    return MeasuredLR(torch.optim.SGD(model.parameters(), lr), model, **PLAIN, **options)
 
 
 def momentum(model: nn.Module, lr: float = 1e-3, **options: Any) -> MeasuredLR:
-    return MeasuredLR(torch.optim.SGD(model.parameters(), lr, 0.9), model, **options)
+    return MeasuredLR(torch.optim.SGD(model.parameters(), lr, 0.9), model, **PLAIN, **options)
 
 
 def adamw(model: nn.Module, lr: float = 1e-3, **options: Any) -> MeasuredLR:
-    return MeasuredLR(torch.optim.AdamW(model.parameters(), lr), model, **options)
+    return MeasuredLR(torch.optim.AdamW(model.parameters(), lr), model, **PLAIN, **options)
 
 
 def train(

@@ -62,7 +62,9 @@ def test_the_norm_that_bounds_steps_is_in_the_checkpoint() -> None:
     def far() -> tuple[nn.Module, MeasuredLR, Callable[[], Tensor]]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-        optimizer = MeasuredLR(torch.optim.AdamW(model.parameters()), model, max_change=0.1)
+        optimizer = MeasuredLR(
+            torch.optim.AdamW(model.parameters()), model, averaging=False, max_change=0.1
+        )
         x = torch.ones(1, 4)
         return model, optimizer, lambda: (model(x) - 100.0).abs().sum()
 

@@ -121,6 +121,16 @@ def test_own_gradients_are_not_taken_for_others(make: Any) -> None:
             optimizer.add_param_group({"params": [*model.head.parameters()]})
 
 
+def test_gradients_that_another_line_search_sent_are_no_reason_to_warn() -> None:
+    """A GAN: the generator's loss goes through the critic."""
+    generator, critic = nn.Linear(4, 4), nn.Linear(4, 1)
+    ours, theirs = PAL(generator), PAL(critic)
+    x = torch.randn(8, 4)
+    for _ in range(3):  # warnings are errors here
+        theirs.step(lambda: (critic(x) - critic(generator(x).detach()) - 1.0).square().mean())
+        ours.step(lambda: critic(generator(x)).square().mean())
+
+
 def test_the_hessian_free_monitor_goes_on_when_parameters_change() -> None:
     model = noisy()
     sgd = torch.optim.SGD(model.conv.parameters(), lr=0.01)

@@ -41,6 +41,16 @@ Y = torch.arange(16) % 4
 Z = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
 
 
+HELD: dict[str, Tensor] = {}
+
+
+def held(name: str, x: Tensor) -> Tensor:
+    """What the gradient takes for a constant: as it was when the loss was differentiated."""
+    if torch.is_grad_enabled() and not is_measuring():
+        HELD[name] = x
+    return HELD[name]
+
+
 def mlp(out: int = 4, norm: bool = False) -> nn.Sequential:
     middle = [nn.BatchNorm1d(16)] if norm else []
     return nn.Sequential(nn.Linear(8, 16), *middle, nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, out))
@@ -273,7 +283,7 @@ def _() -> Any:
     def loss() -> Tensor:
         total = torch.zeros(())
         for out, true in zip(m(images), truth, strict=True):
-            nearest = torch.cdist(true, out["boxes"]).argmin(1)
+            nearest = torch.cdist(true, out["boxes"].detach()).argmin(1)
             wanted = torch.zeros_like(out["scores"]).index_fill(0, nearest, 1.0)
             total = total + F.smooth_l1_loss(out["boxes"][nearest], true)
             total = total + F.binary_cross_entropy_with_logits(out["scores"], wanted)
@@ -334,9 +344,32 @@ def _() -> Any:
 
     def loss() -> Tensor:
         policy, value = m(X)
-        advantage = returns - value.detach()
+        advantage = held("advantage", returns - value.detach())
         gain = (policy.log_prob(Y) * advantage).mean() + 0.01 * policy.entropy().mean()
         return F.smooth_l1_loss(value, returns) - gain
+
+    return m, loss
+
+
+@kind("divided by its own detached mean")
+def _() -> Any:
+    m = mlp()
+
+    def loss() -> Tensor:
+        error = (m(X) - Z).pow(2)
+        return (error / held("mean", error.detach().mean())).mean()
+
+    return m, loss
+
+
+@kind("an action that is drawn")
+def _() -> Any:
+    m, gain = ActorCritic(), torch.randn(16)
+
+    def loss() -> Tensor:
+        policy, _ = m(X)
+        action = held("action", policy.sample())
+        return -(policy.log_prob(action) * gain).mean()
 
     return m, loss
 

@@ -307,7 +307,7 @@ class TestNoTrace:
         most = [0]
 
         def stream() -> Iterator[tuple[Tensor, Tensor]]:
-            for i in range(12):
+            for i in range(5):
                 x, y = batches(1, seed=i)[0]
                 alive.append(weakref.ref(x))
                 yield x, y

@@ -25,6 +25,7 @@ class Kept:
         step: steps made.
         filled_before: steps that the wrapped optimizer had made before it was wrapped.
         closure_differentiates: whether the closure calls ``backward()``; None where not known.
+        average_weight: of all steps in the average.
     """
 
     rate: RateState
@@ -32,6 +33,7 @@ class Kept:
     step: int
     filled_before: int
     closure_differentiates: bool | None
+    average_weight: float = 0.0
 
 
 def write(base: dict[str, Any], rate: RateState, cost: Cost, **rest: Any) -> dict[str, Any]:
@@ -47,7 +49,12 @@ def read(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], Kept | None]:
     own = state_dict["param_groups"][0].get(STATE) or _of_0_1(state_dict.get(STATE))
     if not own:
         return plain, None
-    rest = (own["step"], own["filled_before"], own["closure_differentiates"])
+    rest = (
+        own["step"],
+        own["filled_before"],
+        own["closure_differentiates"],
+        own.get("average_weight", 0.0),
+    )
     return plain, Kept(RateState.from_dict(own), Cost(*own["cost"]), *rest)
 
 

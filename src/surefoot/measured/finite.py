@@ -1,21 +1,49 @@
-"""Whether numbers are finite, on all processes that hold shards of them."""
+"""Whether numbers are finite and how loud a gradient is, on all processes that hold shards."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from surefoot import _params, _reduce
 
-__all__ = ["are_finite", "has_finite_gradient", "smallest"]
+__all__ = ["GradientGauge", "are_finite", "has_finite_gradient"]
 
 
-def smallest(active: Sequence[Tensor]) -> Tensor | None:
-    """The last of the parameters with the fewest elements: its gradient is quickly looked at."""
-    return min(reversed(active), key=lambda p: p.numel(), default=None)
+class GradientGauge:
+    """How loud the gradient is, by the small tensors of it: cheap enough for every step."""
+
+    def __init__(self) -> None:
+        self._chosen: list[Tensor] = []
+
+    def norm(self, active: Callable[[], Sequence[Tensor]]) -> float:
+        """The norm of the chosen gradients, over all shards; not finite where one is not.
+
+        Args:
+            active: the parameters with a gradient; asked only where a chosen one has none.
+        """
+        if not self._chosen or any(p.grad is None for p in self._chosen):
+            self._chosen = _small_ones(active())
+        grads = [p.grad for p in self._chosen if p.grad is not None]
+        square = math.fsum(_params.norms_sq(_reduce.local(grads)))
+        (square,) = _reduce.over_shards([square], _reduce.is_sharded(grads))
+        return math.sqrt(square)
+
+
+def _small_ones(active: Sequence[Tensor]) -> list[Tensor]:
+    """The smallest tensors, up to a twentieth of all elements; the last ones first among equals."""
+    most = max(4096, sum(p.numel() for p in active) // 20)
+    chosen: list[Tensor] = []
+    late_first = list(reversed(active))
+    for p in sorted(late_first, key=lambda p: p.numel()):
+        most -= p.numel()
+        if chosen and (most < 0 or len(chosen) == 4):
+            break
+        chosen.append(p)
+    return chosen
 
 
 def has_finite_gradient(active: Sequence[Tensor]) -> bool:

@@ -26,6 +26,10 @@ _INFORMATIVE = 4.0
 """A probe tells of a minimum that is at most this factor away from it."""
 _TOO_FAR = 4.0
 """How many times as far as it should have gone a step may go before it is taken back."""
+_FIRST_CHANGE = 1e-3
+"""Share of the weights' norm by which the first step changes them under averaged weights."""
+_RISE = 4.0
+"""How many times its expected fall the loss may rise in a step that stands, there."""
 _UNMEASURED_CHANGE = 0.1
 """Share of the weights' norm up to which a rate may grow where no minimum was measured."""
 _SHARP = 0.03
@@ -48,6 +52,8 @@ class Step:
         frozen: whether the weights have to end where the optimizer put them, to the bit.
         shortened: whether it is shorter than the rate says already, for the bound.
         checks: whether to look at a second place.
+        share: 1 − β, what of a step gradients see at once under averaged weights; 0 without.
+        foreign: whether the gradient was not the loss's own before the optimizer saw it.
         rounding: relative rounding error of a loss.
         eps: that of the roughest weights.
     """
@@ -63,6 +69,8 @@ class Step:
     frozen: bool
     shortened: bool
     checks: bool
+    share: float
+    foreign: bool
     rounding: float
     eps: float
 
@@ -112,7 +120,13 @@ def conclude(
     if not step.frozen and not is_first and length > 1.001 * step.limit:
         end, limited = step.limit / length, True
         probes.line.go_to(end)
-    if is_first:
+    places: tuple[float, ...]
+    if is_first and step.share:
+        end = _FIRST_CHANGE * rate.norm / length
+        places = (end,) if probes.slope0 is not None else (end, 0.5 * end)
+        found = probes.fit(places, step.rounding)
+        rate = dataclasses.replace(rate, in_use=step.multiple * end / (step.share * step.alpha))
+    elif is_first:
         reach = _FIRST_SHARE * rate.norm / length
         most = _UNMEASURED_CHANGE * rate.norm / length
         found = search(probes, step.rounding, reach, most, keeps_end=step.frozen)
@@ -136,25 +150,26 @@ def conclude(
         filling=step.filling,
         total_steps=step.total_steps,
         most=_UNMEASURED_CHANGE * rate.norm / per_unit,
+        averaged=bool(step.share),
     )
     if rate.flat >= 6 and rate.interval.value is None:
         tell("flat", notices.FLAT)
-    share, limited = _place(step, probes, rate, found, end, limited, is_first, max(places))
+    place, limited = _place(step, probes, rate, found, end, limited, is_first, max(places))
     status = found.status
     if rate.is_misfit and rate.interval.value is not None and found.parabola is not None:
         status = Status.MISFIT
     elif limited and status in (Status.MINIMUM, Status.NOT_CONVEX):
         status = Status.CAPPED
     outcome = StepOutcome(
-        t=step.multiple * share,
-        length=length * share,
+        t=step.multiple * place,
+        length=length * place,
         status=status,
         value0=probes.value0,
         slope0=None if found.slope0 is None else found.slope0 / step.multiple,
         direction_norm=length / step.multiple,
         parabola=parabola,
     )
-    return Measured(outcome, rate, share, limited)
+    return Measured(outcome, rate, place, limited)
 
 
 def _places(step: Step, probes: Probes, rate: RateState, end: float) -> tuple[float, ...]:
@@ -193,6 +208,17 @@ def _place(
     if step.frozen:
         line.return_to_end()
         return 1.0, False
+    if step.share and (is_first or (found.status is not Status.NON_FINITE and not limited)):
+        rise = max(probes.values.values()) - probes.value0
+        expected = abs((found.slope0 or 0.0) * end)
+        if math.isfinite(rise) and rise <= _RISE * expected:
+            if end == 1.0:
+                line.return_to_end()
+            else:
+                line.go_to(end)
+            return end, False
+        line.return_to_start()
+        return 0.0, True
     if is_first:
         assert rate.in_use is not None
         whole = rate.in_use * step.alpha * step.left * step.scheduled
@@ -242,7 +268,7 @@ def _compare_slopes(
 ) -> RateState:
     """Decide where derivatives come from: from losses where gradient and losses disagree."""
     if slope is None:
-        if rate.slopes == "gradient":
+        if rate.slopes == "gradient" and step.foreign:
             tell("losses", notices.NOT_ITS_GRADIENT)
         return dataclasses.replace(rate, slopes="losses")
     if len(places) < 2 or not all(math.isfinite(v) for v in probes.values.values()):

@@ -39,8 +39,8 @@ NOT_ITS_GRADIENT = (
 )
 OTHER_GRADIENT = (
     "the gradient does not tell how the loss falls along the step (it was changed before step(), "
-    "or belongs to more than this loss), so slopes are measured from losses: one more forward pass a "
-    "measurement"
+    "or belongs to more than this loss), so slopes are measured from losses: one more forward pass "
+    "a measurement"
 )
 MISFIT = (
     "the loss along the updates is no parabola, so the measured learning rate is taken from the "

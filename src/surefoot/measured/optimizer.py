@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -17,10 +18,11 @@ from surefoot._networks import check_belongs, has_batch_norm, largest_change
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
+from surefoot.measured.averaging import Averages, take_averages, without_momentum
 from surefoot.measured.bound import Bound
 from surefoot.measured.checkpoint import STATE, read, write
 from surefoot.measured.estimate import RateInterval
-from surefoot.measured.finite import are_finite, has_finite_gradient, smallest
+from surefoot.measured.finite import GradientGauge, are_finite, has_finite_gradient
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Step, conclude, own_slope, roughest, scale_of
 from surefoot.measured.notices import Notices
@@ -33,9 +35,15 @@ from surefoot.measured.wrapper import Wrapper, multiplied
 from surefoot.optim.base import LineSearchOptimizer, rejected
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
+from surefoot.replay.loss import have_changed, marks
 
 __all__ = ["MeasuredLR"]
 
+SHARE, POWER = 0.8, 3.0
+"""β, the share of the average where gradients are taken, and the power of the step with which
+weights of the average grow: measured, docs/zero-tuning.md."""
+AVERAGED = 0.7
+"""α under averaged weights."""
 UNDER_A_HORIZON = 3.0
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
 _CHECK_EVERY = 8
@@ -43,6 +51,8 @@ _CHECK_EVERY = 8
 parabola and whether the gradient's slope is theirs."""
 _REPEAT_EVERY = 16
 """Measurements from one that replays the unmoved weights to the next."""
+_MUCH_LOUDER = 4.0
+"""Times the gradient's norm when last measured, from which on it is measured at once."""
 _LOOK_EVERY = 8
 """Steps from one look at what schedulers do to the next."""
 _NEARLY_NOTHING = 0.05
@@ -59,8 +69,8 @@ class MeasuredLR(Wrapper):
 
     The wrapped optimizer decides where to go, this class how far. Rarely, after a step of the
     wrapped optimizer, the loss of the same batch is evaluated once more where that step ended;
-    slope and curvature of many such parabolas give a rate with a confidence interval, and every step is
-    the wrapped optimizer's own with
+    slope and curvature of many such parabolas give a rate with a confidence interval, and every
+    step is the wrapped optimizer's own with
 
     .. math:: \mathrm{effective\_lr} = \mathrm{lr} \cdot \alpha\, h\, r, \qquad
               r = -\frac{\sum_i a_i}{\sum_i c_i}
@@ -135,6 +145,7 @@ class MeasuredLR(Wrapper):
         horizon: Literal["linear", "none"] = "linear",
         step_adaptation: float | None = None,
         max_change: float | None = None,
+        averaging: bool | None = None,
         overhead: float = 0.03,
         frozen: bool = False,
         process_group: Any = None,
@@ -147,14 +158,20 @@ class MeasuredLR(Wrapper):
             horizon=horizon,
             step_adaptation=step_adaptation,
             max_change=max_change,
+            averaging=averaging,
             overhead=overhead,
             frozen=frozen,
         )
         super().__init__(optimizer)
-        Tape.close_all()
         self._response = respond(optimizer)
+        if self._averages_weights():
+            without_momentum(optimizer)
+            self._response = respond(optimizer)
         self._start_anew()
         self._model = model
+        self._averages: Averages | None = None
+        if self._averages_weights():
+            self._averages = Averages(model, SHARE, POWER)
         self._attach(process_group, on_measure)
 
     def _start_anew(self) -> None:
@@ -164,6 +181,9 @@ class MeasuredLR(Wrapper):
         self._closure_differentiates: bool | None = None
         # a memory that is there counts as filled
         self._filled_before = 32 if self._base.state else 0
+
+    def _averages_weights(self) -> bool:
+        return self._settings.averages and not self._response.averaged
 
     def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
         """What copies and checkpoints do not keep."""
@@ -176,10 +196,11 @@ class MeasuredLR(Wrapper):
         self._lowest = 1.0
         self._has_batch_norm = self._model is not None and has_batch_norm(self._model)
         given = self._settings.max_change
-        self._bound = Bound(largest_change(self._model) if given is None else given)
+        largest = math.inf if self._averages_weights() else largest_change(self._model)
+        self._bound = Bound(largest if given is None else given)
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
-        self._smallest: Tensor | None = None
+        self._gauge, self._louder = GradientGauge(), 1.0
         self._base.param_groups[0].setdefault(STATE, None)
         for each in self._base.param_groups:
             each.setdefault("effective_lr", 0.0)
@@ -187,7 +208,8 @@ class MeasuredLR(Wrapper):
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_base", "_model", "_settings", "_response", "_rate", "_steps", "_filled_before")
-        return {n: vars(self)[n] for n in (*names, "_closure_differentiates", "_cost")}
+        more = ("_closure_differentiates", "_cost", "_averages")
+        return {n: vars(self)[n] for n in (*names, *more)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -195,18 +217,23 @@ class MeasuredLR(Wrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's; what this one remembers is in the first group."""
+        base = self._base.state_dict()
+        if self._averages is not None:
+            base = self._averages.write(base, self._params())
         return write(
-            self._base.state_dict(),
+            base,
             self._rate,
             self._cost,
             step=self._steps,
             filled_before=self._filled_before,
             closure_differentiates=self._closure_differentiates,
+            average_weight=0.0 if self._averages is None else self._averages.total,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint; one of the wrapped optimizer alone starts measuring anew."""
         plain, own = read(state_dict)
+        plain, averages = take_averages(plain)
         self._base.load_state_dict(plain)
         self._base.param_groups[0][STATE] = None
         self._start_anew()
@@ -214,6 +241,8 @@ class MeasuredLR(Wrapper):
             self._rate, self._cost = own.rate, own.cost
             self._steps, self._filled_before = own.step, own.filled_before
             self._closure_differentiates = own.closure_differentiates
+            if self._averages is not None:
+                self._averages.load(self._params(), averages, own.average_weight)
         self._last = self._applied = self._watched = None
         self._plan()
 
@@ -251,10 +280,13 @@ class MeasuredLR(Wrapper):
 
     # The loop
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the wrapped optimizer's; a backward pass before it does not count."""
-        self._base.zero_grad(set_to_none)
-        self._recorder.drop()
+    def averaged(self) -> AbstractContextManager[None]:
+        """A context in which the parameters hold the averaged weights.
+
+        A model in evaluation mode, its ``state_dict()`` and checkpoints see them without it; it is
+        for code that reads the parameters themselves.
+        """
+        return nullcontext() if self._averages is None else self._averages.shown()
 
     def watch(self, function: Callable[[], Any]) -> Tensor:
         """Run forward pass and loss, and keep the function, to run it again where it measures.
@@ -280,7 +312,7 @@ class MeasuredLR(Wrapper):
             self._plan()
             raise
 
-    @torch._disable_dynamo  # type: ignore[attr-defined]  # torch.compile may draw plain steps into a graph, not a measurement
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step, measure if it is time, and return what the closure returned.
@@ -323,7 +355,7 @@ class MeasuredLR(Wrapper):
             self._plain_step()
 
     def _is_idle(self) -> bool:
-        """Whether nothing will move: every rate is 0 (as a warm-up begins), or there is no gradient."""
+        """Whether nothing will move: every rate is 0 (a warm-up begins), or no gradient is."""
         groups = self._base.param_groups
         if all(float(group["lr"]) == 0.0 for group in groups):
             return True
@@ -335,7 +367,7 @@ class MeasuredLR(Wrapper):
         _refuse_scaler()
         params = self._params()
         watched = Watched(closure, params, self._model, self._devices()) if self._is_due else None
-        before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in params]
+        before = marks(params)
         if watched is not None:
             loss = watched.first()
         else:
@@ -345,10 +377,7 @@ class MeasuredLR(Wrapper):
         if loss is None:  # Lightning: its manual optimization, or a batch that is left out
             self._step_without(tape)
             return None
-        differentiates = any(
-            p.grad is not old or (old is not None and old._version != version)
-            for p, (old, version) in zip(params, before, strict=True)
-        )
+        differentiates = have_changed(before, params)
         self._closure_differentiates = differentiates
         if differentiates:
             self._step_after(tape, watched, loss)
@@ -392,16 +421,29 @@ class MeasuredLR(Wrapper):
         factor, status = self._factor()
         self._note_bound(status is Status.CAPPED)
         self._apply(factor)
+        self._absorb()
         self._done(status)
 
     def _apply(self, factor: float) -> None:
-        groups = self._base.param_groups
+        averages, active = self._averages, self._with_gradient()
+        if averages is not None:
+            averages.to_iterate(active)
         if factor == 1.0:
             self._base.step()
         else:
-            with multiplied(groups, factor):
+            with multiplied(self._base.param_groups, factor):
                 self._base.step()
+        if averages is not None:
+            averages.to_gradient(active)
         self._publish(factor)
+
+    def _absorb(self) -> None:
+        """Take what was moved into the average."""
+        if self._averages is not None:
+            self._averages.absorb(self._with_gradient(), self._steps)
+
+    def _with_gradient(self) -> list[Tensor]:
+        return [p for p in self._params() if p.grad is not None]
 
     def _publish(self, factor: float) -> None:
         multiple = 0.0
@@ -465,8 +507,11 @@ class MeasuredLR(Wrapper):
         left = settings.left(self._steps)
         if left == 0.0:
             self._tell("end", notices.PAST_THE_END.format(total=settings.total_steps))
-        factor = rate.in_use * self._step_adaptation() * left * rate.approach(self._steps)
+        factor = rate.in_use * self._step_adaptation() * left
+        if self._averages is None:
+            factor *= rate.approach(self._steps)
         length = factor * self._scheduled() * rate.length / self._filling()
+        length *= max(1.0, 0.5 * self._louder)  # steps of SGD grow with the gradient
         limit = self._limit()
         shortened = length > 1.001 * limit
         return (factor * limit / length, Status.CAPPED) if shortened else (factor, Status.REUSED)
@@ -487,6 +532,8 @@ class MeasuredLR(Wrapper):
         """α: measured minima to go."""
         if self._settings.step_adaptation is not None:
             return self._settings.step_adaptation
+        if self._averages is not None:
+            return AVERAGED
         # with BatchNorm weights can grow without the loss's noticing, and the rate with them
         return UNDER_A_HORIZON if self._settings.falls and not self._has_batch_norm else 1.0
 
@@ -526,6 +573,9 @@ class MeasuredLR(Wrapper):
             self._refuse(value0)
             return
         self._notice_schedules()
+        loud = 1.0 if self._settings.frozen else self._gauge.norm(self._with_gradient)
+        self._louder = loud / self._rate.loud if self._rate.loud > 0.0 else 1.0
+        self._rate = dataclasses.replace(self._rate, loud=loud)
         try:
             self._measure(loss, value0, active)
         finally:
@@ -544,7 +594,7 @@ class MeasuredLR(Wrapper):
 
     def _active(self) -> list[Tensor]:
         """Those with a gradient."""
-        active = [p for p in self._params() if p.grad is not None]
+        active = self._with_gradient()
         for p in active:
             if p.grad is not None and p.grad.is_sparse:
                 raise RuntimeError(
@@ -573,9 +623,9 @@ class MeasuredLR(Wrapper):
             self._apply(factor)
             slope = own_slope(probes, active, grads, scale)
             size = line.start_size()
-            rate = dataclasses.replace(
-                rate.saw(probes.value0), norm=min(rate.norm, size), size=size
-            )
+            seen = rate.saw(probes.value0)
+            is_out = rate.in_use is not None and seen.in_use != rate.in_use
+            rate = dataclasses.replace(seen, norm=min(rate.norm, size), size=size)
             self._rate = rate
             step = Step(
                 number=self._steps,
@@ -589,6 +639,8 @@ class MeasuredLR(Wrapper):
                 frozen=frozen,
                 shortened=status is Status.CAPPED,
                 checks=self._checks(),
+                share=0.0 if self._averages is None else 1.0 - self._averages.share,
+                foreign=scale is None and not moved,
                 rounding=rounding,
                 eps=roughest(active),
             )
@@ -596,11 +648,17 @@ class MeasuredLR(Wrapper):
         except BaseException:
             line.return_to_start()
             raise
+        self._absorb()
+        if self._averages is not None:
+            for module in self._recorder.outermost:
+                self._averages.watch(module)
         if measured.share != 1.0:
             self._publish(factor * measured.share)
         if not frozen and rate.in_use is not None:
             self._note_bound(measured.limited)
         self._learn(measured.rate, loss, probes.cost)
+        if is_out and self._averages is not None:
+            self._averages.go_home(self._params())
         effective = max(float(g["effective_lr"]) for g in self.param_groups)
         self._last = dataclasses.replace(
             measured.outcome,
@@ -623,12 +681,14 @@ class MeasuredLR(Wrapper):
     # What goes wrong
 
     def _is_bad_gradient(self) -> bool:
-        """Whether the smallest gradient is not finite: what a NaN of the loss shows in at once."""
+        """Whether the gradient is not finite; one much louder than usual is measured soon."""
         if self._settings.frozen:
             return False
-        if self._smallest is None or self._smallest.grad is None:
-            self._smallest = smallest(self._active())
-        return self._smallest is not None and not has_finite_gradient([self._smallest])
+        loud = self._gauge.norm(self._with_gradient)
+        self._louder = loud / self._rate.loud if self._rate.loud > 0.0 else 1.0
+        if self._louder > _MUCH_LOUDER and self._rate.next > self._steps + 1:
+            self._rate = dataclasses.replace(self._rate, next=self._steps + 1)
+        return not math.isfinite(loud)
 
     def _refuse(self, value0: float) -> None:
         """No step on a loss or a gradient that is not finite; the rate stays."""
@@ -636,12 +696,21 @@ class MeasuredLR(Wrapper):
         self._hold(rejected(value0))
         if self._refused >= _TELL_REFUSED:
             self._tell("refused", notices.REFUSED.format(n=self._refused))
+            if self._averages is not None and self._refused == _TELL_REFUSED:
+                self._go_home()
             broken = not are_finite(self._params())
             if broken or self._refused >= _MOST_REFUSED:
                 weights = ", and the weights hold NaN or infinity" if broken else ""
                 raise RuntimeError(notices.BROKEN.format(n=self._refused, weights=weights))
         if self._on_measure is not None and self._last is not None:
             self._on_measure(self._last)
+
+    def _go_home(self) -> None:
+        """Go on from the average, which left the range of finite losses last."""
+        assert self._averages is not None
+        self._averages.go_home(self._params())
+        in_use = None if self._rate.in_use is None else 0.25 * self._rate.in_use
+        self._rate = dataclasses.replace(self._rate, in_use=in_use, next=self._steps + 1)
 
     def _hold(self, outcome: StepOutcome) -> None:
         """A step that does not move the weights."""

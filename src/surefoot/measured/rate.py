@@ -31,6 +31,16 @@ BEYOND = 4.0
 """How many times the farthest probe a minimum may be."""
 MISFIT = 0.12
 """Distance from the parabola, as a share of the largest bend, from which on it is none."""
+FORGETS = 0.8
+"""What an older measurement counts, over the next, under averaged weights."""
+_LOUD = 3.0
+"""How many times as loud as usual a line may count there."""
+FASTER = 2.0
+"""The power of the number of steps with which the rate may rise there on a plateau ..."""
+STILL = 0.02
+"""... where the last quarter of the run gained less than this share of all that was gained."""
+_COURSE = 96
+"""Losses kept to see that."""
 _KEPT = 64
 _CALM, _ALARM = 8, 8.0
 """Losses to have seen before one can be out of range; mean distances that are out of range."""
@@ -57,12 +67,16 @@ class RateState:
         losses: how many were seen, their mean, their mean distance from it, and how many in a row
             were out of range.
         length: of an update, per unit of the multiple, when last measured.
+        loud: the norm of the gradients that are looked at at every step, when last measured.
         norm: the smallest norm of the weights so far.
         size: their norm when last measured.
         slopes: ``"gradient"`` or ``"losses"``: what the derivative is taken from.
         disagreed: checks in a row at which the two disagreed.
         flat: measurements in a row that drowned in rounding.
         trial: the multiple at which the first step is taken, to be measured.
+        pooled: slope, curvature and usual loudness of the lines under averaged weights.
+        last: the step at which it was measured last.
+        course: steps and losses of the run so far, thinned out.
     """
 
     units: tuple[float, ...]
@@ -77,12 +91,16 @@ class RateState:
     misfits: tuple[float, ...] = ()
     losses: tuple[float, ...] = (0, 0.0, 0.0, 0)
     length: float = 0.0
+    loud: float = math.inf
     norm: float = math.inf
     size: float = math.inf
     slopes: str = "gradient"
     disagreed: int = 0
     flat: int = 0
     trial: float = 1.0
+    pooled: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    last: int = -1
+    course: tuple[tuple[int, float], ...] = ()
 
     @property
     def interval(self) -> RateInterval:
@@ -104,6 +122,24 @@ class RateState:
         size = max(bend, 0.5 * abs(parabola.slope0 * far))  # a straight line has no bend to miss
         share = parabola.residual / size if size > 0.0 else 0.0
         return dataclasses.replace(self, misfits=(*self.misfits, share)[-8:])
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the last quarter of the run so far gained next to nothing."""
+        if len(self.course) < 8:
+            return False
+        now = self.course[-1][0]
+        late = [loss for step, loss in self.course if step > 0.75 * now]
+        before = [loss for step, loss in self.course if 0.5 * now < step <= 0.75 * now]
+        if now < 32 or len(late) < 3 or len(before) < 3:
+            return False
+        first = math.fsum(loss for _, loss in self.course[:4]) / 4.0
+        then, today = math.fsum(before) / len(before), math.fsum(late) / len(late)
+        return then - today < STILL * (first - then)
+
+    def _onward(self, step: int, loss: float) -> tuple[tuple[int, float], ...]:
+        course = (*self.course, (step, loss))
+        return course if len(course) <= _COURSE else (*course[:4], *course[5::2])
 
     def saw(self, loss: float) -> RateState:
         """With one more loss of a batch; one far out of range lets it be measured at once.
@@ -134,6 +170,7 @@ class RateState:
         filling: float,
         total_steps: int | None,
         most: float = math.inf,
+        averaged: bool = False,
     ) -> RateState:
         """With one more measurement.
 
@@ -145,6 +182,7 @@ class RateState:
             filling: how many times longer updates will be as the optimizer's memory fills.
             total_steps: length of the run.
             most: the largest rate that may be walked to where no minimum was measured.
+            averaged: whether weights are averaged, so that the rate is used as it is measured.
         """
         measurements = self.measurements
         if status in FITS and parabola is not None and parabola.is_finite:
@@ -157,6 +195,8 @@ class RateState:
             probed=probed / filling,
             flat=self.flat + 1 if status is Status.FLAT else 0,
         )
+        if averaged:
+            return found._learned_averaged(step, status, parabola)
         rate = found.interval
         wanted = found._wanted(rate, status, most)
         if self.in_use is not None:
@@ -187,10 +227,43 @@ class RateState:
         sure = 1.0 + min(1.0, rate.relative_error)
         return min(rate.value, BEYOND * probed) / sure
 
+    def _learned_averaged(self, step: int, status: Status, parabola: Parabola | None) -> RateState:
+        """The minimum of the last few lines; the rate rises at most with the number of steps.
+
+        So the first rate, which changes the weights by a thousandth, is a warm-up that ends where
+        the measurements say.
+        """
+        a, c, usual = self.pooled
+        if status in FITS and parabola is not None and parabola.is_finite:
+            loud = abs(parabola.slope0)
+            usual = usual or loud
+            tame = min(1.0, _LOUD * usual / loud) if loud > 0.0 else 1.0
+            usual += 0.2 * (tame * loud - usual)
+            a = FORGETS * a + tame * parabola.slope0
+            c = FORGETS * c + tame * parabola.curvature
+        in_use = 1.0 if self.in_use is None else self.in_use
+        if status is Status.NON_FINITE:
+            wanted = in_use / GROWTH
+        elif a < 0.0 < c:
+            wanted = -a / c
+        else:
+            wanted = math.inf if a < 0.0 else in_use / GROWTH
+        course = self.course
+        if parabola is not None and math.isfinite(parabola.value0):
+            course = self._onward(step, parabola.value0)
+        power = FASTER if dataclasses.replace(self, course=course).stands_still else 1.0
+        rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** power)
+        wanted = min(max(wanted, in_use / GROWTH), in_use * rise)
+        following = step + (1 if step < 16 else 4 if step < 64 else 16)
+        return dataclasses.replace(
+            self, in_use=wanted, pooled=(a, c, usual), last=step, next=following, course=course
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists of them."""
         plain = dataclasses.asdict(self)
-        plain["measurements"] = [list(m) for m in self.measurements]
+        for name in ("measurements", "course"):
+            plain[name] = [list(m) for m in plain[name]]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
     @classmethod
@@ -201,6 +274,7 @@ class RateState:
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
         }
+        values["course"] = tuple((int(s), float(v)) for s, v in plain.get("course", ()))
         values["measurements"] = tuple(Measurement(*m) for m in plain.get("measurements", ()))
         return cls(**values)
 

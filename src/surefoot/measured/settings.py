@@ -18,6 +18,7 @@ class Settings:
     horizon: str = "linear"
     step_adaptation: float | None = None
     max_change: float | None = None
+    averaging: bool | None = None
     overhead: float = 0.03
     frozen: bool = False
 
@@ -33,9 +34,19 @@ class Settings:
             check_number("max_change", self.max_change, at_least=0.0, above=True)
 
     @property
+    def averages(self) -> bool:
+        """Whether weights are averaged: on demand, and where nothing else makes a run settle."""
+        if self.frozen:
+            return False
+        if self.averaging is not None:
+            return self.averaging
+        return self.horizon == "linear" and self.total_steps is None
+
+    @property
     def falls(self) -> bool:
         """Whether the rate falls to zero over the run."""
-        return self.horizon == "linear" and self.total_steps is not None and not self.frozen
+        given = self.horizon == "linear" and self.total_steps is not None
+        return given and not self.frozen and not self.averages
 
     def left(self, step: int) -> float:
         """The factor that falls from 1 to 0 over ``total_steps``."""

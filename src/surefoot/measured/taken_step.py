@@ -61,17 +61,10 @@ class TakenStep:
         Args:
             grads: the gradient at t = 0, one a parameter; None for zero.
         """
-        slopes, squares = [], []
-        local = _reduce.local([g for g in grads if g is not None])
-        given = iter(local)
-        for p, start, grad, share in zip(
-            self._params, self._copies, grads, self._shares, strict=True
-        ):
-            slope, square = _params.slope_and_norm_sq(
-                p, start, None if grad is None else next(given)
-            )
-            slopes.append(slope * share)
-            squares.append(square * share)
+        own = [None if g is None else _reduce.local([g])[0] for g in grads]
+        slopes, squares = _params.slopes_and_norms_sq(self._params, self._copies, own)
+        slopes = [s * share for s, share in zip(slopes, self._shares, strict=True)]
+        squares = [s * share for s, share in zip(squares, self._shares, strict=True)]
         slope, square = _reduce.over_shards(
             (math.fsum(slopes), math.fsum(squares)), self._is_sharded, self._group
         )

@@ -60,6 +60,12 @@ _HEADS = (
 _COUNTERS = ("steps", "forwards", "backwards", "probes")
 
 
+class _Steps:
+    """How many steps all line searches of this process have made together."""
+
+    count = 0
+
+
 @dataclass
 class Active:
     """The parameters that have a gradient now, in the order of the groups."""
@@ -173,6 +179,7 @@ class LineSearchOptimizer(Optimizer):
         self._has_warned, self._size = False, 0.0
         self._told_of_gradients, self._refused = False, 0
         self._stepped: set[int] = set()
+        self._count_before = _Steps.count
         self._remember()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -284,6 +291,8 @@ class LineSearchOptimizer(Optimizer):
             loss, outcome = self._advance(call)
         finally:
             self._stepped = {id(p) for p in params}
+            _Steps.count += 1
+            self._count_before = _Steps.count
             for p in params:
                 _mark(p.grad)
         outcome = dataclasses.replace(outcome, cost=call.cost)
@@ -298,7 +307,9 @@ class LineSearchOptimizer(Optimizer):
 
     def _notice_other_gradients(self, params: list[Tensor]) -> None:
         """Warn, once, of gradients that were accumulated for this step, which does not use them."""
-        if self._told_of_gradients:
+        # the step of another line search, a GAN's, may have sent gradients through these parameters
+        shared = _Steps.count != self._count_before
+        if self._told_of_gradients or shared:
             return
         fresh = self._memory["steps"] == 0  # later, a parameter that is new here may have one
         own = [p for p in params if fresh or id(p) in self._stepped]

@@ -15,7 +15,16 @@ from torch.autograd import Variable
 from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings, no_trace, replaying
 
-__all__ = ["FreshGradient", "Loss", "ReplayError", "Watched", "scalar", "when_done"]
+__all__ = [
+    "FreshGradient",
+    "Loss",
+    "ReplayError",
+    "Watched",
+    "have_changed",
+    "marks",
+    "scalar",
+    "version_of",
+]
 
 
 class ReplayError(RuntimeError):
@@ -31,34 +40,45 @@ class FreshGradient:
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self._params = params
-        self._norms: list[Tensor | None] | None = None
+        self._seen: list[Tensor] = []
+        self._norms: Tensor | None = None
 
-    def watch(self, loss: Tensor) -> None:
-        """Look when the backward pass that begins at ``loss`` ends."""
-        when_done(loss, self._look)
+    def watch(self, loss: Tensor, done: Callable[[bool], None] | None = None) -> None:
+        """Look when the backward pass that begins at ``loss`` ends.
+
+        Args:
+            loss: what is differentiated.
+            done: told whether any gradient of these parameters was changed by that.
+        """
+        before = marks(self._params)
+
+        def look() -> None:
+            changed = have_changed(before, self._params)
+            if changed:
+                self._look()
+            if done is not None:
+                done(changed)
+
+        loss.register_hook(lambda _: self._when_done(lambda: self._when_done(look)))
+
+    @staticmethod
+    def _when_done(callback: Callable[[], None]) -> None:
+        # twice: DistributedDataParallel's own callback, which ends the exchange, comes before
+        Variable._execution_engine.queue_callback(callback)
 
     def _look(self) -> None:
-        self._norms = [None if p.grad is None else _norm(p.grad) for p in self._params]
+        self._seen = [p for p in self._params if p.grad is not None]
+        self._norms = _norms(self._seen)
 
     def scale_since(self, params: Sequence[Tensor]) -> float | None:
         """What all gradients were multiplied by since then; None where that is no one number."""
-        if self._norms is None:
+        if self._norms is None or [id(p) for p in self._seen] != [id(p) for p in params]:
             return None
-        before = {id(p): n for p, n in zip(self._params, self._norms, strict=True)}
-        pairs = [(_norm(p.grad), before.get(id(p))) for p in params if p.grad is not None]
-        if any(was is None for _, was in pairs):
-            return None
-        ratios, largest = [], 0.0
-        for now, was in pairs:
-            assert was is not None
-            if float(was) > 0.0:
-                ratios.append((float(now) / float(was), float(was)))
-                largest = max(largest, float(was))
-        if not ratios:
-            return None
-        loud = [ratio for ratio, was in ratios if was > 1e-3 * largest]
-        low, high = min(loud), max(loud)
-        rough = any(p.dtype in (torch.float16, torch.bfloat16) for p in params)
+        pairs = torch.stack([self._norms, _norms(params)]).tolist()
+        largest = max(pairs[0], default=0.0)
+        ratios = [now / was for was, now in zip(*pairs, strict=True) if was > 1e-3 * largest]
+        low, high = min(ratios, default=0.0), max(ratios, default=0.0)
+        rough = any(p.dtype in _ROUGH for p in params)
         if not (
             low > 0.0 and math.isfinite(high) and high - low <= (2e-2 if rough else 1e-4) * high
         ):
@@ -66,19 +86,33 @@ class FreshGradient:
         return 1.0 if low <= 1.0 <= high else 0.5 * (low + high)
 
 
-def when_done(loss: Tensor, callback: Callable[[], None]) -> None:
-    """Call back when the backward pass that begins at ``loss`` has ended."""
-    queue = Variable._execution_engine.queue_callback
-    # twice: DistributedDataParallel's own callback, which ends the exchange, comes before
-    loss.register_hook(lambda _: queue(lambda: queue(callback)))
+_ROUGH = (torch.float16, torch.bfloat16)
 
 
-def _norm(grad: Tensor) -> Tensor:
-    grad = getattr(grad, "_local_tensor", grad)  # a shard's own, of a DTensor
-    rough = grad.dtype in (torch.float16, torch.bfloat16)
-    return torch.linalg.vector_norm(  # type: ignore[no-any-return]
-        grad.detach(), dtype=torch.float32 if rough else None
-    )
+def _norms(params: Sequence[Tensor]) -> Tensor:
+    """The norms of the gradients, of this process's shards; without a device sync."""
+    found = [getattr(p.grad, "_local_tensor", p.grad) for p in params]
+    grads: list[Tensor] = [g for g in found if g is not None]
+    grads = [g.float() if g.dtype in _ROUGH else g for g in grads]
+    if not grads:
+        return torch.zeros(0)
+    norms = torch._foreach_norm(grads)
+    return torch.stack([n.to(norms[0].device, torch.float32) for n in norms])
+
+
+def marks(params: Sequence[Tensor]) -> list[tuple[Tensor | None, int]]:
+    """What tells whether gradients were written to since."""
+    return [(p.grad, 0 if p.grad is None else version_of(p.grad)) for p in params]
+
+
+def have_changed(before: Sequence[tuple[Tensor | None, int]], params: Sequence[Tensor]) -> bool:
+    """Whether any gradient is another, or was written to, since those :func:`marks` were taken."""
+    return any(a is not b or m != n for (a, m), (b, n) in zip(before, marks(params), strict=True))
+
+
+def version_of(t: Tensor) -> int:
+    """How often a tensor was written to; of a DTensor, this process's shard of it."""
+    return int(getattr(t, "_local_tensor", t)._version)
 
 
 class Loss(ABC):
@@ -99,12 +133,12 @@ class Loss(ABC):
         self._needs_graph = False
         others = () if model is None else model.parameters()
         weights = {id(p): p for p in (*params, *others)}
-        self._weights = [(p, p._version) for p in weights.values()]
+        self._weights = [(p, version_of(p)) for p in weights.values()]
 
     @property
     def weights_have_moved(self) -> bool:
         """Whether another optimizer moved weights since the forward pass."""
-        return any(p._version != version for p, version in self._weights)
+        return any(version_of(p) != version for p, version in self._weights)
 
     @property
     @abstractmethod

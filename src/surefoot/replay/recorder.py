@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.replay._state import devices, is_measuring
-from surefoot.replay.tape import Tape
+from surefoot.replay.tape import Tape, stop_abandoned
 
 __all__ = ["Recorder"]
 
@@ -40,6 +41,11 @@ class Recorder:
         """Backward passes since :meth:`arm`."""
 
     @property
+    def outermost(self) -> list[nn.Module]:
+        """The modules that the loop was seen to call."""
+        return list(self._outermost)
+
+    @property
     def is_armed(self) -> bool:
         """Whether forward passes are recorded now."""
         return bool(self._handles)
@@ -56,6 +62,7 @@ class Recorder:
     def arm(self, params: Sequence[Tensor]) -> None:
         """Record the next forward passes."""
         self.disarm()
+        stop_abandoned()
         self._params = params
         if self.model is None:
             self._search()
@@ -105,12 +112,6 @@ class Recorder:
             self._tape = None
         self.backwards = 0
 
-    def drop(self) -> None:
-        """Forget what was differentiated: its gradient was thrown away."""
-        if self._tape is not None and self._tape.was_differentiated:
-            self._tape.close()
-            self._tape, self.backwards = None, 0
-
     def finish(self) -> Tape | None:
         """Record no more; what was recorded since :meth:`arm`, of the last backward pass."""
         tape, self._tape = self._tape, None
@@ -131,6 +132,7 @@ class Recorder:
         self._depth += 1
         if self._depth > 1:
             return
+        stop_abandoned()
         if module not in self._outermost:
             self._outermost.append(module)
             self._leave_parts(module)
@@ -138,10 +140,11 @@ class Recorder:
             self._tape.close()
             kept = any(p.grad is not None for p in self._params)
             self._tape, self.backwards = None, self.backwards + 1 if kept else 0
-        if self._tape is None or self._tape.is_closed:
+        if self._tape is None:
             self._tape = Tape(
                 self._params, self.model, devices(self._params), keeps_inputs=self._keeps_inputs
             )
+            self._tape.owner = weakref.ref(self)
         self._tape.stop()
         self._call = self._tape.call(module, args, kwargs)
 

@@ -19,14 +19,42 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode,
+    _pop_mode,
+    _push_mode,
+)
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings
-from surefoot.replay.loss import FreshGradient, Loss, when_done
+from surefoot.replay.loss import FreshGradient, Loss
 
-__all__ = ["Tape", "tensors_in"]
+__all__ = ["Tape", "stop_abandoned", "tensors_in"]
+
+_on: list[Tape] = []
+"""Tapes that record now. A loop that breaks off between forward and step leaves its own on."""
+
+
+def stop_abandoned() -> None:
+    """Stop the tapes that are at their end, or whose recorder is gone."""
+    for tape in list(_on):
+        if tape.is_closed or (tape.owner is not None and tape.owner() is None):
+            tape.close()
+
+
+def _is_inside_compiled() -> bool:
+    """Whether a compiled function calls us: torch would restore a mode that was left in it."""
+    if "torch._dynamo" not in sys.modules:
+        return False
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "compile_wrapper":
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
 
 Name: TypeAlias = tuple[int, int]
 """A value on the tape: which entry made it, and which of its tensors it is."""
@@ -104,7 +132,7 @@ class Tape(Loss, TorchDispatchMode):
         TorchDispatchMode.__init__(self)
         Loss.__init__(self, model, params)
         self._devices, self._keeps = tuple(devices), keeps_inputs
-        self._params, self._own = params, {id(p) for p in params}
+        self._own = {id(p) for p in params}
         self._before = Buffers(model).snapshot()
         self._surroundings = Surroundings.capture(devices)
         self._entries: list[_Entry] = []
@@ -114,7 +142,12 @@ class Tape(Loss, TorchDispatchMode):
         self._roots: list[tuple[Name | None, Tensor]] = []
         self._refusal: str | None = None
         self._seen: set[int] = set()
-        self._is_on = self._is_closed = False
+        self._drawn: set[int] = set()
+        self._is_on = False
+        self.is_closed = False
+        """Whether it records no more, for good."""
+        self.owner: weakref.ref[Any] | None = None
+        """Who started it."""
         self.gradient = FreshGradient(params)
 
     # On and off
@@ -123,29 +156,27 @@ class Tape(Loss, TorchDispatchMode):
         """Record from here on."""
         if not self._is_on:
             self._is_on = True
+            _on.append(self)
             self.__enter__()
 
     def stop(self) -> None:
-        """Record no more; where another mode was entered since, only look away until it is left."""
-        if self._is_on and _get_current_dispatch_mode() is self:
-            self._is_on = False
+        """Record no more for now."""
+        if not self._is_on or _is_inside_compiled():
+            return
+        above = []  # modes that were entered since and are still on
+        while _get_current_dispatch_mode() not in (self, None):
+            above.append(_pop_mode())
+        if _get_current_dispatch_mode() is self:
             self.__exit__(None, None, None)
+        for mode in reversed(above):
+            _push_mode(mode)
+        self._is_on = False
+        _on.remove(self)
 
     def close(self) -> None:
         """Record no more, for good."""
-        self._is_closed = True
+        self.is_closed = True
         self.stop()
-
-    @classmethod
-    def close_all(cls) -> None:
-        """Leave the modes that a loop left open: one that was broken off, or another's backward."""
-        while isinstance(mode := _get_current_dispatch_mode(), Tape):
-            mode.close()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it records no more, for good."""
-        return self._is_closed
 
     @property
     def was_differentiated(self) -> bool:
@@ -172,26 +203,29 @@ class Tape(Loss, TorchDispatchMode):
     ) -> Any:
         """Record an operation that depends on what is known."""
         kwargs = kwargs or {}
-        if self._is_closed or torch._C._current_graph_task_id() != -1:  # inside a backward pass
+        if self.is_closed or torch._C._current_graph_task_id() != -1:  # inside a backward pass
             return func(*args, **kwargs)
         if func is torch.ops.aten.ones_like.default and args[0].numel() == 1 and _begins_backward():
             self._differentiated(args[0])
             return func(*args, **kwargs)
         flat, spec = tree_flatten((args, kwargs))
         known = any(
-            isinstance(x, Tensor) and (self._name_of(x) is not None or id(x) in self._own)
+            isinstance(x, Tensor) and (self._follows(x) is not None or id(x) in self._own)
             for x in flat
         )
         if not known:
             return func(*args, **kwargs)
         if len(self._entries) >= _LONGEST:
-            self._refusal = f"more than {_LONGEST} operations lead from the model to the loss"
+            self._refuse(f"more than {_LONGEST} operations lead from the model to the loss")
+            self.is_closed = True
             return func(*args, **kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags
         surroundings = Surroundings.capture(self._devices) if random else None
         written = _written(func, args, kwargs)
         taken = self._taken(flat, written)
         entry = _Entry(func, taken, spec, surroundings, writes=func._schema.is_mutable)
+        if random:
+            self._drawn.add(len(self._entries))
         out = func(*args, **kwargs)
         self._entries.append(entry)
         for slot, x in enumerate(tensors_in(out)):
@@ -204,16 +238,13 @@ class Tape(Loss, TorchDispatchMode):
     def _differentiated(self, loss: Tensor) -> None:
         root = (self._name_of(loss), loss.detach())
         self._roots.append(root)
-        if loss.requires_grad:
-            before = _gradients(self._params)
-            when_done(loss, lambda: self._forget_if_foreign(root, before))
-        if self.gradient is not None and loss.requires_grad:
-            self.gradient.watch(loss)
 
-    def _forget_if_foreign(self, root: tuple[Name | None, Tensor], before: list[Any]) -> None:
-        """No root of this tape if none of its parameters got a gradient: a GAN's other loss."""
-        if all(a is b and v == w for (a, v), (b, w) in zip(before, _gradients(self._params), strict=True)):
-            self._roots = [r for r in self._roots if r is not root]
+        def done(is_own: bool) -> None:
+            if not is_own:  # another optimizer's loss, of what this model made
+                self._roots = [r for r in self._roots if r is not root]
+
+        if self.gradient is not None and loss.requires_grad:
+            self.gradient.watch(loss, done)
 
     def _call_it(self, x: Tensor, name: Name) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
@@ -225,11 +256,16 @@ class Tape(Loss, TorchDispatchMode):
         found = self._names.get(id(x))
         if found is not None and found[0]() is x:
             return found[1]
-        if type(x) in (Tensor, nn.Parameter):
-            return None
-        # as_subclass() makes its alias where no mode sees it
-        at = self._places.get(_place(x))
+        # as_subclass() and .data make their aliases where no mode sees it
+        at = self._places.get(_place(x)) if self._places else None
         return at[1] if at is not None and not at[0].expired() else None
+
+    def _follows(self, x: Tensor) -> Name | None:
+        """Its name, unless the gradient takes it for a constant: if detached, or drawn."""
+        name = self._name_of(x)
+        if name is None or x.requires_grad or not torch.is_grad_enabled():
+            return name
+        return None if x.is_floating_point() or name[0] in self._drawn else name
 
     def _taken(self, flat: list[Any], written: Iterable[Tensor] = ()) -> list[Any]:
         """The arguments as they are kept: by name where the tape made them."""
@@ -241,7 +277,7 @@ class Tape(Loss, TorchDispatchMode):
                     self._come_from_outside(inner)
                 kept.append(x)
                 continue
-            name = self._name_of(x)
+            name = self._follows(x)
             if name == _LOST:
                 self._refuse(
                     "several tensors were overwritten at once by what follows from the model"
@@ -262,7 +298,7 @@ class Tape(Loss, TorchDispatchMode):
         return kept
 
     def _come_from_outside(self, x: Tensor) -> None:
-        if self._name_of(x) is not None:
+        if self._follows(x) is not None:
             self._refuse(
                 "an output of the model is handed on inside an object that is no list or dict"
             )
@@ -355,10 +391,6 @@ class Tape(Loss, TorchDispatchMode):
                     out = entry.run(*args, **kwargs)
             values.update(((i, slot), x) for slot, x in enumerate(tensors_in(out)))
         return _total(values[name] for name, _ in self._roots if name is not None)
-
-
-def _gradients(params: Sequence[Tensor]) -> list[tuple[Tensor | None, int]]:
-    return [(p.grad, 0 if p.grad is None else p.grad._version) for p in params]
 
 
 def _total(losses: Iterable[Tensor]) -> Tensor:

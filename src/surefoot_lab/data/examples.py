@@ -112,7 +112,7 @@ def hold_out(examples: Examples, amount: float, seed: int, what: str) -> tuple[E
     if len(examples) == 0:
         raise UserError("data.root: the data set there is empty; choose another folder")
     count = held_out_count(len(examples), amount, what)
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(int(seed)))
     return examples[order[count:]], examples[order[:count]]
 
 

@@ -108,7 +108,7 @@ class TrainLoader:
         self._flip = flip
         self.batch_size = batch_size
         self.batches_per_epoch = len(examples) // batch_size
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(int(seed))
         self._order = torch.empty(0, dtype=torch.int64)
         self._next = self.batches_per_epoch  # the first batch begins an epoch
 
@@ -127,7 +127,7 @@ class TrainLoader:
 
     def sample(self, batches: int, seed: int) -> Iterator[Batch]:
         """Batches as in training, from a generator of their own: the stream stays where it is."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         for _ in range(batches):
             places = torch.randint(len(self._examples), (self.batch_size,), generator=generator)
             yield self._batch(places, generator)

@@ -1,6 +1,6 @@
 """What a run leaves behind, and how to read it again.
 
-A run directory holds `record.jsonl` (one strict JSON object a line, none twice),
+A run directory holds `record.jsonl` (one strict JSON object a line, no step twice),
 `experiment.yaml` (the experiment as it ran), `checkpoint.pt` and `tensorboard/`. The lines of the
 record, by their `"kind"`:
 

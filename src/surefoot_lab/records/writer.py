@@ -92,10 +92,16 @@ class RecordWriter:
         )
 
     def resume(self, step: int, environment: dict[str, Any]) -> None:
-        """Declare that the run goes on from `step`: lines at the end beyond it are cut off."""
+        """Declare that the run goes on from `step`: what it will write again is cut off.
+
+        How it ended before stays.
+        """
         with open(self.path, "rb") as file:
             content = file.read()
-        self._file.truncate(len(content) - _void_bytes(content, step))
+        count, ends = _void_end(content, step)
+        self._file.truncate(len(content) - count)
+        for line in ends:
+            self._append(line)
         where = {"environment": environment, "node": describe_node()}
         self.write("resume", sync=True, step=step, time=_now(), **where)
 
@@ -154,9 +160,14 @@ class RecordWriter:
         self.close()
 
 
-def _void_bytes(content: bytes, step: int) -> int:
-    """How many bytes at the end of a record tell of what a run that resumes at `step` repeats."""
+def _void_end(content: bytes, step: int) -> tuple[int, list[bytes]]:
+    """How many bytes at the end of a record tell of what a run that resumes at `step` repeats.
+
+    Returns:
+        Their number, and of their lines those that say how the run ended.
+    """
     void = 0
+    ends: list[bytes] = []
     for raw in reversed(content.splitlines(keepends=True)):
         try:
             line = json.loads(raw)
@@ -167,7 +178,9 @@ def _void_bytes(content: bytes, step: int) -> int:
         if kind != "end" and not (kind in REPEATED and beyond):
             break
         void += len(raw)
-    return void
+        if kind == "end":
+            ends.insert(0, raw)
+    return void, ends
 
 
 def _now() -> str:

@@ -14,7 +14,7 @@ from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, Us
 from surefoot_lab.parse import SWEEP_KEYS, joined, parse_with_sections
 from surefoot_lab.records import RECORD_NAME, has_record, read_run
 from surefoot_lab.sweep.cells import Trial, trials_of
-from surefoot_lab.sweep.executor import check_ray, run_on_ray
+from surefoot_lab.sweep.executor import check_address, check_ray, run_on_ray
 from surefoot_lab.sweep.table import write_table
 from surefoot_lab.sweep.trial import alone, is_done
 from surefoot_lab.values import shown, typed
@@ -44,6 +44,7 @@ def run(words: Sequence[str]) -> int:
             print(f"{trial.fingerprint}  {trial.experiment.label}, seed {trial.experiment.seed}")
         return 0
     check_ray()
+    check_address(own.address)
     folder = Path(own.out) if own.out else _folder(base)
     try:
         with _left_as_it_was(folder.absolute()):

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from surefoot_lab.train.log import MESSAGE_LENGTH
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
 OBJECT_STORE_BYTES = 100_000_000  # nothing but settings and scores goes through it
 ENDLESS = 1_000_000
+CONNECT_S = 10.0
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the old one is silent when asked to be
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -144,6 +146,22 @@ def _ray(ray: Any, address: str | None, sweep: SweepConfig) -> Any:
         yield
     finally:
         ray.shutdown()
+
+
+def check_address(address: str | None) -> None:
+    """Refuse a place where nobody answers: Ray would try for minutes.
+
+    Raises:
+        UserError: says why.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdigit():  # Ray's own words, such as `auto`
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--address {address}: no cluster there ({reason})") from None
 
 
 def _check_resources(there: dict[str, float], sweep: SweepConfig) -> None:

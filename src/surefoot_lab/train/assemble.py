@@ -156,6 +156,7 @@ def _extent(experiment: Experiment, dataset_size: int) -> Extent:
 
 def seed_everything(seed: int) -> None:
     """Seed every global generator that a model or an optimizer may draw from."""
+    seed = int(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)

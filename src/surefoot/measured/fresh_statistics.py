@@ -1,0 +1,101 @@
+"""BatchNorm's statistics at other weights than those that were trained with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from surefoot.replay._state import Surroundings, no_trace, replaying
+
+__all__ = ["FreshStatistics"]
+
+_BATCHES = 16
+"""Of the last batches, that the statistics are measured on."""
+
+
+class FreshStatistics:
+    """Measures running means and variances on the last batches, at the weights of the moment.
+
+    Args:
+        model: the model; nothing happens where it has no BatchNorm with running statistics.
+    """
+
+    def __init__(self, model: nn.Module | None) -> None:
+        modules = () if model is None else model.modules()
+        self._norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+        self._batches: deque[Any] = deque(maxlen=_BATCHES)
+        self._kept: list[dict[str, Tensor]] | None = None
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there are statistics to measure."""
+        return bool(self._norms)
+
+    def saw(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Keep the inputs of a training pass."""
+        if self._norms and torch.is_grad_enabled():
+            devices = {p.device for p in module.parameters()}
+            self._batches.append((module, args, kwargs, Surroundings.capture(devices)))
+
+    def age(self) -> None:
+        """The weights have moved: what was measured no longer holds."""
+        self._kept = None
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Inside, the model has the statistics of the present weights, measured if need be.
+
+        Buffers change places, so a graph that was built before lives on.
+        """
+        if not self._norms or not self._batches:
+            yield
+            return
+        if self._kept is None:
+            self._kept = self._measure()
+        with self._others(self._kept):
+            yield
+
+    @contextlib.contextmanager
+    def _others(self, statistics: Sequence[dict[str, Tensor]]) -> Iterator[None]:
+        own = [dict(norm._buffers) for norm in self._norms]
+        try:
+            for norm, others in zip(self._norms, statistics, strict=True):
+                norm._buffers.update(others)
+            yield
+        finally:
+            for norm, buffers in zip(self._norms, own, strict=True):
+                norm._buffers.update(buffers)
+
+    @torch.no_grad()
+    def _measure(self) -> list[dict[str, Tensor]]:
+        module, _, _, surroundings = self._batches[-1]
+        modes = [(m, m.training) for m in module.modules()]
+        momenta = [norm.momentum for norm in self._norms]
+        blank = [
+            {name: torch.zeros_like(b) for name, b in norm._buffers.items() if b is not None}
+            for norm in self._norms
+        ]
+        before = [(b, b._version, b.clone()) for b in module.buffers()]
+        with no_trace(surroundings.devices, None, None), replaying(), self._others(blank):
+            try:
+                for norm in self._norms:
+                    norm.momentum = None  # the plain mean over the batches
+                module.train()
+                for called, args, kwargs, then in self._batches:
+                    with then.again():
+                        called(*args, **kwargs)
+            finally:
+                for norm, momentum in zip(self._norms, momenta, strict=True):
+                    norm.momentum = momentum
+                for m, mode in modes:
+                    m.training = mode
+        for b, version, content in before:
+            if b._version != version:
+                b.copy_(content)
+        return blank
