@@ -12,7 +12,13 @@ from surefoot.lr_range import (
     range_test,
     resume_schedule,
 )
-from surefoot.measured import MeasuredLR, RateInterval
+from surefoot.measured import (
+    MeasuredAdamW,
+    MeasuredLR,
+    MeasuredMuon,
+    MeasuredSGD,
+    RateInterval,
+)
 from surefoot.optim import (
     GOLS,
     LABPAL,
@@ -43,7 +49,10 @@ __all__ = [
     "HessianFreeRate",
     "LineSample",
     "LineSearchOptimizer",
+    "MeasuredAdamW",
     "MeasuredLR",
+    "MeasuredMuon",
+    "MeasuredSGD",
     "NoSuggestion",
     "NotRepeatableError",
     "Parabola",

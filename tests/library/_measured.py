@@ -65,7 +65,7 @@ def build(
     name: str, dtype: torch.dtype = torch.float32, **options: Any
 ) -> tuple[nn.Module, torch.optim.Optimizer, MeasuredLR]:
     model, base = build_plain(name, dtype)
-    return model, base, MeasuredLR(base, model, **options)
+    return model, base, MeasuredLR(base, model, **{"averaging": False, **options})
 
 
 def loop_step(optimizer: Any, loss: Callable[[], Tensor]) -> float:

@@ -80,7 +80,7 @@ class Averages:
             self.watch(model)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("share", "power", "total", "_averages", "_pending", "_model")
+        names = ("share", "power", "total", "_averages", "_pending", "_model", "_statistics")
         return {name: vars(self)[name] for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
