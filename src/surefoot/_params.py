@@ -147,8 +147,9 @@ def _fsum(values: object) -> float:
         return math.nan
 
 
-_STRIP = 1 << 20
-"""Elements of a temporary tensor where a whole one would be too much memory."""
+_STRIP, _LONG_STRIP = 1 << 18, 1 << 22
+"""Elements of a temporary tensor where a whole one would be too much memory, on the CPU and on
+accelerators, which take longer for many small ones."""
 
 
 def slopes_and_norms_sq(
@@ -181,9 +182,10 @@ def _strips(
     end: Tensor, start: Tensor, grad: Tensor | None
 ) -> Sequence[tuple[Tensor, Tensor, Tensor | None]]:
     tensors = [t.detach() for t in (end, start, grad) if t is not None]
-    if tensors[0].numel() <= _STRIP or not all(t.is_contiguous() for t in tensors):
+    length = _STRIP if end.device.type == "cpu" else _LONG_STRIP
+    if tensors[0].numel() <= length or not all(t.is_contiguous() for t in tensors):
         return [(tensors[0], tensors[1], tensors[2] if grad is not None else None)]
-    strips = [t.view(-1).split(_STRIP) for t in tensors]
+    strips = [t.view(-1).split(length) for t in tensors]
     grads: Sequence[Tensor | None] = strips[2] if grad is not None else [None] * len(strips[0])
     return list(zip(strips[0], strips[1], grads, strict=True))
 

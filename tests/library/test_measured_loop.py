@@ -26,27 +26,24 @@ F = nn.functional
 pytestmark = pytest.mark.filterwarnings("ignore:most of the last 50 steps were shortened")
 
 
+PLAIN: dict[str, Any] = {"averaging": False}
+
+
 def mlp() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 2))
 
 
 def sgd(model: nn.Module, lr: float = 1e-3, **options: Any) -> MeasuredLR:
-    return MeasuredLR(
-        torch.optim.SGD(model.parameters(), lr), model, **{"averaging": False, **options}
-    )
+    return MeasuredLR(torch.optim.SGD(model.parameters(), lr), model, **PLAIN, **options)
 
 
 def momentum(model: nn.Module, lr: float = 1e-3, **options: Any) -> MeasuredLR:
-    return MeasuredLR(
-        torch.optim.SGD(model.parameters(), lr, 0.9), model, **{"averaging": False, **options}
-    )
+    return MeasuredLR(torch.optim.SGD(model.parameters(), lr, 0.9), model, **PLAIN, **options)
 
 
 def adamw(model: nn.Module, lr: float = 1e-3, **options: Any) -> MeasuredLR:
-    return MeasuredLR(
-        torch.optim.AdamW(model.parameters(), lr), model, **{"averaging": False, **options}
-    )
+    return MeasuredLR(torch.optim.AdamW(model.parameters(), lr), model, **PLAIN, **options)
 
 
 def train(
@@ -90,7 +87,7 @@ def assert_measures_the_minimum(
 
 def test_a_clipped_norm_is_seen_and_the_slope_stays_the_gradients() -> None:
     model = QuadraticModel()
-    optimizer = sgd(model, overhead=99.0, averaging=False)
+    optimizer = sgd(model, overhead=99.0)
 
     def step() -> None:
         model.loss().backward()
@@ -104,7 +101,7 @@ def test_a_clipped_norm_is_seen_and_the_slope_stays_the_gradients() -> None:
 
 def test_gradients_clipped_one_by_one_leave_the_slope_to_the_losses() -> None:
     model = QuadraticModel()
-    optimizer = sgd(model, overhead=99.0, averaging=False)
+    optimizer = sgd(model, overhead=99.0)
 
     def step() -> None:
         model.loss().backward()
@@ -121,7 +118,7 @@ def test_gradients_clipped_one_by_one_leave_the_slope_to_the_losses() -> None:
 def test_accumulated_gradients_are_judged_by_the_last_micro_batch() -> None:
     """Three others pull elsewhere; the parabola is the last one's along what all four do."""
     model = QuadraticModel()
-    optimizer = sgd(model, overhead=99.0, averaging=False)
+    optimizer = sgd(model, overhead=99.0)
     pull = torch.linspace(-30.0, 30.0, 10, dtype=torch.float64)
 
     def step() -> None:
@@ -139,7 +136,7 @@ def test_accumulated_gradients_are_judged_by_the_last_micro_batch() -> None:
 def test_a_grad_scalers_factor_is_seen(unscales: bool) -> None:
     model = QuadraticModel().float()
     model.problem.A, model.problem.b = model.problem.A.float(), model.problem.b.float()
-    optimizer = sgd(model, overhead=99.0, averaging=False)
+    optimizer = sgd(model, overhead=99.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for _ in range(4):
         measure_now(optimizer)
@@ -164,8 +161,7 @@ def test_two_optimizers_may_share_a_loss() -> None:
     """Each measures its own weights' step, wherever the other's have gone."""
     model = mlp()
     halves = [
-        MeasuredLR(torch.optim.AdamW(model[i].parameters()), model, averaging=False, overhead=0.3)
-        for i in (0, 2)
+        MeasuredLR(torch.optim.AdamW(model[i].parameters()), model, overhead=0.3) for i in (0, 2)
     ]
     losses = []
     for _ in range(80):
@@ -385,7 +381,7 @@ def test_a_loss_at_its_floor_does_not_let_the_rate_run_away() -> None:
     """Solved to rounding, with noise that nothing can fit, long after."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
-    optimizer = adamw(model, averaging=False, overhead=0.3)
+    optimizer = adamw(model, overhead=0.3)
     y = X[:, :2] @ torch.tensor([[1.0, -0.5], [0.3, 2.0]])
 
     def loss() -> Tensor:
@@ -412,7 +408,7 @@ def test_a_flat_loss_is_told_once_and_moves_nothing() -> None:
 
 def test_a_loss_out_of_its_range_twice_halves_the_rate() -> None:
     model = mlp()
-    optimizer = adamw(model, overhead=99.0, averaging=False)
+    optimizer = adamw(model, overhead=99.0)
 
     def step(offset: float) -> float:
         measure_now(optimizer)
@@ -541,7 +537,7 @@ def test_a_closure_must_return_one_number() -> None:
 
 def test_sparse_gradients_are_refused() -> None:
     model = nn.Embedding(4, 2, sparse=True)
-    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 0.1), model, averaging=False)
+    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 0.1), model)
     with pytest.raises(RuntimeError, match="sparse=False"):
         loop_step(optimizer, lambda: model(torch.tensor([1])).square().sum())
 
@@ -590,7 +586,7 @@ def test_a_run_beyond_its_length_is_told_once() -> None:
 def test_a_warm_up_that_begins_at_zero_measures_when_it_moves() -> None:
     model = mlp()
     base = torch.optim.AdamW(model.parameters())
-    optimizer = MeasuredLR(base, model, averaging=False)
+    optimizer = MeasuredLR(base, model)
     scheduler = LambdaLR(optimizer, lambda k: min(1.0, k / 5))
     before = model[0].weight.detach().clone()
     train(optimizer, model, 1)
@@ -626,7 +622,7 @@ def test_it_trains_under_bf16_autocast() -> None:
 def test_an_interrupted_replay_leaves_the_weights_where_the_step_began() -> None:
     """To the bit; the next step goes on."""
     model = mlp()
-    optimizer = adamw(model, overhead=99.0, averaging=False)
+    optimizer = adamw(model, overhead=99.0)
     train(optimizer, model, 6)
     for at in (2, 3):
         measure_now(optimizer)
@@ -643,7 +639,7 @@ def test_an_interrupted_replay_leaves_the_weights_where_the_step_began() -> None
             {**optimizer._rate.to_dict(), "attempts": 16}
         )  # replays the start, too
         with pytest.raises(KeyboardInterrupt):
-            loop_step(optimizer, lambda: optimizer.watch(loss))  # noqa: B023
+            loop_step(optimizer, lambda: optimizer.watch(loss))
         for p, was in zip(model.parameters(), before, strict=True):
             torch.testing.assert_close(p, was, rtol=1e-6, atol=1e-7)
         assert torch.equal(random, torch.get_rng_state())

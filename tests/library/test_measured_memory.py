@@ -26,7 +26,7 @@ def loop_cost() -> ModuleType:
 @pytest.mark.parametrize("base", ["SGD", "AdamW"])
 def test_a_measured_step_holds_one_copy_of_the_weights(base: str, loop_cost: ModuleType) -> None:
     """Twelve layers; what tensors hold, beyond the plain optimizer's step."""
-    (found,) = loop_cost.memory([base], count=12, side=256, steps=14).values()
+    (found,) = loop_cost.memory([base], count=12, side=1024, steps=8).values()
     assert 0.9 < found.measuring <= 1.1
     assert abs(found.between) <= 0.1
 

@@ -140,7 +140,7 @@ class Recorder:
             self._tape.close()
             kept = any(p.grad is not None for p in self._params)
             self._tape, self.backwards = None, self.backwards + 1 if kept else 0
-        if self._tape is None or self._tape.is_closed:
+        if self._tape is None:
             self._tape = Tape(
                 self._params, self.model, devices(self._params), keeps_inputs=self._keeps_inputs
             )
