@@ -175,7 +175,11 @@ class VAE(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner, self.mean, self.spread = nn.Linear(784, 400), nn.Linear(400, 20), nn.Linear(400, 20)
+        self.inner, self.mean, self.spread = (
+            nn.Linear(784, 400),
+            nn.Linear(400, 20),
+            nn.Linear(400, 20),
+        )
         self.outer, self.pixels = nn.Linear(20, 400), nn.Linear(400, 784)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -307,7 +311,9 @@ def keep_memory() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="*", choices=("memory", "time"), default=["memory", "time"])
+    parser.add_argument(
+        "--parts", nargs="*", choices=("memory", "time"), default=["memory", "time"]
+    )
     parser.add_argument("--bases", nargs="*", choices=BASES, default=list(BASES))
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     parser.add_argument("--steps", type=int, default=1000, help="length of a run")
@@ -327,7 +333,9 @@ def main() -> int:
     if "time" in options.parts:
         keep_memory()
         text = options.text.read_text() if options.text else None
-        print("\n| task | base | plain, ms | × between | × run | × measuring | measured | at most |")
+        print(
+            "\n| task | base | plain, ms | × between | × run | × measuring | measured | at most |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         for task in options.tasks:
             for base in options.bases:

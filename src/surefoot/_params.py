@@ -169,6 +169,7 @@ def slopes_and_norms_sq(
             if grad is not None:
                 products.append(_dot(grad.to(d.dtype), d))
                 places.append((i, True))
+            del d  # before the next one is made
     slopes, squares = [0.0] * len(ends), [0.0] * len(ends)
     if products:
         for (i, is_slope), value in zip(places, _stack(products).tolist(), strict=True):
@@ -195,6 +196,7 @@ def swap(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> None:
             kept = x.clone()
             x.copy_(y)
             y.copy_(kept)
+            del kept  # before the next one is made
 
 
 @torch.no_grad()

@@ -57,7 +57,8 @@ def true_rate() -> float:
 def measured(seed: int, steps: int) -> MeasuredLR:
     """Measurements at a place that never moves: the weights are put back after every step."""
     model = Noise(seed)
-    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 0.05), model, overhead=99.0)
+    base = torch.optim.SGD(model.parameters(), 0.05)
+    optimizer = MeasuredLR(base, model, overhead=99.0, averaging=False)
     for _ in range(steps):
         measure_now(optimizer)
         model(model.batch()).backward()

@@ -79,7 +79,7 @@ def test_the_norm_that_bounds_steps_is_in_the_checkpoint() -> None:
     before = torch.cat([p.detach().flatten() for p in other.parameters()])
     loop_step(resumed, loss)
     after = torch.cat([p.detach().flatten() for p in other.parameters()])
-    assert float((after - before).norm()) == pytest.approx(0.1 * first_norm, rel=0.02)
+    assert float((after - before).norm()) == pytest.approx(0.1 * first_norm, rel=0.05)
 
 
 def test_a_checkpoint_of_the_plain_optimizer_can_be_loaded() -> None:
