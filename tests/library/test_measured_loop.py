@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import warnings
@@ -435,6 +436,7 @@ def test_where_the_loss_has_no_minimum_the_rate_grows_step_by_step() -> None:
     assert all(a <= b <= 2.0 * a * (1 + 1e-12) for a, b in itertools.pairwise(rates))
 
 
+@pytest.mark.filterwarnings("ignore:the loss or its gradient was not finite")
 def test_a_cliff_behind_the_minimum_is_not_jumped_into() -> None:
     """The loss is no number beyond a distance that the first probe would overstep."""
     p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
@@ -645,3 +647,13 @@ def test_an_interrupted_replay_leaves_the_weights_where_the_step_began() -> None
         assert torch.equal(random, torch.get_rng_state())
         optimizer.zero_grad()
     assert train(optimizer, model, 30)[-1] < 10.0
+
+
+def test_the_search_for_a_model_ends_with_its_optimizer() -> None:
+    hooks = nn.modules.module._global_forward_pre_hooks
+    before = len(hooks)
+    optimizer = MeasuredLR(torch.optim.SGD(mlp().parameters(), 0.1))
+    assert len(hooks) == before + 1
+    del optimizer
+    gc.collect()
+    assert len(hooks) == before

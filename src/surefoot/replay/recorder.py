@@ -89,16 +89,20 @@ class Recorder:
     def _search(self) -> None:
         """Find the outermost module that owns a parameter, by a hook on all modules."""
         own = {id(p) for p in self._params}
+        searching = weakref.ref(self)  # the hook is torch's: it would keep us for good
 
         def before(module: nn.Module, args: Any) -> None:
-            if torch.is_grad_enabled() and any(id(p) in own for p in module.parameters()):
-                self.model = module
-                self.arm(self._params)
-                self._before(
-                    module, args, {}
-                )  # torch has begun this call: it sees later hooks only
+            recorder = searching()
+            if recorder is None or not torch.is_grad_enabled():
+                return
+            if any(id(p) in own for p in module.parameters()):
+                recorder.model = module
+                recorder.arm(recorder._params)
+                # torch has begun this call: it sees later hooks only
+                recorder._before(module, args, {})
 
         handle = nn.modules.module.register_module_forward_pre_hook(before)
+        weakref.finalize(self, handle.remove)
         self._handles.append((nn.Module(), [handle]))
 
     def disarm(self) -> None:
