@@ -99,11 +99,10 @@ def order(plans: list[str], gpu: bool) -> tuple[list[Job], list[Job]]:
     heavy: list[Job] = []
     light: list[Job] = []
     for plan in plans:
-        confirms = plan == "ceilings"
         heavy += [(name, 0, plan) for name in HEAVY]
         if plan != "ceilings":
             heavy += [(name, seed, plan) for seed in (1, 2) for name in HEAVY]
-        if confirms:
+        if plan == "ceilings":
             light += [("long", seed, plan) for seed in (0, 1, 2)]
         light += [(name, seed, plan) for name in LIGHT for seed in (0, 1, 2)]
     for plan in plans:
