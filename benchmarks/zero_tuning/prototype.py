@@ -24,6 +24,9 @@ DEFAULTS: dict[str, float] = {
     "growth": 2.0,
     "fall": 2.0,
     "rise": 0.0,  # instead of growth: between measurements at most as ((k + 1) / (k0 + 1)) ** rise
+    "plateau": 0.0,  # the rise where the last quarter of the run gained less than ...
+    "flat": 0.02,  # ... this share of all that was gained before
+    "back": 0.0,  # whether z goes back to x where the loss left its range
     "gamma": 0.8,  # how much older measurements count
     "start": 1e-3,  # first step of y, as a share of the weights' norm
     "poly": 0.0,  # weights of the average grow with this power of the step
@@ -67,6 +70,7 @@ class Measured(Group):
         self.trace: list[Tensor] = []
         self.forced = zero.bool()
         self.seen, self.last = 0, 0
+        self.losses: list[Tensor] = []
         self.best = zero + math.inf
 
     def _direction(self, grads: Tensor) -> Tensor:
@@ -99,6 +103,7 @@ class Measured(Group):
         if self.t == 0:
             length = (1 - self.beta) * d.norm(dim=1, keepdim=True)
             self.r = self.start * y.norm(dim=1, keepdim=True) / length.clamp(min=1e-30)
+        self.losses.append(loss)
         # a loss out of its range
         out = (loss > self.mean + self.alarm * self.dev) & (self.seen >= 8) | ~ok
         self.r = torch.where(out, self.r * 0.5, self.r)
@@ -129,7 +134,8 @@ class Measured(Group):
             least = torch.where(self.fresh > 0, least ** (1 - self.fresh) * fresh**self.fresh, least)
             want = torch.where(whole, self.alpha * self.boost * least / (1 - self.beta), want)
             ratio = (self.t + 2) / (self.last + 1)
-            growth = torch.where(self.rise > 0, torch.clamp(ratio**self.rise, max=2.0), self.growth)
+            rise = torch.where(self._stands_still(), self.plateau.maximum(self.rise), self.rise)
+            growth = torch.where(self.rise > 0, torch.clamp(ratio**rise, max=2.0), self.growth)
             self.last = self.t + 1
             want = torch.minimum(torch.maximum(want, self.r / self.fall), self.r * growth)
             refuse = ~after.isfinite() | (after - loss > self.guard * (a * s).abs())
@@ -141,12 +147,24 @@ class Measured(Group):
                 self.before = (s, y)
             self.trace.append(r[:, 0].clone())
         taken = taken * ok
-        self.z = self.z - taken * r * d
+        moved = self.z - taken * r * d
+        home = out & (self.back > 0)
+        self.z = torch.where(home, self.x, moved)
+        self.refused += 100 * home
         weight = r**self.power * (self.t + 1) ** self.poly
         self.sum = self.sum + weight
         self.x = self.x + weight / self.sum * (self.z - self.x)
         self.weights = self.z + self.beta * (self.x - self.z)
         self.t += 1
+
+    def _stands_still(self) -> Tensor:
+        """Whether the last quarter of the run so far gained next to nothing."""
+        quarter = len(self.losses) // 4
+        if quarter < 8:
+            return torch.zeros_like(self.r).bool()
+        losses = torch.stack(self.losses)
+        late, before = losses[-quarter:].mean(0), losses[-2 * quarter : -quarter].mean(0)
+        return before - late < self.flat * (losses[:4].mean(0) - before)
 
     def judged(self) -> Tensor:
         return self.x
@@ -179,21 +197,41 @@ def around_more(base: dict[str, Any], more: dict[str, dict[str, Any]]) -> dict[s
 
 SLOW = {"power": 0.0, "growth": 1.2}
 RISE = {"power": 0.0, "rise": 1.0, "beta": 0.8}
+SAFE = {**RISE, "plateau": 3.0, "poly": 1.0, "back": 1.0}
 PLANS = {
+    "safe": around(SAFE, start=[3e-3, 0.01], beta=[0.7, 0.9], rise=[1.25, 1.5], poly=[0.0, 2.0], alarm=[4.0, 16.0], growth=[2.0])
+    | around_more(SAFE, {
+        "start=3e-3 beta=.9": {"start": 3e-3, "beta": 0.9},
+        "rise=1.5 beta=.9": {"rise": 1.5, "beta": 0.9},
+        "rise=2 start=1e-4": {"rise": 2.0, "start": 1e-4},
+        "rise=2 start=3e-4": {"rise": 2.0, "start": 3e-4},
+    }),
+    "flat": around(RISE, plateau=[2.0, 3.0, 4.0], start=[3e-3, 0.01])
+    | around_more(RISE, {
+        "plateau=3 flat=.05": {"plateau": 3.0, "flat": 0.05},
+        "plateau=3 flat=.1": {"plateau": 3.0, "flat": 0.1},
+        "plateau=3 start=3e-3": {"plateau": 3.0, "start": 3e-3},
+        "plateau=3 start=3e-3 beta=.9": {"plateau": 3.0, "start": 3e-3, "beta": 0.9},
+        "plateau=3 poly=1": {"plateau": 3.0, "poly": 1.0},
+    }),
     "wide": around(
-        RISE,
+        SAFE,
         alpha=[0.5, 0.7, 1.4],
-        beta=[0.5, 0.7, 0.9, 0.95],
-        rise=[0.75, 1.25, 1.5],
+        beta=[0.5, 0.7, 0.9],
+        poly=[0.0, 2.0, 3.0, 6.0],
+        rise=[0.75, 1.5],
         start=[3e-4, 3e-3, 1e-2],
         fresh=[0.5, 1.0],
         gamma=[0.5, 0.9],
-        power=[0.5, 1.0],
-        poly=[0.5, 1.0, 2.0],
+        power=[1.0],
+        plateau=[0.0],
         b2=[0.0],
     )
-    | around_more(RISE, {
-        "rise=1.5 beta=.9": {"rise": 1.5, "beta": 0.9},
+    | around_more(SAFE, {
+        "poly=3 beta=.9": {"poly": 3.0, "beta": 0.9},
+        "poly=3 alpha=1.4": {"poly": 3.0, "alpha": 1.4},
+        "poly=3 fresh=.5": {"poly": 3.0, "fresh": 0.5},
+        "rise=2 start=1e-4": {"rise": 2.0, "start": 1e-4},
         "b1=.9 beta=.5 alpha=.3": {"b1": 0.9, "beta": 0.5, "alpha": 0.3},
         "b1=.9 alpha=.3": {"b1": 0.9, "alpha": 0.3},
         "sgd b1=.9 alpha=.3": {"b2": 0.0, "b1": 0.9, "alpha": 0.3},
