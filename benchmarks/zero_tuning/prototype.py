@@ -27,6 +27,12 @@ DEFAULTS: dict[str, float] = {
     "plateau": 0.0,  # the rise where the last quarter of the run gained less than ...
     "flat": 0.02,  # ... this share of all that was gained before
     "back": 0.0,  # whether z goes back to x where the loss left its range
+    "hyper": 0.0,  # judge: how far a window's verdict moves the multiplier of alpha, in octaves
+    "span": 1.25,  # windows end where the step has grown by this factor
+    "least": 0.25,
+    "most": 2.0,
+    "along": 0.0,  # the window's move of z; 1: of x
+    "bias": 0.0,  # verdict that leaves the multiplier alone
     "gamma": 0.8,  # how much older measurements count
     "start": 1e-3,  # first step of y, as a share of the weights' norm
     "poly": 0.0,  # weights of the average grow with this power of the step
@@ -70,6 +76,11 @@ class Measured(Group):
         self.trace: list[Tensor] = []
         self.forced = zero.bool()
         self.seen, self.last = 0, 0
+        self.anchor, self.anchor_x = self.z, self.x
+        self.first_v, self.second_v, self.loss_v = zero.clone(), zero.clone(), zero.clone()
+        self.count = zero.clone()
+        self.ends = column(configs, "span", DEFAULTS["span"], start) * 0 + 32
+        self.diary: list[Tensor] = []
         self.losses: list[Tensor] = []
         self.best = zero + math.inf
 
@@ -104,6 +115,7 @@ class Measured(Group):
             length = (1 - self.beta) * d.norm(dim=1, keepdim=True)
             self.r = self.start * y.norm(dim=1, keepdim=True) / length.clamp(min=1e-30)
         self.losses.append(loss)
+        self._judge(loss, grads)
         # a loss out of its range
         out = (loss > self.mean + self.alarm * self.dev) & (self.seen >= 8) | ~ok
         self.r = torch.where(out, self.r * 0.5, self.r)
@@ -157,6 +169,37 @@ class Measured(Group):
         self.weights = self.z + self.beta * (self.x - self.z)
         self.t += 1
 
+    def _judge(self, losses: Tensor, grads: Tensor) -> None:
+        """Do fresh gradients still point down along what a window of steps has moved?"""
+        lines = (self.z - self.anchor, self.x - self.anchor_x, self.z - self.x)
+        v = torch.stack([(grads * line).sum(1, keepdim=True) for line in lines])
+        self.first_v, self.second_v = self.first_v + v, self.second_v + v**2
+        self.loss_v = self.loss_v + losses
+        self.count += 1
+        over = self.t >= self.ends
+        if not bool(over.any()):
+            return
+        mean = self.first_v / self.count
+        verdicts = mean / (self.second_v / self.count).sqrt().clamp(min=1e-30)
+        length = self.weights.norm(dim=1, keepdim=True)
+        self.diary.append(
+            torch.cat([*verdicts, mean[2], self.loss_v / self.count, length, self.r], 1)
+        )
+        counts = over & (self.t > 32)
+        verdict = torch.where(self.along > 0, verdicts[1], verdicts[0])
+        boost = self.boost * torch.exp2(-self.hyper * (verdict - self.bias))
+        boost = torch.minimum(torch.maximum(boost, self.least), self.most)
+        self.boost = torch.where(counts, boost, self.boost)
+        self.anchor = torch.where(over, self.z, self.anchor)
+        self.anchor_x = torch.where(over, self.x, self.anchor_x)
+        self.first_v, self.second_v = (
+            torch.where(over, 0.0, value) for value in (self.first_v, self.second_v)
+        )
+        self.loss_v, self.count = (
+            torch.where(over, 0.0, value) for value in (self.loss_v, self.count)
+        )
+        self.ends = torch.where(over, self.ends * self.span, self.ends)
+
     def _stands_still(self) -> Tensor:
         """Whether the last quarter of the run so far gained next to nothing."""
         quarter = len(self.losses) // 4
@@ -173,8 +216,15 @@ class Measured(Group):
         trace = torch.stack(self.trace, 1).cpu()
         places = torch.linspace(0, trace.shape[1] - 1, 12).long()
         return [
-            {"rates": [float(f"{v:.3g}") for v in row[places].tolist()], "refused": int(n)}
-            for row, n in zip(trace, self.refused[:, 0].tolist(), strict=True)
+            {
+                "rates": [float(f"{v:.3g}") for v in row[places].tolist()],
+                "refused": int(n),
+                "boost": round(boost, 3),
+                "diary": [[float(f"{x:.3g}") for x in v[at].tolist()] for v in self.diary],
+            }
+            for at, (row, n, boost) in enumerate(
+                zip(trace, self.refused[:, 0].tolist(), self.boost[:, 0].tolist(), strict=True)
+            )
         ]
 
 
@@ -198,7 +248,41 @@ def around_more(base: dict[str, Any], more: dict[str, dict[str, Any]]) -> dict[s
 SLOW = {"power": 0.0, "growth": 1.2}
 RISE = {"power": 0.0, "rise": 1.0, "beta": 0.8}
 SAFE = {**RISE, "plateau": 3.0, "poly": 1.0, "back": 1.0}
+NEXT = {**RISE, "plateau": 2.0, "poly": 3.0, "back": 1.0}
+BASE = {**NEXT, "poly": 2.0}
 PLANS = {
+    "second": around_more(BASE, {
+        **{
+            f"alpha={a} poly={p:g} beta={b}": {"alpha": a, "poly": p, "beta": b}
+            for a, p, b in (
+                (1.0, 2.0, 0.8), (0.7, 1.0, 0.8), (0.7, 2.0, 0.8), (0.7, 3.0, 0.8), (0.5, 2.0, 0.8), (0.5, 3.0, 0.8),
+                (0.7, 2.0, 0.9), (0.5, 1.0, 0.9), (0.5, 2.0, 0.9), (0.35, 2.0, 0.9), (0.5, 2.0, 0.95), (1.4, 2.0, 0.8),
+            )
+        },
+        "start=3e-4 rise=1.25": {"start": 3e-4, "rise": 1.25},
+        "start=3e-4 rise=1.25 alpha=.7": {"start": 3e-4, "rise": 1.25, "alpha": 0.7},
+        "start=3e-4 rise=1.25 beta=.9 alpha=.5": {"start": 3e-4, "rise": 1.25, "beta": 0.9, "alpha": 0.5},
+        "fresh=.25": {"fresh": 0.25},
+        "fresh=.25 alpha=1.4": {"fresh": 0.25, "alpha": 1.4},
+        "fresh=.25 beta=.9": {"fresh": 0.25, "beta": 0.9},
+        "hyper=.5 bias=.3": {"hyper": 0.5, "bias": 0.3},
+        "hyper=.5 bias=.5": {"hyper": 0.5, "bias": 0.5},
+        "hyper=1 bias=.5": {"hyper": 1.0, "bias": 0.5},
+        "hyper=1 bias=.7": {"hyper": 1.0, "bias": 0.7},
+        "hyper=1 bias=.5 span=1.5": {"hyper": 1.0, "bias": 0.5, "span": 1.5},
+        "hyper=1 along": {"hyper": 1.0, "along": 1.0},
+        "hyper=1 along span=1.5": {"hyper": 1.0, "along": 1.0, "span": 1.5},
+        "hyper=1 along bias=.3": {"hyper": 1.0, "along": 1.0, "bias": 0.3},
+        "hyper=.5 along bias=-.2": {"hyper": 0.5, "along": 1.0, "bias": -0.2},
+    }),
+    "next": around(NEXT, poly=[1.0, 2.0, 6.0], start=[2e-3], beta=[0.85, 0.9], alpha=[0.7, 1.2], gamma=[0.5, 0.9], fresh=[0.3], power=[1.0], fall=[1.2, 4.0], decay=[0.0], flat=[0.05])
+    | around_more(NEXT, {
+        "start=2e-3 beta=.7": {"start": 2e-3, "beta": 0.7},
+        "poly=2 beta=.9": {"poly": 2.0, "beta": 0.9},
+        "alpha=.7 beta=.85": {"alpha": 0.7, "beta": 0.85},
+        "rise=.9": {"rise": 0.9},
+        "rise=1.1": {"rise": 1.1},
+    }),
     "safe": around(SAFE, start=[3e-3, 0.01], beta=[0.7, 0.9], rise=[1.25, 1.5], poly=[0.0, 2.0], alarm=[4.0, 16.0], growth=[2.0])
     | around_more(SAFE, {
         "start=3e-3 beta=.9": {"start": 3e-3, "beta": 0.9},
