@@ -21,6 +21,7 @@ DEFAULTS: dict[str, float] = {
     "b1": 0.0,  # the base's own momentum
     "b2": -1.0,  # Adam's; negative: the task's; 0: the base is SGD
     "fresh": 0.0,  # share (geometric) of the fresh batch's minimum
+    "cap": 0.0,  # at most so many fresh minima
     "growth": 2.0,
     "fall": 2.0,
     "rise": 0.0,  # instead of growth: between measurements at most as ((k + 1) / (k0 + 1)) ** rise
@@ -144,6 +145,7 @@ class Measured(Group):
             # where the fresh batches see no minimum ahead, the own one's tenth stands for it
             fresh = torch.where(greedy, -self.Af / self.Cf.clamp(min=1e-38), 0.1 * least)
             least = torch.where(self.fresh > 0, least ** (1 - self.fresh) * fresh**self.fresh, least)
+            least = torch.where(self.cap > 0, torch.minimum(least, self.cap * fresh), least)
             want = torch.where(whole, self.alpha * self.boost * least / (1 - self.beta), want)
             ratio = (self.t + 2) / (self.last + 1)
             rise = torch.where(self._stands_still(), self.plateau.maximum(self.rise), self.rise)
@@ -155,7 +157,7 @@ class Measured(Group):
             taken = (~refuse).float()
             self.refused += 1 - taken
             self.r = torch.where(ok, want, self.r)
-            if bool((self.fresh > 0).any()):
+            if bool(((self.fresh > 0) | (self.cap > 0)).any()):
                 self.before = (s, y)
             self.trace.append(r[:, 0].clone())
         taken = taken * ok
@@ -250,7 +252,9 @@ RISE = {"power": 0.0, "rise": 1.0, "beta": 0.8}
 SAFE = {**RISE, "plateau": 3.0, "poly": 1.0, "back": 1.0}
 NEXT = {**RISE, "plateau": 2.0, "poly": 3.0, "back": 1.0}
 BASE = {**NEXT, "poly": 2.0}
+FINAL = {**BASE, "start": 3e-4, "rise": 1.25, "poly": 3.0}
 PLANS = {
+    "final": around_more(FINAL, {"alpha=.7": {"alpha": 0.7}, "fresh=.25": {"fresh": 0.25}}),
     "second": around_more(BASE, {
         **{
             f"alpha={a} poly={p:g} beta={b}": {"alpha": a, "poly": p, "beta": b}
