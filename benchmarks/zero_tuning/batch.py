@@ -1,11 +1,9 @@
 """Trains many cells of the suite in parallel until a deadline, the most valuable first.
 
-    python benchmarks/zero_tuning/batch.py DATA OUT --seconds 400 --cpu-workers 12 --gpu-workers 4 \
-        --plan ceilings rules
+    python benchmarks/zero_tuning/batch.py DATA OUT --seconds 400 --cpu-workers 12 --gpu-workers 4
 
 Writes OUT/results.jsonl, a line a run: task, seed, name, figures at 25, 50, 75 and 100 % of the run. What is in it
-already is not run again. `ceilings` is the grid of `many.py`: with seed 0, on large tasks with further seeds only its
-best cells. `rules` are the candidates of `prototype.py`, on tasks for development only.
+already is not run again. The cells are the grid of `many.py`; on large tasks, further seeds run its best cells only.
 """
 
 from __future__ import annotations
@@ -32,7 +30,15 @@ import torch
 
 HEAVY = ("nanogpt-2000", "vit", "nanogpt-500", "resnet", "fashion-convnet", "text-transformer")
 HEAVY_LATER = ("gru", "mixer", "unet", "adapters", "graph-attention")
-LIGHT = ("friedman", "digits-former", "digits-mlp", "polynomial", "gcn", "forward-forward", "linear-far")
+LIGHT = (
+    "friedman",
+    "digits-former",
+    "digits-mlp",
+    "polynomial",
+    "gcn",
+    "forward-forward",
+    "linear-far",
+)
 LIGHT_LATER = ("long", "pinn", "factors", "diffusion", "vae", "shapes-1d", "quadratic-deep")
 BEST = 6
 """Cells that large tasks run with further seeds."""
@@ -45,23 +51,14 @@ def _task(name: str, folder: str, device: str) -> suite.Task:
     return suite.load(name, Path(folder), device)
 
 
-def methods_of(plan: str) -> dict[str, dict[str, Any]]:
-    """The cells of a plan."""
-    if plan == "ceilings":
-        return many.grid()
-    import prototype
-
-    return prototype.plan(plan)
-
-
 def work(
     job: Job, only: list[str] | None, folder: str, device: str, deadline: float, share: float
 ) -> tuple[Job, dict[str, Any] | str]:
     """In a process of its own: train a job's cells."""
     torch.set_num_threads(1)
-    name, seed, plan = job
+    name, seed, _ = job
     try:
-        methods = methods_of(plan)
+        methods = many.grid()
         if only is not None:
             methods = {label: methods[label] for label in only}
         if time.time() > deadline:
@@ -94,23 +91,13 @@ def _trained(
     return found
 
 
-def order(plans: list[str], gpu: bool) -> tuple[list[Job], list[Job]]:
+def order(gpu: bool) -> tuple[list[Job], list[Job]]:
     """Jobs of the accelerator and of the cores, the most valuable first."""
-    heavy: list[Job] = []
-    light: list[Job] = []
-    for plan in plans:
-        heavy += [(name, 0, plan) for name in HEAVY]
-        if plan != "ceilings":
-            heavy += [(name, seed, plan) for seed in (1, 2) for name in HEAVY]
-        if plan == "ceilings":
-            light += [("long", seed, plan) for seed in (0, 1, 2)]
-        light += [(name, seed, plan) for name in LIGHT for seed in (0, 1, 2)]
-    for plan in plans:
-        if plan == "ceilings":
-            heavy += [(name, 0, plan) for name in HEAVY_LATER]
-            heavy += [(name, seed, plan) for name in HEAVY for seed in (1, 2)]
-            heavy += [(name, seed, plan) for name in HEAVY_LATER for seed in (1, 2)]
-            light += [(name, seed, plan) for name in LIGHT_LATER[1:] for seed in (0, 1, 2)]
+    plan, seeds = "ceilings", (0, 1, 2)
+    light = [("long", seed, plan) for seed in seeds]
+    light += [(name, seed, plan) for name in (*LIGHT, *LIGHT_LATER[1:]) for seed in seeds]
+    heavy = [(name, 0, plan) for name in (*HEAVY, *HEAVY_LATER)]
+    heavy += [(name, seed, plan) for name in (*HEAVY, *HEAVY_LATER) for seed in (1, 2)]
     return (heavy, light) if gpu else ([], light + heavy)
 
 
@@ -135,7 +122,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=400.0)
     parser.add_argument("--cpu-workers", type=int, default=12)
     parser.add_argument("--gpu-workers", type=int, default=4)
-    parser.add_argument("--plan", nargs="+", default=["ceilings"])
     parser.add_argument("--tasks", nargs="*", help="only these")
     parser.add_argument("--seeds", nargs="*", type=int, help="only these")
     parser.add_argument("--share", type=float, default=1.0, help="of every run's length, to try it")
@@ -148,7 +134,11 @@ def main() -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(line["task"], line["seed"], line["plan"]) for line in lines}
     print("gpu" if gpu else "no gpu", torch.__version__, flush=True)
-    kind = {name: suite.load(name, Path(options.data)) for name in (*HEAVY, *HEAVY_LATER) if gpu or name in (options.tasks or [name])}
+    kind = {
+        name: suite.load(name, Path(options.data))
+        for name in (*HEAVY, *HEAVY_LATER)
+        if gpu or name in (options.tasks or [name])
+    }
 
     def kept(jobs: list[Job]) -> list[Job]:
         return [
@@ -159,13 +149,17 @@ def main() -> None:
             and (options.seeds is None or job[1] in options.seeds)
         ]
 
-    heavy, light = (kept(jobs) for jobs in order(options.plan, gpu))
+    heavy, light = (kept(jobs) for jobs in order(gpu))
     context = get_context("spawn")
     queues = []
     if gpu and heavy:
-        queues.append((ProcessPoolExecutor(options.gpu_workers, context), heavy, "cuda", options.gpu_workers))
+        queues.append(
+            (ProcessPoolExecutor(options.gpu_workers, context), heavy, "cuda", options.gpu_workers)
+        )
     if light:
-        queues.append((ProcessPoolExecutor(options.cpu_workers, context), light, "cpu", options.cpu_workers))
+        queues.append(
+            (ProcessPoolExecutor(options.cpu_workers, context), light, "cpu", options.cpu_workers)
+        )
     pools = [pool for pool, *_ in queues]
     running: dict[Future[Any], int] = {}
     free = [count for *_, count in queues]

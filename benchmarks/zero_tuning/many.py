@@ -132,7 +132,11 @@ def grid() -> dict[str, dict[str, Any]]:
     cells: dict[str, dict[str, Any]] = {}
     for schedule in ("1cycle", "linear", "constant"):
         for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1):
-            cells[f"adamw {rate:g} {schedule}"] = {"kind": "adamw", "lr": rate, "schedule": schedule}
+            cells[f"adamw {rate:g} {schedule}"] = {
+                "kind": "adamw",
+                "lr": rate,
+                "schedule": schedule,
+            }
         for rate in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
             cells[f"sgd {rate:g} {schedule}"] = {"kind": "sgd", "lr": rate, "schedule": schedule}
     for rate in (3e-4, 1e-3, 2.5e-3, 1e-2, 3e-2):

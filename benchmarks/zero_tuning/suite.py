@@ -184,7 +184,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and a hidden layer, normalization first."""
 
-    def __init__(self, width: int, heads: int, causal: bool, bias: bool = True, spread: int = 4) -> None:
+    def __init__(
+        self, width: int, heads: int, causal: bool, bias: bool = True, spread: int = 4
+    ) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, bias=bias), nn.LayerNorm(width, bias=bias)
         self.attention = Attention(width, heads, causal, bias)
@@ -199,11 +201,15 @@ class Block(nn.Module):
 class Tokens(nn.Module):
     """A transformer over a sequence of vectors, averaged, to classes."""
 
-    def __init__(self, ins: int, length: int, width: int, layers: int, heads: int, spread: int = 4) -> None:
+    def __init__(
+        self, ins: int, length: int, width: int, layers: int, heads: int, spread: int = 4
+    ) -> None:
         super().__init__()
         self.embed = nn.Linear(ins, width)
         self.places = nn.Parameter(0.02 * torch.randn(length, width))
-        self.blocks = nn.Sequential(*(Block(width, heads, False, True, spread) for _ in range(layers)))
+        self.blocks = nn.Sequential(
+            *(Block(width, heads, False, True, spread) for _ in range(layers))
+        )
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,7 +220,9 @@ class Tokens(nn.Module):
 class GPT(nn.Module):
     """nanoGPT's network: tied embedding, no biases, its initialization."""
 
-    def __init__(self, classes: int, length: int, width: int, layers: int, heads: int, tied: bool) -> None:
+    def __init__(
+        self, classes: int, length: int, width: int, layers: int, heads: int, tied: bool
+    ) -> None:
         super().__init__()
         bias = not tied
         self.embed, self.places = nn.Embedding(classes, width), nn.Embedding(length, width)
@@ -263,7 +271,9 @@ def _squared(model: Callable[..., Any], batch: Batch) -> Tensor:
     return (model(batch[0]) - batch[1]).square().mean()
 
 
-def _accuracy(x: Tensor, y: Tensor, known: Tensor | None = None, chunk: int = 1000) -> Callable[..., Tensor]:
+def _accuracy(
+    x: Tensor, y: Tensor, known: Tensor | None = None, chunk: int = 1000
+) -> Callable[..., Tensor]:
     """Share of right answers; `known`: training inputs to measure BatchNorm's statistics on."""
 
     def evaluate(model: Callable[..., Any]) -> Tensor:
@@ -356,7 +366,9 @@ def _cifar(folder: Path, device: str, halved: bool, count: int) -> dict[str, tup
     return made
 
 
-def _fashion(folder: Path, device: str, classes: range, count: int) -> dict[str, tuple[Tensor, Tensor]]:
+def _fashion(
+    folder: Path, device: str, classes: range, count: int
+) -> dict[str, tuple[Tensor, Tensor]]:
     made = {}
     for part, stored in torch.load(folder / "fashion14.pt").items():
         labels = stored["labels"].long()
@@ -399,7 +411,13 @@ def _vit(folder: Path, device: str) -> Task:
     data = _cifar(folder, device, False, 16_000)
 
     def patches(x: Tensor) -> Tensor:
-        return x.unflatten(-2, (8, 4)).unflatten(-4, (8, 4)).transpose(-4, -3).flatten(-3).flatten(-3, -2)
+        return (
+            x.unflatten(-2, (8, 4))
+            .unflatten(-4, (8, 4))
+            .transpose(-4, -3)
+            .flatten(-3)
+            .flatten(-3, -2)
+        )
 
     def batches(seed: int) -> Iterator[Batch]:
         for x, y in _augmented(*data["train"], 64, 0)(seed):
@@ -479,8 +497,16 @@ def _windows(codes: Tensor, length: int, size: int) -> Callable[[int], Iterator[
 
 
 def _text_task(
-    folder: Path, file: str, device: str, make: Callable[[int], nn.Module], name: str,
-    length: int, size: int, steps: int, tested: int, **more: Any,
+    folder: Path,
+    file: str,
+    device: str,
+    make: Callable[[int], nn.Module],
+    name: str,
+    length: int,
+    size: int,
+    steps: int,
+    tested: int,
+    **more: Any,
 ) -> Task:
     stored = torch.load(folder / file)
     codes = stored["codes"].long().to(device)
@@ -810,7 +836,9 @@ def _shapes_1d(folder: Path, device: str) -> Task:
             for layer, reach in ((self.a, 2), (self.b, 1), (self.c, 1)):
                 length = x.shape[-2]
                 padded = F.pad(x, (0, 0, reach, reach))
-                x = torch.cat([padded[..., i : i + length : 2, :] for i in range(2 * reach + 1)], -1)
+                x = torch.cat(
+                    [padded[..., i : i + length : 2, :] for i in range(2 * reach + 1)], -1
+                )
                 x = F.relu(layer(x))
             return self.head(x.flatten(-2))
 

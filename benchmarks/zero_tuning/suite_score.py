@@ -1,6 +1,6 @@
-"""Tables of what `batch.py` trained: ceilings, and gaps to them.
+"""Tables of what `batch.py` and `suite_run.py` trained: ceilings, and gaps to them.
 
-    python benchmarks/zero_tuning/suite_score.py RESULTS.jsonl ... --plan rules
+    python benchmarks/zero_tuning/suite_score.py RESULTS.jsonl ... --plan surefoot
 
 A gap is in points of accuracy, in percent of the ceiling's loss, or in points of the residual; positive is worse. The
 ceiling is the best mean among the cells that ran with the most seeds, chosen by the figure it is judged by.
@@ -77,10 +77,16 @@ def main() -> None:
     others = ceilings(cells, without="schedule-free")
     order = [t for t in (*suite.DEVELOPMENT, *suite.CONFIRMATION) if t in tops]
     if not options.plan:
-        print("| task | ceiling | figure | seeds | without schedule-free |", "|---|---|---|---|---|", sep="\n")
+        print(
+            "| task | ceiling | figure | seeds | without schedule-free |",
+            "|---|---|---|---|---|",
+            sep="\n",
+        )
         for task in order:
             name, value, n = tops[task]
-            print(f"| {task} | {name} | {value:.4g} | {n} | {others[task][0]}: {others[task][1]:.4g} |")
+            print(
+                f"| {task} | {name} | {value:.4g} | {n} | {others[task][0]}: {others[task][1]:.4g} |"
+            )
         return
     names = list(dict.fromkeys(name for _, plan, name in cells if plan == options.plan))
     order = [t for t in order if any((t, options.plan, name) in cells for name in names)]
