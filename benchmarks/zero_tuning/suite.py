@@ -12,6 +12,7 @@ no running statistics: an evaluation measures them on training data at the weigh
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -242,7 +243,7 @@ class GPT(nn.Module):
 
 def _mlp(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for ins, outs in zip(widths, widths[1:], strict=False):
+    for ins, outs in itertools.pairwise(widths):
         layers += [nn.Linear(ins, outs), activation()]
     return nn.Sequential(*layers[:-1])
 

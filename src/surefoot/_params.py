@@ -16,12 +16,15 @@ from torch import Tensor
 __all__ = [
     "Copies",
     "add_scaled",
+    "assign",
     "dot_and_norm_sq",
     "dots_and_norms_sq",
+    "exchange",
     "lerp",
     "momentum_update",
     "norm_sq",
     "norms_sq",
+    "put_unnoticed",
     "shrink",
     "slopes_and_norms_sq",
     "swap",
@@ -188,6 +191,28 @@ def _strips(
     strips = [t.view(-1).split(length) for t in tensors]
     grads: Sequence[Tensor | None] = strips[2] if grad is not None else [None] * len(strips[0])
     return list(zip(strips[0], strips[1], grads, strict=True))
+
+
+@torch.no_grad()
+def assign(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """tᵢ ← vᵢ, in place."""
+    if tensors:
+        torch._foreach_copy_(list(tensors), list(values))
+
+
+def exchange(param: Tensor, other: Tensor) -> Tensor:
+    """Let the parameter show another tensor's memory; the tensor of its own. Nothing is copied.
+
+    No version counts it, so a graph that was built before lives on.
+    """
+    own = param.data
+    param.data = other
+    return own
+
+
+def put_unnoticed(param: Tensor, value: Tensor) -> None:
+    """Write a value that no version counter counts: not a move that anybody is to notice."""
+    param.data.copy_(value)
 
 
 @torch.no_grad()

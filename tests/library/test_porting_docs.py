@@ -91,5 +91,5 @@ def test_the_page_on_the_measured_rate(wrapped: list[surefoot.MeasuredLR]) -> No
         exec(compile(block, "measured-lr.md", "exec"), scope)
     (optimizer,) = wrapped
     assert optimizer.rate.n >= 1
-    assert optimizer.cost.forward_equivalents <= 1.03 * 3 * 301
+    assert optimizer.cost.forward_equivalents <= 1.03 * 3 * 301 + 24
     assert scope["loss"] < 0.1

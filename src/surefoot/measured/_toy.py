@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
+from surefoot import _params
+
 __all__ = ["GRADIENTS", "SETTLING", "WAYS", "Toy", "Way", "undisturbed"]
 
 _SIDE = 4  # of a toy weight, in elements
@@ -134,7 +136,7 @@ class Toy:
     def put_back(self) -> None:
         """The weights are those of the start again."""
         for p, x in zip(self.params, self.start, strict=True):
-            p.detach().copy_(x)
+            _params.assign([p.detach()], [x])
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class Averages:
         before, self.total = self.total, self.total + weight
         own, averages = self._pairs(params)
         if before == 0.0:
-            torch._foreach_copy_(averages, own)
+            _params.assign(averages, own)
             return
         c = weight / self.total
         # x' = x + c (z − x) = x + g (y − x) with g = c / (1 − β), and y' = y + β (x' − x)
@@ -137,15 +137,13 @@ class Averages:
     def restart(self) -> None:
         """From here on the average begins anew at the weights as they are."""
         self._pending = {}
-        for p, average in self._averages.items():
-            with torch.no_grad():
-                average.copy_(p)
+        _params.assign([*self._averages.values()], [p.detach() for p in self._averages])
         self.total = 0.0
 
     def go_home(self, params: Sequence[Tensor]) -> None:
         """Put y, and with it z, where the average is: the way back from a place that is no good."""
         own, averages = self._pairs(params)
-        torch._foreach_copy_(own, averages)
+        _params.assign(own, averages)
 
     def _pairs(self, params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         for p in params:
@@ -180,7 +178,7 @@ class Averages:
             if hasattr(p, "_local_tensor"):  # a shard's memory is known to others by its address
                 _params.swap(_reduce.local([p.detach()]), _reduce.local([average]))
             else:
-                p.data, self._averages[p] = average, p.data
+                self._averages[p] = _params.exchange(p, average)
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """A forward pass begins; what has to be left when it ends."""
@@ -244,7 +242,7 @@ class Averages:
         """Put loaded values into the parameters."""
         if self._pending:
             for p, y in self._pending.items():
-                p.data.copy_(y)  # not a move of the weights that anybody is to notice
+                _params.put_unnoticed(p, y)
             self._pending = {}
             for handle in self._waiting:
                 handle.remove()

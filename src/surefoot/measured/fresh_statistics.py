@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from surefoot import _params
 from surefoot.replay._state import Surroundings, no_trace, replaying
 
 __all__ = ["FreshStatistics"]
@@ -97,5 +98,5 @@ class FreshStatistics:
                     m.training = mode
         for b, version, content in before:
             if b._version != version:
-                b.copy_(content)
+                _params.assign([b], [content])
         return blank

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer, SparseAdam
 
+from surefoot import _params
 from surefoot.measured._toy import SETTLING, WAYS, Toy, Way, undisturbed
 
 __all__ = ["Response", "respond"]
@@ -156,7 +157,7 @@ def _departure(
             error = (answer - factor * move).norm().item()
             if k >= since and not error <= _TOLERANCE * factor * length + rounding:
                 return k, answer.norm().item() / length if length > 0.0 else math.inf
-            p.detach().copy_(x + move)
+            _params.assign([p.detach()], [x + move])
     return None
 
 

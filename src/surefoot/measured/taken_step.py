@@ -112,5 +112,5 @@ class TakenStep:
     @torch.no_grad()
     def go_back(self) -> None:
         """Place the weights where the copy is, to the bit; the line ends there."""
-        torch._foreach_copy_(self._params, self._copies)
+        _params.assign(self._params, self._copies)
         self._place = self._anchor

@@ -256,7 +256,7 @@ class Tape(Loss, TorchDispatchMode):
         found = self._names.get(id(x))
         if found is not None and found[0]() is x:
             return found[1]
-        # as_subclass() and .data make their aliases where no mode sees it
+        # as_subclass() and the like make their aliases where no mode sees it
         at = self._places.get(_place(x)) if self._places else None
         return at[1] if at is not None and not at[0].expired() else None
 
