@@ -181,7 +181,7 @@ def _strips(
     end: Tensor, start: Tensor, grad: Tensor | None
 ) -> Sequence[tuple[Tensor, Tensor, Tensor | None]]:
     tensors = [t.detach() for t in (end, start, grad) if t is not None]
-    if tensors[0].numel() <= _STRIP or not all(t.is_contiguous() for t in tensors):
+    if not all(t.is_contiguous() for t in tensors):
         return [(tensors[0], tensors[1], tensors[2] if grad is not None else None)]
     strips = [t.view(-1).split(_STRIP) for t in tensors]
     grads: Sequence[Tensor | None] = strips[2] if grad is not None else [None] * len(strips[0])
