@@ -112,7 +112,7 @@ def peaks(base: str, *, measured: bool, count: int, side: int, steps: int) -> Pe
         if step == 0:  # the optimizer makes its state
             continue
         most = counting.most / weights
-        if measured and optimizer.last.status.measured:
+        if measured and optimizer.last.cost.probes > 0:
             found.measuring = max(found.measuring, most)
         else:
             found.between = max(found.between, most)
@@ -281,7 +281,7 @@ def in_turns(task: str, base: str, steps: int, text: str | None) -> tuple[Run, R
             optimizer.step()
             optimizer.zero_grad()
             runs[ours].seconds.append(time.perf_counter() - start)
-            runs[ours].measured.append(bool(ours) and optimizer.last.status.measured)
+            runs[ours].measured.append(bool(ours) and optimizer.last.cost.probes > 0)
     return runs
 
 

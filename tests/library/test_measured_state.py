@@ -1,4 +1,4 @@
-"""MeasuredLR survives the post: checkpoints, copies, those of plain optimizers and of 0.1."""
+"""MeasuredLR survives the post: checkpoints and copies, those of plain optimizers and of 0.1."""
 
 from __future__ import annotations
 
