@@ -186,7 +186,7 @@ def _strips(
 ) -> Sequence[tuple[Tensor, Tensor, Tensor | None]]:
     tensors = [t.detach() for t in (end, start, grad) if t is not None]
     length = _STRIP if end.device.type == "cpu" else _LONG_STRIP
-    if tensors[0].numel() <= length or not all(t.is_contiguous() for t in tensors):
+    if not all(t.is_contiguous() for t in tensors):
         return [(tensors[0], tensors[1], tensors[2] if grad is not None else None)]
     strips = [t.view(-1).split(length) for t in tensors]
     grads: Sequence[Tensor | None] = strips[2] if grad is not None else [None] * len(strips[0])
