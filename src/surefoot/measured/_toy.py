@@ -105,7 +105,10 @@ class Toy:
         self._gradients = [
             [s + 0.5 * _random(s.shape, how.dtype, noise) for s in slopes] for _ in range(GRADIENTS)
         ]
-        rates = [group["lr"] for group in self.base.param_groups]
+        rates = [
+            group["lr"] if float(group["lr"]) != 0.0 else group.get("initial_lr", group["lr"])
+            for group in self.base.param_groups
+        ]
         largest = max(rates, key=float)
         self._rates = [lr if float(lr) != 0.0 else largest for lr in rates]
         if callable(train := getattr(self.base, "train", None)):

@@ -108,7 +108,8 @@ def _look(base: Optimizer) -> None:
         raise TypeError(f"{name} has complex parameters")
     if any(group.get("lr") is None for group in groups):
         raise TypeError(f"{name} has no lr")
-    if all(float(group["lr"]) == 0.0 for group in groups):
+    # a warm-up that was built first begins at 0
+    if all(float(group.get("initial_lr", group["lr"])) == 0.0 for group in groups):
         raise ValueError(f"every lr of {name} is 0")
 
 
