@@ -123,7 +123,8 @@ class StepOutcome:
     @property
     def measured(self) -> bool:
         """Whether the step ended a measurement; one that a bound alone shortened did not."""
-        return self.status.measured and not (self.status is Status.CAPPED and self.parabola is None)
+        alone = self.status is Status.CAPPED and math.isnan(self.value0)
+        return self.status.measured and not alone
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for logs and records (NaN and infinities stay floats)."""

@@ -28,7 +28,7 @@ def test_a_measured_step_holds_one_copy_of_the_weights(base: str, loop_cost: Mod
     """Twelve layers; what tensors hold, beyond the plain optimizer's step."""
     (found,) = loop_cost.memory([base], count=12, side=1024, steps=8).values()
     assert 0.9 < found.measuring <= 1.1
-    assert abs(found.between) <= 0.1
+    assert found.between <= 0.1
 
 
 def test_the_count_is_right(loop_cost: ModuleType) -> None:
