@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from _ranks import leave
 from surefoot_lab.config import (
     DataConfig,
     Experiment,
@@ -69,7 +70,7 @@ def _worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     for name, accumulate in PIECES.items():
         _runs_of_a_rank(rank, Path(folder, name), accumulate)
-    dist.destroy_process_group()
+    leave()
 
 
 def _runs_of_a_rank(rank: int, folder: Path, accumulate: int) -> None:

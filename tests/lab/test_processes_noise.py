@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
+from _ranks import leave
 from surefoot_lab.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.records import read_run
 from surefoot_lab.train import train
@@ -53,7 +54,7 @@ def _train_all(folder: Path) -> None:
     for name, experiment in _runs():
         train(experiment, folder / name, progress=False)
     if several:
-        dist.destroy_process_group()
+        leave()
 
 
 def _accuracies(folder: Path, method: str, processes: int) -> list[float]:

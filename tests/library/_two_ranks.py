@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from _ranks import leave
+
 PATIENCE = timedelta(seconds=120)  # of a rank whose partner has raised
 
 
@@ -53,4 +55,6 @@ def _rank(rank: int, function: Callable[..., Any], cases: list[Any], folder: str
         except Exception:  # told by the test of this case; the other cases go on
             result = traceback.format_exc()
         torch.save(result, f"{folder}/{number}-{rank}.pt")
-        dist.destroy_process_group()
+        if number < len(cases) - 1:
+            dist.destroy_process_group()
+    leave()

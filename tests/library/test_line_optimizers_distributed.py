@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from _ranks import leave
 from surefoot import GOLS, PAL, PLS, SLS, ExactLineSearch, FullBatchPAL, LineSearchOptimizer
 from surefoot.shape import sample_line
 
@@ -94,7 +95,7 @@ def worker(rank: int, folder: str) -> None:
         results[f"{name}, backward"] = walk(name, True, rank)
     results["line"] = line(rank)
     torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")

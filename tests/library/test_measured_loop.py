@@ -647,3 +647,27 @@ def test_the_search_for_a_model_ends_with_its_optimizer() -> None:
     del optimizer
     gc.collect()
     assert len(hooks) == before
+
+
+def test_an_evaluation_that_no_step_follows_records_nothing() -> None:
+    """With gradients enabled, as scripts forget; a tape left on would slow every operation down."""
+    from surefoot.replay.tape import _on
+
+    model = mlp()
+    optimizer = adamw(model, overhead=99.0)
+    loop_step(optimizer, lambda: F.mse_loss(model(X), Y))
+    model.eval()
+    model(X)
+    assert _on == []
+
+
+def test_a_loop_that_breaks_off_leaves_nothing_on() -> None:
+    from surefoot.replay.tape import _on
+
+    model = mlp()
+    optimizer = adamw(model)
+    model(X)
+    assert len(_on) == 1
+    del optimizer, model
+    gc.collect()
+    assert _on == []

@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from _ranks import leave
 from surefoot.lr_range import RangeCurve, range_test
 
 
@@ -84,7 +85,7 @@ def work(rank: int, folder: str) -> None:
             torch.equal(v, before[k]) for k, v in model.state_dict().items()
         )
     Path(folder, f"{rank}.json").write_text(json.dumps(result))
-    dist.destroy_process_group()
+    leave()
 
 
 def test_two_ranks_see_the_same_curve_and_stop_together(tmp_path: Path) -> None:

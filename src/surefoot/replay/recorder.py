@@ -36,7 +36,9 @@ class Recorder:
         self._tape: Tape | None = None
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
-        self._keeps_inputs = self._has_looked = False
+        self._keeps_inputs = self._has_looked = self._has_trained = False
+        # a loop that breaks off between forward and step leaves its tape on
+        weakref.finalize(self, stop_abandoned).atexit = False
         self.backwards = 0
         """Backward passes since :meth:`arm`."""
 
@@ -131,7 +133,7 @@ class Recorder:
         return tape
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _is_no_training_pass():
+        if _is_no_training_pass() or self._is_evaluation(module):
             return
         self._depth += 1
         if self._depth > 1:
@@ -159,6 +161,14 @@ class Recorder:
         if self._depth == 0 and self._tape is not None and output is not None:
             self._tape.returned(self._call, output)
             self._tape.start()
+
+    def _is_evaluation(self, module: nn.Module) -> bool:
+        """Whether the whole model is in evaluation mode and not trained in it: no step follows."""
+        if self._depth > 0:
+            return False
+        training = (module if self.model is None else self.model).training
+        self._has_trained = self._has_trained or training
+        return self._has_trained and not training
 
     def _leave_parts(self, outer: nn.Module) -> None:
         """No hooks below the module that is called: nothing there is asked, and graphs break."""
@@ -196,15 +206,21 @@ class _Hook:
     Kept out of the graphs of ``torch.compile``, where that is in use.
     """
 
-    def __init__(self, run: Callable[..., Any] | None) -> None:
-        if run is not None and "torch._dynamo" in sys.modules:
-            run = torch.compiler.disable(run)
-        self._run = run
+    def __init__(self, method: Callable[..., Any] | None) -> None:
+        # a tape that is on holds the model, which must not hold who started it
+        weak = None if method is None else weakref.WeakMethod(method)
+
+        def run(*args: Any) -> None:
+            found = None if weak is None else weak()
+            if found is not None:
+                found(*args)
+
+        dynamo = method is not None and "torch._dynamo" in sys.modules
+        self._run = torch.compiler.disable(run) if dynamo else run
 
     def __call__(self, *args: Any) -> None:
         """What torch calls."""
-        if self._run is not None:
-            self._run(*args)
+        self._run(*args)
 
     def __deepcopy__(self, memo: Any) -> _Hook:
         return _Hook(None)
