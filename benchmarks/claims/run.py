@@ -1,0 +1,192 @@
+"""Run the small recipes that decide the claims of docs/claims.md; one process, one thread.
+
+    python benchmarks/claims/run.py [--recipes FOLDER/NAME ...]
+
+Runs go to runs/claims, done ones are left alone; each adds a line to benchmarks/claims/results.jsonl. A recipe
+with a grid is also run by `surefoot sweep`, one with lines by `surefoot lines`: here all share one process, so
+that images are decoded once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from surefoot_lab import lines
+from surefoot_lab import range_test as range_command
+from surefoot_lab.data import load_data
+from surefoot_lab.lines.config import LinesConfig
+from surefoot_lab.lines.findings import mark
+from surefoot_lab.parse import parse_with_sections
+from surefoot_lab.records import RunRecord
+from surefoot_lab.sweep import run_trial, trials_of
+from surefoot_lab.sweep.command import read_sweep
+from surefoot_lab.train import assemble
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).with_name("results.jsonl")
+RUNS = ROOT / "runs" / "claims"
+SEEDS = (0, 1, 2)
+LAST = 5  # lines of the record, one every 50 steps, that the training loss is the mean of
+RECIPES = (
+    "lines-resnet20/small-sgd",
+    "lines-resnet20/small-momentum",
+    "lines-resnet20/small-convnet",
+    "lines-resnet20/small-training",
+    "batch-and-rate/small",
+    "cyclical-rates/small",
+    "cyclical-rates/small-long",
+    "cyclical-rates/small-bounds",
+    "super-convergence/small-one-cycle",
+    "super-convergence/small-piecewise",
+    "super-convergence/small-piecewise-long",
+    "momentum-cycled/small",
+    "weight-decay-under-a-large-rate/small",
+    "pal-grid/small-pal",
+    "pal-grid/small-sgd",
+    "pal-grid/small-adam",
+    "fashion-mnist-convnet/small-measured",
+    "fashion-mnist-convnet/small-sgd",
+    "cifar10-resnet20/small-measured",
+    "cifar10-resnet20/small-sgd",
+)
+# Of these the range test is made as well, with every seed: it is to find the bounds of their rates.
+RANGE_TESTED = ("cyclical-rates/small-bounds", "super-convergence/small-one-cycle")
+
+
+def main() -> None:
+    """Run what is not done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="FOLDER/NAME")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    own = parser.parse_args()
+    torch.set_num_threads(1)
+    assemble.load_data = read_once()
+    done = [json.loads(text) for text in _lines_of(own.results)]
+    for recipe in own.recipes:
+        file = ROOT / "experiments" / f"{recipe}.yaml"
+        _, sections = parse_with_sections(str(file), [], ("grid", "lines"))
+        if recipe in RANGE_TESTED:
+            range_tests(recipe, file, own, done)
+        run = sweep if "grid" in sections else along_lines
+        run(recipe, file, own, done)
+
+
+def read_once() -> Any:
+    """`load_data`, which keeps what it has read."""
+    kept: dict[str, Any] = {}
+
+    def load(config: Any) -> Any:
+        if str(config) not in kept:
+            kept.clear()
+            kept[str(config)] = load_data(config)
+        return kept[str(config)]
+
+    return load
+
+
+def _lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def write(own: argparse.Namespace, line: dict[str, Any]) -> None:
+    """Add a line to the results."""
+    line["torch"] = torch.__version__
+    with own.results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def sweep(recipe: str, file: Path, own: argparse.Namespace, done: list[dict[str, Any]]) -> None:
+    """All cells of a grid, the seeds outside, so that what is stopped half-way has whole seeds."""
+    there = {line.get("run") for line in done}
+    trials = trials_of(*read_sweep(str(file), []), file.name)
+    trials = [trial for trial in trials if trial.experiment.seed in own.seeds]
+    for trial in sorted(trials, key=lambda trial: trial.experiment.seed):
+        if trial.fingerprint in there:
+            continue
+        began = time.process_time()
+        record = run_trial(trial, RUNS / recipe / trial.fingerprint)
+        row = {
+            "recipe": recipe,
+            "cell": trial.experiment.label,
+            "seed": trial.experiment.seed,
+            "run": trial.fingerprint,
+            **figures_of(record),
+            "cpu_s": round(time.process_time() - began, 1),
+        }
+        write(own, row)
+        print(row, flush=True)
+
+
+def figures_of(record: RunRecord) -> dict[str, Any]:
+    """Test accuracy and loss at the end, and the training loss shortly before."""
+    assert record.end is not None
+    test = [line for line in record.evaluations if line["split"] == "test"]
+    losses = [line["train_loss"] for line in record.steps[-LAST:]]
+    cost = record.steps[-1] if record.steps else {}
+    return {
+        "end": record.end["reason"],
+        "steps": record.end["step"],
+        "accuracy": test[-1]["accuracy"] if test else None,
+        "loss": test[-1]["loss"] if test else None,
+        "train_loss": statistics.fmean(losses) if losses else None,
+        "forwards": cost.get("forwards"),
+        "backwards": cost.get("backwards"),
+    }
+
+
+def along_lines(
+    recipe: str, file: Path, own: argparse.Namespace, done: list[dict[str, Any]]
+) -> None:
+    """Lines along one training a seed, and what they say."""
+    there = {(line["recipe"], line["seed"]) for line in done}
+    for seed in own.seeds:
+        if (recipe, seed) in there:
+            continue
+        words = [f"--seed={seed}"]
+        experiment, sections = parse_with_sections(str(file), words, ("lines",))
+        config = LinesConfig.from_dict(sections["lines"])
+        folder = RUNS / recipe / f"seed{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.process_time()
+        records = lines.sample_experiment(experiment, config, folder)
+        samples = records.pop("lines").read()
+        others = {int(size): found.read() for size, found in records.items()}
+        found = lines.find(samples, mark(samples, config), config, others, experiment.batch_size)
+        row = {"recipe": recipe, "seed": seed, "findings": found}
+        write(own, {**row, "cpu_s": round(time.process_time() - began, 1)})
+        print(recipe, seed, found["minimum_length"], found["parabola_error_over_range"], flush=True)
+
+
+def range_tests(
+    recipe: str, file: Path, own: argparse.Namespace, done: list[dict[str, Any]]
+) -> None:
+    """What every rule says of the recipe's task, its own schedule left out."""
+    there = {(line["recipe"], line["seed"]) for line in done if "suggestions" in line}
+    for seed in own.seeds:
+        if (recipe, seed) in there:
+            continue
+        curve = range_curve(str(file), seed)
+        found = {name: suggestion.rate for name, suggestion in curve.suggestions().items()}
+        row = {"recipe": recipe, "seed": seed, "suggestions": found}
+        write(own, row)
+        print(row, flush=True)
+
+
+def range_curve(file: str, seed: int) -> Any:
+    """The range test of the command, with its defaults."""
+    experiment, _ = parse_with_sections(file, [f"--seed={seed}"], ("grid",))
+    options = range_command._parser().parse_args([])
+    curve, _ = range_command.measure(experiment, options)
+    return curve
+
+
+if __name__ == "__main__":
+    main()
