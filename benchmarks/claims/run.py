@@ -53,6 +53,8 @@ RECIPES = (
     "pal-grid/small-adam",
     "labpal-networks/small-cifar10",
     "labpal-networks/small-cifar10-sgd",
+    "labpal-networks/small-densenet",
+    "labpal-networks/small-densenet-sgd",
     "labpal-networks/small-mobilenet",
     "labpal-networks/small-mobilenet-sgd",
     "labpal-grid/small-labpal-64",

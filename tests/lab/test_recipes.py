@@ -313,6 +313,8 @@ def _sweep(recipe: Path, full: list[Experiment], words: list[str], place: Path) 
     file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     trials = trials_of(*read_sweep(str(file), [*words, "--steps=3"]), file.name)
     last = {trial.experiment.optimizer.class_path: number for number, trial in enumerate(trials)}
+    if is_small(recipe):  # the optimizers are those of the recipes beside it
+        last = {}
     for number in sorted({0, *last.values()}):
         trial, free = trials[number], ["label"] if sizes else []
         if number and LARGE.fullmatch(trial.experiment.model.class_path):
