@@ -213,10 +213,12 @@ def test_recipes_of_a_question_share_their_data_and_differ_in_their_labels(folde
     found = {path: experiments_of(path) for path in RECIPES if path.parent == folder}
     labels = [{f"{e.name}: {e.label}" for e in experiments} for experiments in found.values()]
     assert len(set.union(*labels)) == sum(map(len, labels))
-    for size in (True, False):  # the small ones have small images
-        of_size = [found[path] for path in found if is_small(path) == size]
-        ways = {(e.data.name, str(e.data)) for experiments in of_size for e in experiments}
-        assert len(ways) == len({name for name, _ in ways})  # of each data set, one
+    # of each data set, one; but the small ones have small images, and lines need no others
+    kinds = {path: (is_small(path), command_of(path)[0]) for path in found}
+    for kind in set(kinds.values()):
+        of_kind = [experiments for path, experiments in found.items() if kinds[path] == kind]
+        ways = {(e.data.name, str(e.data)) for experiments in of_kind for e in experiments}
+        assert len(ways) == len({name for name, _ in ways})
 
 
 METHODS = ("fashion-mnist-convnet", "cifar10-resnet8", "cifar10-resnet20", "cifar10-comparison")
