@@ -103,6 +103,16 @@ def _measures(found: Row) -> Iterable[tuple[str, str]]:
     for degree, error in found["fit_errors"].items():
         yield f"error of the fit, {degree}", _number(error["median"])
     yield "parabola's error over the range, %", _spread(found["parabola_error_over_range"], 100.0)
+    near = found["near"]
+    yield "as far as 4 minima: convex lines, %", _number(near["convex_share"], 100.0)
+    yield (
+        "the same: parabola's error over the range, %",
+        _number(near["parabola_error_over_range"], 100.0),
+    )
+    yield (
+        "the same: the straight line's error over the parabola's",
+        _number(near["straight_over_parabola"]),
+    )
     yield "distance of the minimum", _spread(found["minimum_length"])
     yield "rate nearest to all minima", _number(found["tuned_rate"])
     for name, row in found["methods"].items():

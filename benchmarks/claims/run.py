@@ -13,11 +13,13 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from surefoot.shape import LineSample, fit_errors, is_convex
 from surefoot_lab import lines
 from surefoot_lab import range_test as range_command
 from surefoot_lab.data import load_data
@@ -151,7 +153,7 @@ def figures_of(record: RunRecord) -> dict[str, Any]:
     """Test accuracy and loss at the end, and the training loss shortly before."""
     assert record.end is not None
     test = [line for line in record.evaluations if line["split"] == "test"]
-    losses = [line["train_loss"] for line in record.steps[-LAST:]]
+    losses = [f for r in record.steps[-LAST:] if (f := r["train_loss"]) is not None]
     cost = record.steps[-1] if record.steps else {}
     return {
         "end": record.end["reason"],
@@ -182,9 +184,28 @@ def along_lines(
         samples = records.pop("lines").read()
         others = {int(size): found.read() for size, found in records.items()}
         found = lines.find(samples, mark(samples, config), config, others, experiment.batch_size)
+        found["near"] = near_minima(samples)
         row = {"recipe": recipe, "seed": seed, "findings": found}
         write(own, {**row, "cpu_s": round(time.process_time() - began, 1)})
         print(recipe, seed, found["minimum_length"], found["parabola_error_over_range"], flush=True)
+
+
+def near_minima(samples: Sequence[LineSample], times: float = 4.0) -> dict[str, float]:
+    """How convex and parabolic the lines are as far as a few times the distance of their minimum."""
+    windows = [max(times * abs(line.exact_minimum().length), 0.06) for line in samples]
+    pairs = list(zip(samples, windows, strict=True))
+    errors = [fit_errors(line, window) for line, window in pairs]
+    ranges = []
+    for line, window in pairs:
+        there = [f for s, f in zip(line.lengths, line.losses, strict=True) if abs(s) <= window]
+        ranges.append(max(there) - min(there))
+    return {
+        "convex_share": statistics.fmean(is_convex(line, w, tolerance=1e-3) for line, w in pairs),
+        "parabola_error_over_range": statistics.median(
+            error[2] / size for error, size in zip(errors, ranges, strict=True)
+        ),
+        "straight_over_parabola": statistics.median(error[1] / error[2] for error in errors),
+    }
 
 
 def range_tests(
