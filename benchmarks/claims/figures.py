@@ -65,14 +65,21 @@ def of_cells(recipe: str, rows: list[Row]) -> str:
         cells[row["cell"]].append(value)
     digits = 3 if loss else 1
     lines = [
-        [cell, ", ".join(f"{v:.{digits}f}" for v in values), with_spread(values, digits)]
+        [cell, ", ".join(shown(v, digits) for v in values), with_spread(values, digits)]
         for cell, values in cells.items()
     ]
     return table(("cell", "test loss" if loss else "test accuracy, %", "mean ± sd (n)"), lines)
 
 
+def shown(value: float, digits: int) -> str:
+    """A figure, or that there is none."""
+    return "diverged" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def with_spread(values: Sequence[float], digits: int) -> str:
-    """Mean, sample deviation and number."""
+    """Mean, sample deviation and number; none where a run diverged."""
+    if any(map(math.isnan, values)):
+        return f"none ({len(values)})"
     deviation = statistics.stdev(values) if len(values) > 1 else math.nan
     return f"{statistics.fmean(values):.{digits}f} ± {deviation:.{digits}f} ({len(values)})"
 
