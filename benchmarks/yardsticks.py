@@ -95,7 +95,8 @@ def _schedule_free(groups: Groups, model: nn.Module, steps: int) -> Optimizer:
 
 MEASURED = (
     Method(
-        "measured AdamW", lambda groups, model, _: surefoot.MeasuredLR(torch.optim.AdamW(groups), model)
+        "measured AdamW",
+        lambda groups, model, _: surefoot.MeasuredLR(torch.optim.AdamW(groups), model),
     ),
     Method(
         "measured AdamW, length known",
@@ -174,11 +175,23 @@ def told() -> dict[str, str]:
     device = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        device = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), device)
-    return {"torch": torch.__version__, "surefoot": surefoot.__version__, "commit": commit, "hardware": device}
+        device = next(
+            (x.split(":")[1].strip() for x in lines if x.startswith("model name")), device
+        )
+    return {
+        "torch": torch.__version__,
+        "surefoot": surefoot.__version__,
+        "commit": commit,
+        "hardware": device,
+    }
 
 
-def run(out: Path, tasks: Iterable[Task], methods: Callable[[Task], Iterable[Method]], seeds: Iterable[int]) -> None:
+def run(
+    out: Path,
+    tasks: Iterable[Task],
+    methods: Callable[[Task], Iterable[Method]],
+    seeds: Iterable[int],
+) -> None:
     """Train what OUT does not hold yet: seed by seed, so that what is finished early is fair."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -208,11 +221,17 @@ def run(out: Path, tasks: Iterable[Task], methods: Callable[[Task], Iterable[Met
 def command(description: str, here: Path) -> argparse.ArgumentParser:
     """What all the commands understand."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--full", action="store_true", help="published length, all seeds, all methods")
+    parser.add_argument(
+        "--full", action="store_true", help="published length, all seeds, all methods"
+    )
     parser.add_argument("--tasks", nargs="+", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int)
-    parser.add_argument("--methods", nargs="+", help="only those with one of these words in the name")
-    parser.add_argument("--steps", type=int, help="length of every run, instead of what is built in")
+    parser.add_argument(
+        "--methods", nargs="+", help="only those with one of these words in the name"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="length of every run, instead of what is built in"
+    )
     parser.add_argument("--out", type=Path, default=here / "results.jsonl")
     return parser
 

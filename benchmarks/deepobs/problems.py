@@ -34,6 +34,7 @@ class Problem:
     higher_is_better = True
     clip: float | None = None
     examples = 60_000
+    reshuffled = True
 
     def __init__(
         self, folder: Path | None = None, epochs: float | None = None, steps: int | None = None
@@ -47,8 +48,10 @@ class Problem:
 
     def batches(self, seed: int) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(self.examples, generator=generator)
         while True:
-            order = torch.randperm(self.examples, generator=generator)
+            if self.reshuffled:
+                order = torch.randperm(self.examples, generator=generator)
             for i in range(self.examples // self.batch_size):
                 yield self.batch(order[i * self.batch_size :][: self.batch_size], generator)
 
@@ -103,20 +106,23 @@ class Quadratic(nn.Module):
 
 
 class QuadraticDeep(Problem):
-    """100 dimensions, 10 of them steep."""
+    """100 dimensions, 10 of them steep; every epoch in the same order, as in the published runs."""
 
     name = "quadratic_deep"
+    reshuffled = False
     higher_is_better = False
     examples = 1000
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        random = np.random.RandomState(42)  # noqa: NPY002: the published problem's own draws
+        random = np.random.RandomState(42)
         values = np.concatenate((random.uniform(0.0, 1.0, 90), random.uniform(30.0, 60.0, 10)))
         turned = rotation(100, random)
         self.hessian = torch.tensor(turned.T @ np.diag(values) @ turned, dtype=torch.float32)
         self.train, self.test = (
-            torch.tensor(np.random.RandomState(s).normal(0.0, 0.6, (1000, 100)), dtype=torch.float32)  # noqa: NPY002
+            torch.tensor(
+                np.random.RandomState(s).normal(0.0, 0.6, (1000, 100)), dtype=torch.float32
+            )
             for s in (42, 43)
         )
 
@@ -132,6 +138,13 @@ class QuadraticDeep(Problem):
     def evaluate(self, model: nn.Module) -> float:
         kept = len(self.test) // self.batch_size * self.batch_size
         return float(model(self.test[:kept]).mean())
+
+
+class QuadraticReshuffled(QuadraticDeep):
+    """The same with a new order every epoch, as everywhere else."""
+
+    name = "quadratic_reshuffled"
+    reshuffled = True
 
 
 # Fashion-MNIST
@@ -262,7 +275,9 @@ def cifar(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     from torchvision.io import decode_image, read_file
 
     images, labels = [], []
-    for label, kind in enumerate(sorted(path for path in (folder / part).iterdir() if path.is_dir())):
+    for label, kind in enumerate(
+        sorted(path for path in (folder / part).iterdir() if path.is_dir())
+    ):
         for path in sorted(kind.iterdir()):
             images.append(decode_image(read_file(str(path))))
             labels.append(label)
@@ -427,5 +442,13 @@ class CharRnnProblem(Problem):
 
 
 PROBLEMS: dict[str, type[Problem]] = {
-    kind.name: kind for kind in (QuadraticDeep, Fmnist2c2d, FmnistVae, Cifar3c3d, CharRnnProblem)
+    kind.name: kind
+    for kind in (
+        QuadraticDeep,
+        QuadraticReshuffled,
+        Fmnist2c2d,
+        FmnistVae,
+        Cifar3c3d,
+        CharRnnProblem,
+    )
 }
