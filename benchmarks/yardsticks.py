@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -167,6 +168,7 @@ def _mode(optimizer: Optimizer, mode: str) -> None:
         getattr(optimizer, mode)()
 
 
+@cache
 def told() -> dict[str, str]:
     """On what a run ran."""
     here = Path(__file__).parent
@@ -197,7 +199,7 @@ def run(
     torch.set_num_threads(1)
     lines = out.read_text().splitlines() if out.exists() else []
     done = {(r["task"], r["method"], r["seed"], r["steps"]) for r in map(json.loads, lines)}
-    kept = list(tasks)
+    kept, here = list(tasks), told()
     for seed in seeds:
         for task in kept:
             for method in methods(task):
@@ -210,7 +212,7 @@ def run(
                     "steps": task.steps,
                     "attempts": method.attempts,
                     **train(task, method, seed),
-                    **told(),
+                    **here,
                 }
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("a") as file:
