@@ -4,7 +4,7 @@
 
 Tasks, conditions of a win and early stopping are the package's. Its search is left out: one trial, and what its sampler
 draws (rates, betas) is not passed on. A task is tried at rising difficulty until the first that is not solved, as in its own
-runner. A trial may take `--limit` seconds of CPU time; without --full 3 of them, and 60 otherwise.
+runner. A trial may take `--limit` seconds of CPU time; without --full 2 of them, and 60 otherwise.
 
 The package asks for a GPU by name. Where there is none, its sources are read with "cpu" in place of "cuda".
 """
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(OPTIMIZERS))
     parser.add_argument("--out", type=Path, default=HERE / "results.jsonl")
     options = parser.parse_args()
-    limit = options.limit or (60.0 if options.full else 3.0)
+    limit = options.limit or (60.0 if options.full else 2.0)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     utils, names = modules()
