@@ -33,7 +33,7 @@ class Problem:
     published_epochs = 100
     higher_is_better = True
     clip: float | None = None
-    examples = 60_000
+    examples: int
     reshuffled = True
 
     def __init__(
@@ -162,6 +162,10 @@ def fashion(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 
 class _Fashion(Problem):
+    def __init__(self, folder: Path, epochs: float | None = None, steps: int | None = None) -> None:
+        self.examples = len(fashion(folder, "train")[1])
+        super().__init__(folder, epochs, steps)
+
     def batch(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         x, y = fashion(self.folder, "train")
         return x[index], y[index]
@@ -272,14 +276,15 @@ class FmnistVae(_Fashion):
 @cache
 def cifar(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     """Bytes (n, 3, 32, 32) and labels of an image folder, a directory a class."""
-    from torchvision.io import decode_image, read_file
+    from PIL import Image
 
     images, labels = [], []
     for label, kind in enumerate(
         sorted(path for path in (folder / part).iterdir() if path.is_dir())
     ):
         for path in sorted(kind.iterdir()):
-            images.append(decode_image(read_file(str(path))))
+            with Image.open(path) as image:
+                images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
             labels.append(label)
     return torch.stack(images), torch.tensor(labels)
 
@@ -325,7 +330,10 @@ class Cifar3c3d(Problem):
     """Three convolutions, three dense layers, an L2 penalty of the weights in the loss."""
 
     name = "cifar10_3c3d"
-    examples = 50_000
+
+    def __init__(self, folder: Path, epochs: float | None = None, steps: int | None = None) -> None:
+        self.examples = len(cifar(folder, "train")[1])
+        super().__init__(folder, epochs, steps)
 
     def model(self, seed: int) -> nn.Module:
         torch.manual_seed(seed)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -42,26 +43,22 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fashion-MNIST's four files, CIFAR-10's folders and a text, all of noise."""
-    from torchvision.io import write_jpeg
-
     folder = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     for part in ("train", "t10k"):
-        count = 60_000 if part == "train" else 256
         images = random.integers(0, 256, (256, 28, 28), dtype=np.uint8)
-        images, labels = np.resize(images, (count, 28, 28)), np.resize(np.arange(10), count)
-        head = struct.pack(">iiii", 2051, count, 28, 28)
-        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz", "wb", compresslevel=1) as file:
-            file.write(head + images.tobytes())
+        labels = np.resize(np.arange(10, dtype=np.uint8), 256)
+        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz", "wb") as file:
+            file.write(struct.pack(">iiii", 2051, 256, 28, 28) + images.tobytes())
         with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz", "wb") as file:
-            file.write(struct.pack(">ii", 2049, count) + labels.astype(np.uint8).tobytes())
+            file.write(struct.pack(">ii", 2049, 256) + labels.tobytes())
     for kind in ("a", "b"):
         for part in ("train", "test"):
             place = folder / part / kind
             place.mkdir(parents=True)
             for i in range(64):
-                image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-                write_jpeg(image, str(place / f"{i}.jpg"))
+                pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{i}.jpg")
     (folder / "input.txt").write_text("".join(random.choice(list("abcdefgh \n"), 60_000)))
     return folder
 
@@ -83,10 +80,11 @@ def test_quadratic_deep_is_the_published_problem(command: Command) -> None:
 @pytest.mark.parametrize("task", ["fmnist_2c2d", "fmnist_vae", "char_rnn"])
 def test_deepobs_problems_run(command: Command, data: Path, task: str) -> None:
     folders = [f"--{kind}={data}" for kind in ("fashion-mnist", "shakespeare")]
-    found = command("deepobs/run.py", "--tasks", task, "--seeds", 0, "--steps", 3, *folders)
-    assert [r["attempts"] for r in found] == [1, 1, 36, 36]
+    options = ("--tasks", task, "--seeds", 0, "--steps", 2, "--methods", "AdamW", "linear")
+    found = command("deepobs/run.py", *options, *folders)
+    assert [r["attempts"] for r in found] == [1, 1, 36]
     assert all(np.isfinite(r["figure"]) for r in found)
-    again = command("deepobs/run.py", "--tasks", task, "--seeds", 0, "--steps", 3, *folders)
+    again = command("deepobs/run.py", *options, *folders)
     assert again == found  # what is there is not run again
 
 
@@ -110,10 +108,10 @@ def test_cifar_images_are_augmented_as_published(command: Command, data: Path) -
 
 
 def test_nanogpt(command: Command, data: Path) -> None:
-    words = ("measured AdamW", "measured Muon", "recipe", "0.01, linear", "schedule-free")
+    words = ("measured Muon", "the recipe", "0.01, linear")
     options = ("--shakespeare", data, "--seeds", 0, "--steps", 2, "--methods", *words)
     found = {r["method"]: r for r in command("nanogpt/run.py", *options)}
-    assert len(found) == 7
+    assert len(found) == 4
     assert found["AdamW 0.01, linear"]["attempts"] == 21
     # noise over ten characters: nothing better than the uniform distribution can be learnt
     assert all(2.2 < r["figure"] < 4.0 for r in found.values())
@@ -139,7 +137,7 @@ def test_lightbench_takes_a_measured_optimizer(command: Command) -> None:
 def test_the_submission_trains_and_shows_averaged_weights(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a workload of our own: AlgoPerf needs jax and tensorflow, `run.py` beside it runs the real one."""
+    """By a workload of our own: AlgoPerf's need jax and tensorflow, and a script runs those."""
     spec = types.ModuleType("algoperf.spec")
     spec.ForwardPassMode = types.SimpleNamespace(TRAIN=0, EVAL=1)  # type: ignore[attr-defined]
     package = types.ModuleType("algoperf")
