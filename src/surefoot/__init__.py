@@ -27,6 +27,7 @@ from surefoot.optim import (
     SLS,
     ExactLineSearch,
     FullBatchPAL,
+    LineSearch,
     LineSearchOptimizer,
     noise_factor,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "FullBatchPAL",
     "HessianFreeRate",
     "LineSample",
+    "LineSearch",
     "LineSearchOptimizer",
     "MeasuredAdamW",
     "MeasuredLR",

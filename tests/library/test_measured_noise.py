@@ -107,7 +107,7 @@ def released_estimate(seed: int) -> tuple[float, int]:
     noise = Noise(seed)
     optimizer = LABPAL(
         [noise.p],
-        lr=1e-12,
+        step_multiplier=1e-12,
         mode="sgd",
         measuring_batches=10,
         fit="released",

@@ -79,7 +79,7 @@ def test_labpal_step_by_step(mode: str, beta: float, m: int, stretch: float) -> 
     model = net()
     optimizer = LABPAL(
         model,
-        lr=1.5,
+        step_multiplier=1.5,
         mode=mode,
         measuring_batches=3,
         reuse=4,
@@ -87,7 +87,7 @@ def test_labpal_step_by_step(mode: str, beta: float, m: int, stretch: float) -> 
         max_length=50.0,
         momentum=beta,
         average_over=2,
-        untrusted=2,
+        burn_in=2,
         total_steps=60,
         batch_growth=((0, m),),
         stretch=stretch,
