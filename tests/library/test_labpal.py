@@ -31,10 +31,10 @@ def bowl() -> tuple[nn.Parameter, Any]:
     return p, loss
 
 
-def test_measures_at_the_start_after_the_untrusted_and_every_reuse_updates() -> None:
+def test_measures_at_the_start_after_the_burn_in_and_every_reuse_updates() -> None:
     p, loss = bowl()
     optimizer = LABPAL([p], step_multiplier=0.1, measuring_batches=2, reuse=6, burn_in=3)
-    #    updates:  1     2    3    4    5 (first beyond the untrusted: measured anew)
+    #    updates:  1     2    3    4    5 (first after the burn-in: measured anew)
     expected = "cMrrrcMrrrrrcMrrrrrcM"
     assert "".join(statuses(optimizer, loss, len(expected))) == expected
 

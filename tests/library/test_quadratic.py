@@ -17,7 +17,7 @@ FAR = 1e6  # no cap on the way
 PAL_SETTINGS: list[dict[str, Any]] = [
     {},
     {"direction_adaptation": 0.0},
-    {"lr": 1.0, "measuring_length": 0.1},
+    {"step_multiplier": 1.0, "measuring_length": 0.1},
     {"direction_adaptation": 0.9, "measuring_length": 30.0},
 ]
 LABPAL_SETTINGS: list[dict[str, Any]] = [

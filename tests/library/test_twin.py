@@ -75,7 +75,7 @@ def test_pal_step_by_step(beta: float, mu: float) -> None:
 @pytest.mark.parametrize("beta", [0.0, 0.6])
 @pytest.mark.parametrize(("m", "stretch"), [(1, 1.0), (1, 1.2), (2, 1.0), (2, 1.1)])
 def test_labpal_step_by_step(mode: str, beta: float, m: int, stretch: float) -> None:
-    """k = 3, n = 4, two untrusted updates, averages over two; μ = 0.1; decay over 60 calls."""
+    """k = 3, n = 4, two updates of burn-in, averages over two; μ = 0.1; decay over 60 calls."""
     model = net()
     optimizer = LABPAL(
         model,
