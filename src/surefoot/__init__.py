@@ -1,5 +1,6 @@
 """surefoot: learning rates you measure instead of guess, for PyTorch."""
 
+from surefoot import plots
 from surefoot.line import NotRepeatableError
 from surefoot.lr_range import (
     HessianFreeRate,
@@ -18,6 +19,7 @@ from surefoot.measured import (
     MeasuredMuon,
     MeasuredSGD,
     RateInterval,
+    RatePoint,
 )
 from surefoot.optim import (
     GOLS,
@@ -27,6 +29,7 @@ from surefoot.optim import (
     SLS,
     ExactLineSearch,
     FullBatchPAL,
+    LineSearch,
     LineSearchOptimizer,
     noise_factor,
 )
@@ -48,6 +51,7 @@ __all__ = [
     "FullBatchPAL",
     "HessianFreeRate",
     "LineSample",
+    "LineSearch",
     "LineSearchOptimizer",
     "MeasuredAdamW",
     "MeasuredLR",
@@ -58,6 +62,7 @@ __all__ = [
     "Parabola",
     "RangeCurve",
     "RateInterval",
+    "RatePoint",
     "ReplayError",
     "Status",
     "StepOutcome",
@@ -67,6 +72,7 @@ __all__ = [
     "is_measuring",
     "noise_factor",
     "one_cycle",
+    "plots",
     "range_test",
     "resume_schedule",
     "sample_line",

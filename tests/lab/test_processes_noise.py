@@ -27,7 +27,7 @@ METHODS = {
     "PAL": OptimizerConfig("PAL"),
     # not its α of 1.8: on so small a network with dropout, that ends one seed in three in dead
     # units, with one process as with two, and three seeds would compare luck
-    "LABPAL": OptimizerConfig("LABPAL", {"lr": 1.0, "stretch": 1.0, "reuse": 30}),
+    "LABPAL": OptimizerConfig("LABPAL", {"step_multiplier": 1.0, "stretch": 1.0, "reuse": 30}),
 }
 
 
@@ -86,6 +86,7 @@ def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "one", folder / "two"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_reach_what_one_does(method: str, one_and_two: tuple[Path, Path]) -> None:
     alone = _accuracies(one_and_two[0], method, 1)

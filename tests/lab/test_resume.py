@@ -47,7 +47,7 @@ METHODS = {
     "PAL": (OptimizerConfig("PAL"), SchedulerConfig()),
     "PAL every 4": (OptimizerConfig("PAL", {"measure_every": 4}), SchedulerConfig()),
     "LABPAL": (
-        OptimizerConfig("LABPAL", {"measuring_batches": 5, "reuse": 6, "untrusted": 3}),
+        OptimizerConfig("LABPAL", {"measuring_batches": 5, "reuse": 6, "burn_in": 3}),
         SchedulerConfig("OneCycleLR", {"max_lr": 1.8, "cycle_momentum": False}),
     ),
     "LABPAL sgd": (
@@ -55,7 +55,7 @@ METHODS = {
             "LABPAL",
             {
                 **{"mode": "sgd", "measuring_batches": 3, "reuse": 4, "momentum": 0.5},
-                **{"untrusted": 3, "batch_growth": [[0, 1], [0.5, 2]], "dataset_size": None},
+                **{"burn_in": 3, "batch_growth": [[0, 1], [0.5, 2]], "dataset_size": None},
             },
         ),
         SchedulerConfig(),
@@ -131,6 +131,7 @@ def test_a_run_broken_off_at_any_step_is_continued_exactly(
     _assert_equal_runs(tmp_path / "whole", tmp_path / "broken")
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> None:
     """The real thing: kill -9, at a moment drawn anew at every run of this test."""
     experiment = _experiment(*METHODS["LABPAL"], steps=300)
