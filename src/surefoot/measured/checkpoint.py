@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surefoot.measured.history import History
 from surefoot.measured.rate import RateState
 from surefoot.outcome import Cost
 
@@ -28,7 +27,6 @@ class Kept:
         closure_differentiates: whether the closure calls ``backward()``; None where not known.
         average_weight: of all steps in the average.
         units: of the groups.
-        history: what was measured.
     """
 
     rate: RateState
@@ -38,7 +36,6 @@ class Kept:
     closure_differentiates: bool | None
     average_weight: float
     units: tuple[float, ...]
-    history: History
 
 
 def write(base: dict[str, Any], kept: Kept) -> dict[str, Any]:
@@ -52,7 +49,6 @@ def write(base: dict[str, Any], kept: Kept) -> dict[str, Any]:
         "filled_before": kept.filled_before,
         "closure_differentiates": kept.closure_differentiates,
         "average_weight": kept.average_weight,
-        "history": kept.history.to_list(),
     }
     first = {**base["param_groups"][0], STATE: own}
     return {**base, "param_groups": [first, *base["param_groups"][1:]]}
@@ -70,7 +66,6 @@ def read(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], Kept | None]:
         own["closure_differentiates"],
         own.get("average_weight", 0.0),
         tuple(own["units"]),
-        History.from_list(own.get("history", ())),
     )
     return plain, Kept(RateState.from_dict(own), Cost(*own["cost"]), *rest)
 

@@ -1,55 +1,41 @@
-"""What was measured when: a bounded list, thinned out where a run is long. No torch here."""
+"""What a measured rate was over time: one point a measurement. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 
-__all__ = ["History", "Moment"]
+__all__ = ["RatePoint", "remember"]
 
-_KEPT = 512
+_MOST = 4096
+"""Points kept; a longer history keeps every second one."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One measurement of a run.
+class RatePoint:
+    """A measured learning rate at one step: that of the group with the largest ``lr``.
 
     Args:
-        step: at which it was made, from 0.
-        rate: the multiple of ``lr`` in use after it, α and horizon not included.
-        low: lower end of the measured multiple's interval.
-        high: upper end; infinite where unknown.
-        bound: the multiple at which the bound on the weights' change, or the ruin of them, would
-            shorten the step; infinite where nothing would.
-        loss: of the batch, before the step.
+        step: steps made so far, this one included.
+        effective_lr: what was applied.
+        measured: the minimum of the mean parabola, as a learning rate; None where it has none.
+        low: lower end of its 95 % interval.
+        high: upper end; infinite where the curvature cannot be told from none.
+        bound: the learning rate at which the step would have been as long as it may be; infinite
+            where nothing bounds it.
+        decay: what horizon and schedulers multiply the rate by.
     """
 
     step: int
-    rate: float
+    effective_lr: float
+    measured: float | None
     low: float
     high: float
     bound: float
-    loss: float
+    decay: float
 
 
-@dataclass
-class History:
-    """The moments of a run; every second one of the older half goes where they become too many."""
-
-    moments: list[Moment] = field(default_factory=list)
-
-    def note(self, moment: Moment) -> None:
-        """Keep one more."""
-        self.moments.append(moment)
-        if len(self.moments) > _KEPT:
-            half = _KEPT // 2
-            self.moments = [*self.moments[:half:2], *self.moments[half:]]
-
-    def to_list(self) -> list[list[float]]:
-        """Plain numbers, for a checkpoint."""
-        return [list(astuple(moment)) for moment in self.moments]
-
-    @classmethod
-    def from_list(cls, plain: Sequence[Sequence[float]]) -> History:
-        """Back from :meth:`to_list`."""
-        return cls([Moment(int(step), *rest) for step, *rest in plain])
+def remember(points: list[RatePoint], point: RatePoint) -> None:
+    """Add a point; every second one of a long history goes."""
+    points.append(point)
+    if len(points) > _MOST:
+        del points[1:-1:2]

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from surefoot.measured.bound import Bound
-from surefoot.measured.history import Moment
 from surefoot.measured.linear import Response
 from surefoot.measured.rate import RateState
 from surefoot.measured.settings import Settings
@@ -86,14 +85,6 @@ class Reach:
         if length > 1.001 * limit:
             return factor * limit / length, Status.CAPPED
         return factor, Status.REUSED
-
-    def moment(self, rate: RateState, step: int, loss: float) -> Moment:
-        """What is known after a measurement."""
-        multiple = rate.in_use or math.nan
-        per_multiple = self.alpha * self.settings.left(step) * rate.length / self.filling(step)
-        most = self.limit(rate, step, 1.0) / per_multiple if per_multiple > 0.0 else math.inf
-        known = rate.interval
-        return Moment(step, multiple, known.low, known.high, most, loss)
 
     def note_bound(self, shortened: bool) -> str | None:
         """Count steps that were shortened; what to say where most were."""

@@ -21,7 +21,7 @@ from surefoot.measured.checkpoint import STATE, Kept
 from surefoot.measured.due import checks, is_due, repeats
 from surefoot.measured.finite import GradientGauge, has_finite_gradient
 from surefoot.measured.groups import Groups
-from surefoot.measured.history import History
+from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Measured, Step, conclude, own_slope, roughest, scale_of
 from surefoot.measured.probes import Probes, is_near, rounding_of
@@ -83,12 +83,13 @@ class Stepper:
             self._response = respond(base)
             self._averages = Averages(model, SHARE, POWER)
         self.groups = Groups(base)
+        self.history: list[RatePoint] = []
         self._start_anew()
         self._attach(process_group, on_measure)
 
     def _start_anew(self) -> None:
         """The state of a run in which nothing was measured yet."""
-        self.rate, self.history = RateState(), History()
+        self.rate = RateState()
         self.steps, self.cost = 0, Cost()
         self.closure_differentiates: bool | None = None
         # a memory that is there counts as filled
@@ -135,7 +136,6 @@ class Stepper:
             self.closure_differentiates,
             0.0 if self._averages is None else self._averages.total,
             self.groups.units,
-            self.history,
         )
 
     def with_averages(self, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Stepper:
         self.groups = Groups(self._base, () if own is None else own.units)
         self._start_anew()
         if own is not None:
-            self.rate, self.cost, self.history = own.rate, own.cost, own.history
+            self.rate, self.cost = own.rate, own.cost
             self.steps, self._filled_before = own.step, own.filled_before
             self.closure_differentiates = own.closure_differentiates
             if self._averages is not None:
@@ -347,7 +347,7 @@ class Stepper:
         if self._averages is not None:
             for module in self._recorder.outermost:
                 self._averages.watch(module)
-        self._learn(measured, factor, loss, probes.cost)
+        self._learn(measured, step, factor, loss, probes.cost)
         if is_out and self._averages is not None:
             self._averages.go_home(self.groups.params())
         if self._on_measure is not None and self._last is not None and self._last.status.measured:
@@ -391,7 +391,7 @@ class Stepper:
             eps=roughest(active),
         )
 
-    def _learn(self, measured: Measured, factor: float, loss: Loss, cost: Cost) -> None:
+    def _learn(self, measured: Measured, step: Step, factor: float, loss: Loss, cost: Cost) -> None:
         """Book a measurement."""
         if measured.share != 1.0:
             self._publish(factor * measured.share)
@@ -400,7 +400,6 @@ class Stepper:
         spent = measured.rate.spent + cost.forward_equivalents / self._passes
         price = (3.0 if loss.calls_backward else 1.0) / self._passes
         self.rate = dataclasses.replace(measured.rate, spent=spent, price=price)
-        self.history.note(self._reach.moment(self.rate, self.steps, measured.outcome.value0))
         self._last = dataclasses.replace(
             measured.outcome,
             effective_lr=self.groups.effective_lr,
@@ -408,6 +407,21 @@ class Stepper:
         )
         self._trouble.refused = self._trouble.failed = 0
         self._book(cost)
+        remember(self.history, self._point(step, self._last))
+
+    def _point(self, step: Step, outcome: StepOutcome) -> RatePoint:
+        """What the history keeps of a measurement."""
+        unit, found, rate = max(self.groups.units), self.rate.interval, outcome.effective_lr
+        has_bound = math.isfinite(self._reach.bound.share) and outcome.length > 0.0
+        return RatePoint(
+            step=self.steps,
+            effective_lr=rate,
+            measured=None if found.value is None else found.value * unit,
+            low=found.low * unit,
+            high=found.high * unit,
+            bound=rate * step.limit / outcome.length if has_bound else math.inf,
+            decay=step.left * step.scheduled,
+        )
 
     # A step that is none
 
