@@ -23,6 +23,7 @@ from surefoot.shape import LineSample, fit_errors, is_convex
 from surefoot_lab import lines
 from surefoot_lab import range_test as range_command
 from surefoot_lab.data import load_data
+from surefoot_lab.errors import UserError
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.findings import mark
 from surefoot_lab.parse import parse_with_sections
@@ -49,31 +50,32 @@ RECIPES = (
     "super-convergence/small-piecewise",
     "super-convergence/small-piecewise-long",
     "momentum-cycled/small",
+    "momentum-cycled/small-cycled",
     "weight-decay-under-a-large-rate/small",
     "pal-grid/small-pal",
     "pal-grid/small-sgd",
     "pal-grid/small-sgd-constant",
     "pal-grid/small-adam",
     "pal-grid/small-adam-constant",
-    "lines-resnet20/small-training-128",
     "labpal-networks/small-cifar10",
     "labpal-networks/small-cifar10-sgd",
-    "labpal-networks/small-densenet",
-    "labpal-networks/small-densenet-sgd",
-    "labpal-networks/small-mobilenet",
-    "labpal-networks/small-mobilenet-sgd",
     "labpal-grid/small-labpal-64",
     "labpal-grid/small-sgd-64",
     "labpal-grid/small-labpal-8",
     "labpal-grid/small-sgd-8",
+    "labpal-networks/small-densenet",
+    "labpal-networks/small-densenet-sgd",
+    "labpal-networks/small-mobilenet",
+    "labpal-networks/small-mobilenet-sgd",
+    "lines-resnet20/small-training-128",
+    "cifar10-resnet20/small-measured",
+    "cifar10-resnet20/small-sgd",
+    "fashion-mnist-convnet/small-measured",
+    "fashion-mnist-convnet/small-sgd",
     "regression/small-measured",
     "regression/small-rates",
     "text-lstm/small-measured",
     "text-lstm/small-rates",
-    "fashion-mnist-convnet/small-measured",
-    "fashion-mnist-convnet/small-sgd",
-    "cifar10-resnet20/small-measured",
-    "cifar10-resnet20/small-sgd",
 )
 # Of these the range test is made as well, with every seed: it is to find the bounds of their rates,
 # by the command's defaults and as in 1506.01186, the rate rising on a straight line.
@@ -136,7 +138,11 @@ def sweep(recipe: str, file: Path, own: argparse.Namespace, done: list[dict[str,
         if trial.fingerprint in there:
             continue
         began = time.process_time()
-        record = run_trial(trial, RUNS / recipe / trial.fingerprint)
+        try:
+            record = run_trial(trial, RUNS / recipe / trial.fingerprint)
+        except UserError as error:
+            print(f"{recipe}: {trial.experiment.label}: {error}", flush=True)
+            continue
         row = {
             "recipe": recipe,
             "cell": trial.experiment.label,
