@@ -39,6 +39,9 @@ FASTER = 2.0
 """The power of the number of steps with which the rate may rise there on a plateau ..."""
 STILL = 0.02
 """... where the last quarter of the run gained less than this share of all that was gained."""
+HELD = 1.5
+"""The rate falls there to this share of its highest at most, as long as the loss goes on falling: the
+curvature of many networks grows until it fits the rate, and follows the rate down."""
 _COURSE = 96
 """Losses kept to see that."""
 _KEPT = 64
@@ -77,6 +80,7 @@ class RateState:
         pooled: slope, curvature and usual loudness of the lines under averaged weights.
         last: the step at which it was measured last.
         course: steps and losses of the run so far, thinned out.
+        highest: the largest multiple in use since the last alarm, under averaged weights.
     """
 
     units: tuple[float, ...]
@@ -101,6 +105,7 @@ class RateState:
     pooled: tuple[float, float, float] = (0.0, 0.0, 0.0)
     last: int = -1
     course: tuple[tuple[int, float], ...] = ()
+    highest: float = 0.0
 
     @property
     def interval(self) -> RateInterval:
@@ -154,7 +159,9 @@ class RateState:
             in_use = None if self.in_use is None else self.in_use / GROWTH
             kept = self.measurements[-2:]
             losses = (0, loss, 0.0, 0)
-            return dataclasses.replace(self, in_use=in_use, measurements=kept, losses=losses)
+            return dataclasses.replace(
+                self, in_use=in_use, highest=in_use or 0.0, measurements=kept, losses=losses
+            )
         share = max(1.0 / (seen + 1), 0.05)
         mean += share * (loss - mean)
         spread += share * (abs(loss - mean) - spread)
@@ -251,12 +258,24 @@ class RateState:
         course = self.course
         if parabola is not None and math.isfinite(parabola.value0):
             course = self._onward(step, parabola.value0)
-        power = FASTER if dataclasses.replace(self, course=course).stands_still else 1.0
-        rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** power)
+        still = dataclasses.replace(self, course=course).stands_still
+        rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** (FASTER if still else 1.0))
         wanted = min(max(wanted, in_use / GROWTH), in_use * rise)
-        following = step + (1 if step < 16 else 4 if step < 64 else 16)
+        highest = self.highest
+        if status is Status.NON_FINITE:
+            highest = wanted
+        elif a < 0.0:
+            wanted = max(wanted, highest / HELD)
+        highest = max(highest, wanted)
+        following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
         return dataclasses.replace(
-            self, in_use=wanted, pooled=(a, c, usual), last=step, next=following, course=course
+            self,
+            in_use=wanted,
+            highest=highest,
+            pooled=(a, c, usual),
+            last=step,
+            next=following,
+            course=course,
         )
 
     def to_dict(self) -> dict[str, Any]:
