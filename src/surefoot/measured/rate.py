@@ -57,7 +57,6 @@ class RateState:
     Rates are multiples of the wrapped optimizer's own ``lr``.
 
     Args:
-        units: each group's ``lr`` that a multiple of 1 stands for.
         in_use: the multiple in use, α and horizon not included; None until measured.
         since: the step at which it was first known.
         measurements: the newest parabolas.
@@ -83,7 +82,6 @@ class RateState:
         highest: the largest multiple in use since the last alarm, under averaged weights.
     """
 
-    units: tuple[float, ...]
     in_use: float | None = None
     since: int = 0
     measurements: tuple[Measurement, ...] = ()
