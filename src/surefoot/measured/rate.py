@@ -40,7 +40,7 @@ FASTER = 2.0
 STILL = 0.02
 """... where the last quarter of the run gained less than this share of all that was gained."""
 HELD = 1.5
-"""The rate falls there to this share of its highest at most, as long as the loss goes on falling: the
+"""By how much the rate may fall there below its highest, as long as the loss goes on falling: the
 curvature of many networks grows until it fits the rate, and follows the rate down."""
 _COURSE = 96
 """Losses kept to see that."""
@@ -126,19 +126,16 @@ class RateState:
         share = parabola.residual / size if size > 0.0 else 0.0
         return dataclasses.replace(self, misfits=(*self.misfits, share)[-8:])
 
-    @property
-    def stands_still(self) -> bool:
-        """Whether the last quarter of the run so far gained next to nothing."""
-        if len(self.course) < 8:
-            return False
-        now = self.course[-1][0]
+    def gains(self) -> tuple[float, float]:
+        """By how much the loss fell in the last quarter of the run so far, and before that."""
+        now = self.course[-1][0] if self.course else 0
         late = [loss for step, loss in self.course if step > 0.75 * now]
         before = [loss for step, loss in self.course if 0.5 * now < step <= 0.75 * now]
         if now < 32 or len(late) < 3 or len(before) < 3:
-            return False
+            return math.inf, 0.0
         first = math.fsum(loss for _, loss in self.course[:4]) / 4.0
         then, today = math.fsum(before) / len(before), math.fsum(late) / len(late)
-        return then - today < STILL * (first - then)
+        return then - today, first - then
 
     def _onward(self, step: int, loss: float) -> tuple[tuple[int, float], ...]:
         course = (*self.course, (step, loss))
@@ -256,14 +253,14 @@ class RateState:
         course = self.course
         if parabola is not None and math.isfinite(parabola.value0):
             course = self._onward(step, parabola.value0)
-        still = dataclasses.replace(self, course=course).stands_still
-        rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** (FASTER if still else 1.0))
+        gain, whole = dataclasses.replace(self, course=course).gains()
+        power = FASTER if gain < STILL * whole else 1.0
+        rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** power)
         wanted = min(max(wanted, in_use / GROWTH), in_use * rise)
         highest = self.highest
-        if status is Status.NON_FINITE:
+        if status is Status.NON_FINITE or gain < 0.0 or not a < 0.0:
             highest = wanted
-        elif a < 0.0:
-            wanted = max(wanted, highest / HELD)
+        wanted = max(wanted, highest / HELD)
         highest = max(highest, wanted)
         following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
         return dataclasses.replace(
