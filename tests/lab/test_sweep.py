@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from surefoot_lab.cli import main
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, SweepConfig, UserError
 from surefoot_lab.records import read_run
 from surefoot_lab.sweep import Trial, is_done, run_trial, trials_of, write_table
-from surefoot_lab.sweep.command import read_sweep, run
+from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.sweep.trial import alone, close_record
 from surefoot_lab.train.stepping import Stepper
 
@@ -43,7 +44,7 @@ def _file(folder: Path, sections: str, base: str = BASE) -> str:
 
 def _trials(folder: Path, sections: str) -> list[Trial]:
     file = _file(folder, sections)
-    return trials_of(*read_sweep(file, []), file)
+    return trials_of(*read_sweep([file]))
 
 
 # Which runs there are
@@ -94,7 +95,7 @@ grid:
 def test_the_hash_of_a_run_tells_what_decides_its_result_and_nothing_else(tmp_path: Path) -> None:
     def marks(**changes: Any) -> list[str]:
         base = Experiment(**{"steps": 5, "model": ModelConfig("mlp"), **changes})
-        return [t.fingerprint for t in trials_of(base, SweepConfig(grid={"seed": [0, 1]}), "x")]
+        return [t.fingerprint for t in trials_of(base, SweepConfig(grid={"seed": [0, 1]}))]
 
     plain = Experiment()
     moved, shown = plain.data, plain.train
@@ -145,10 +146,10 @@ def test_what_cannot_be_used_is_refused_in_one_line(
 
 
 def test_train_says_where_a_sweep_belongs(tmp_path: Path) -> None:
-    from surefoot_lab.parse import parse_train
+    from surefoot_lab.parse import parse_words
 
     with pytest.raises(UserError, match=r"grid.*use surefoot sweep"):
-        parse_train([_file(tmp_path, "grid:\n  seed: [0, 1]\n")])
+        parse_words([_file(tmp_path, "grid:\n  seed: [0, 1]\n")])
 
 
 # One trial
@@ -279,11 +280,11 @@ def test_early_stopping_gives_up_what_falls_behind(tmp_path: Path) -> None:
     )
     base = BASE.replace("steps: 12", "epochs: 4").replace("eval_every: 6, ", "")
     file = _file(tmp_path, sections, base)
-    assert run([file, "--out", str(tmp_path / "out"), "--concurrent", "1"]) == 0
+    assert main(["sweep", file, "--out", str(tmp_path / "out"), "--concurrent", "1"]) == 0
     good, bad = _table(tmp_path / "out")
     assert (good["end"], bad["end"]) == ("finished", "stopped")
     assert int(bad["steps"]) < int(good["steps"]) // 2
-    assert run([file, "--out", str(tmp_path / "out"), "--concurrent", "1"]) == 0
+    assert main(["sweep", file, "--out", str(tmp_path / "out"), "--concurrent", "1"]) == 0
     assert _table(tmp_path / "out") == [good, bad]  # stopped is stopped, for good
 
 
@@ -308,9 +309,9 @@ def test_a_sweep_killed_at_any_moment_gives_the_same_table(
     time.sleep(random.Random(time.time_ns()).uniform(0.0, 3.0))
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
-    assert run([file, *out]) == 0
+    assert main(["sweep", file, *out]) == 0
     assert "4 finished" in capsys.readouterr().out
-    trials = trials_of(*read_sweep(file, []), file)
+    trials = trials_of(*read_sweep([file]))
     for trial in trials:  # the same, in this process and without a break
         run_trial(trial, tmp_path / "whole" / trial.fingerprint)
     write_table(trials, tmp_path / "whole")

@@ -66,7 +66,7 @@ def test_a_sweep_uses_both_nodes_and_each_record_says_which(
     assert {run.node["ray"] for run in runs} == nodes
     assert len({run.node["host"] for run in runs}) == 1  # of this machine, both
     # where a run was decides nothing: the same table comes of running all of it here
-    trials = trials_of(*read_sweep(str(file), []), str(file))
+    trials = trials_of(*read_sweep([str(file)]))
     for trial in trials:
         assert "ray" not in run_trial(trial, tmp_path / "here" / trial.fingerprint).node
     write_table(trials, tmp_path / "here")

@@ -19,7 +19,7 @@ import pytest
 from surefoot_lab.cli import main
 from surefoot_lab.compare.summary import summarize_run
 from surefoot_lab.config import UserError
-from surefoot_lab.parse import parse_train
+from surefoot_lab.parse import parse_words
 from surefoot_lab.records import RecordWriter, read_run, read_runs
 from surefoot_lab.report import write_report
 from surefoot_lab.train import train
@@ -110,7 +110,7 @@ def test_files_that_may_not_grow_end_the_command_in_one_line(
     assert record.endswith(b"}\n")
     assert len(record) <= 4000
     assert read_run(run).problems == []
-    again = train(parse_train([file, "--train.log_every", "1"]).experiment, run, resume=True)
+    again = train(parse_words([file, "--train.log_every", "1"]).experiment, run, resume=True)
     assert again.end is not None
     assert again.end["reason"] == "finished"
     assert [line["step"] for line in again.steps] == list(range(1, 13))
@@ -232,7 +232,7 @@ def test_a_run_that_raises_leaves_its_reason_and_its_traceback(
 
     monkeypatch.setattr(Stepper, "step", raising)
     with pytest.raises(ZeroDivisionError):
-        train(parse_train([file]).experiment, tmp_path / "run", progress=False)
+        train(parse_words([file]).experiment, tmp_path / "run", progress=False)
     reason, message = _end(tmp_path / "run")
     assert reason == "failed"
     assert message.startswith("ZeroDivisionError: of all things!!!")
@@ -277,7 +277,7 @@ def test_whatever_happens_to_trials_the_others_go_on(
     rates = "[0.1, -1.0, 1e30, 0.2, 0.3, 0.4]"
     file.write_text(BASE + "grid:\n  optimizer.init_args.lr: " + rates + "\n")
     folder = tmp_path / "out"
-    trials = trials_of(*read_sweep(str(file), []), str(file))
+    trials = trials_of(*read_sweep([str(file)]))
     places = [folder / trial.fingerprint for trial in trials]
     for place in (places[3], places[5]):
         place.mkdir(parents=True)
@@ -438,7 +438,7 @@ def test_lines_written_twice_count_once(tmp_path: Path) -> None:
 def test_a_resumed_run_whose_first_line_is_damaged_is_whole_again(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = parse_train([file]).experiment
+    experiment = parse_words([file]).experiment
     step, calls = Stepper.step, iter(range(9))
 
     def nine(self: Stepper, batch: Any) -> Any:
@@ -521,4 +521,4 @@ def test_records_and_what_lies_beside_them_are_read_as_plain_text(tmp_path: Path
 
 def test_what_is_no_run_to_resume_is_refused(file: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to resume"):
-        train(parse_train([file]).experiment, tmp_path / "none", resume=True)
+        train(parse_words([file]).experiment, tmp_path / "none", resume=True)
