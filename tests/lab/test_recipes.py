@@ -96,18 +96,21 @@ every_folder = pytest.mark.parametrize("folder", FOLDERS, ids=_id)
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Generated data, by the name that recipes use."""
     place = tmp_path_factory.mktemp("data")
-    return {
+    made = {
         "imagefolder": _formats.write_image_folder(place / "images", test=1),
         "fashion-mnist": _formats.write_fashion_mnist(place / "fashion", test=10),
-        "cifar10": _formats.write_cifar10(place / "cifar10"),
-        "cifar100": _formats.write_cifar100(place / "cifar100", train=50, test=10),
-        "svhn": _formats.write_svhn(place / "svhn"),
+        "cifar10": _formats.write_cifar10(place),
+        "cifar100": _formats.write_cifar100(place, train=50, test=10),
+        "svhn": _formats.write_svhn(place),
         "imagenet": _formats.write_imagenet(place / "imagenet"),
         "text": _formats.write_text(place / "text.txt"),
     }
+    with pytest.MonkeyPatch.context() as patch:
+        _formats.publish(patch, place)
+        yield made
 
 
 def command_of(recipe: Path) -> tuple[str, list[str]]:
