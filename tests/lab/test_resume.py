@@ -323,7 +323,7 @@ def test_a_checkpoint_without_a_digest_is_checked_by_its_archive(tmp_path: Path)
     """As earlier versions wrote them."""
     train(_experiment(*METHODS["SGD"], steps=8), tmp_path, progress=False)
     path = tmp_path / checkpoint.CHECKPOINT_NAME
-    whole = path.read_bytes()[: -checkpoint.DIGEST_BYTES - checkpoint.LENGTH_BYTES] + b"\0\0"
+    whole = path.read_bytes()[: -checkpoint.DIGEST_BYTES - 2] + b"\0\0"
     path.write_bytes(whole)
     state = checkpoint.load_checkpoint(tmp_path)
     assert state is not None
