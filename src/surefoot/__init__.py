@@ -1,5 +1,6 @@
 """surefoot: learning rates you measure instead of guess, for PyTorch."""
 
+from surefoot import plots
 from surefoot.line import NotRepeatableError
 from surefoot.lr_range import (
     HessianFreeRate,
@@ -18,6 +19,7 @@ from surefoot.measured import (
     MeasuredMuon,
     MeasuredSGD,
     RateInterval,
+    RatePoint,
 )
 from surefoot.optim import (
     GOLS,
@@ -58,6 +60,7 @@ __all__ = [
     "Parabola",
     "RangeCurve",
     "RateInterval",
+    "RatePoint",
     "ReplayError",
     "Status",
     "StepOutcome",
@@ -67,6 +70,7 @@ __all__ = [
     "is_measuring",
     "noise_factor",
     "one_cycle",
+    "plots",
     "range_test",
     "resume_schedule",
     "sample_line",

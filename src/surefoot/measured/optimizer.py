@@ -23,6 +23,7 @@ from surefoot.measured.bound import Bound
 from surefoot.measured.checkpoint import STATE, read, write
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.finite import GradientGauge, are_finite, has_finite_gradient
+from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Step, conclude, own_slope, roughest, scale_of
 from surefoot.measured.notices import Notices
@@ -174,6 +175,7 @@ class MeasuredLR(Wrapper):
         self._averages: Averages | None = None
         if self._averages_weights():
             self._averages = Averages(model, SHARE, POWER)
+        self._history: list[RatePoint] = []
         self._attach(process_group, on_measure)
 
     def _start_anew(self) -> None:
@@ -210,7 +212,7 @@ class MeasuredLR(Wrapper):
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_base", "_model", "_settings", "_response", "_rate", "_steps", "_filled_before")
-        more = ("_closure_differentiates", "_cost", "_averages")
+        more = ("_closure_differentiates", "_cost", "_averages", "_history")
         return {n: vars(self)[n] for n in (*names, *more)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -279,6 +281,14 @@ class MeasuredLR(Wrapper):
     def total_steps(self, value: int | None) -> None:
         self._settings = dataclasses.replace(self._settings, total_steps=value)
         self._plan()
+
+    def history(self) -> list[RatePoint]:
+        """The rate at every measurement so far, its interval, its bound and what it decays by.
+
+        :func:`surefoot.plots.rate` draws it. Of more than 4,096 measurements every second one is
+        kept. Copies and pickles keep it; a ``state_dict()`` does not.
+        """
+        return list(self._history)
 
     # The loop
 
@@ -667,8 +677,23 @@ class MeasuredLR(Wrapper):
             effective_lr=effective,
             cost=probes.cost + Cost(self._passes, self._passes),
         )
+        remember(self._history, self._point(step, self._last))
         if self._on_measure is not None and self._last.status.measured:
             self._on_measure(self._last)
+
+    def _point(self, step: Step, outcome: StepOutcome) -> RatePoint:
+        """What the history keeps of a measurement."""
+        unit, found, rate = max(self._units()), self.rate, outcome.effective_lr
+        has_bound = math.isfinite(self._bound.share) and outcome.length > 0.0
+        return RatePoint(
+            step=self._steps,
+            effective_lr=rate,
+            measured=None if found.value is None else found.value * unit,
+            low=found.low * unit,
+            high=found.high * unit,
+            bound=rate * step.limit / outcome.length if has_bound else math.inf,
+            decay=step.left * step.scheduled,
+        )
 
     def _learn(self, rate: RateState, loss: Loss, cost: Cost) -> None:
         """Book a measurement, and plan the next."""

@@ -6,6 +6,7 @@ matplotlib is imported when something is drawn, not before.
 from surefoot.plots.line import line_sample
 from surefoot.plots.measurement import parabola
 from surefoot.plots.ranges import range_curves, range_grid
+from surefoot.plots.rate import rate
 from surefoot.plots.shape import batch_sizes, line_grid, over_training, steps_against_norms
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "parabola",
     "range_curves",
     "range_grid",
+    "rate",
     "steps_against_norms",
 ]

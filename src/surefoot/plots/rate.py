@@ -1,0 +1,92 @@
+"""A measured rate over time: what was applied, how sure it is, what bounds it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["rate"]
+
+
+def rate(optimizer: Any, ax: Axes | None = None) -> Axes:
+    """Draw what :class:`~surefoot.MeasuredLR` measured over a run.
+
+    The learning rate that was applied, the measured minimum with its 95 % interval, the bound on a
+    step where there is one, and what horizon and schedulers left of the rate, on an axis of its
+    own, where they left less than all.
+
+    Args:
+        optimizer: a :class:`~surefoot.MeasuredLR`, or what its ``history()`` returned.
+        ax: where to draw; new axes where None.
+
+    Returns:
+        The axes. Nothing is shown or saved.
+
+    Raises:
+        ValueError: if nothing was measured.
+
+    Example:
+        >>> import matplotlib; matplotlib.use("Agg")
+        >>> import torch, surefoot
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = surefoot.MeasuredLR(torch.optim.SGD(model.parameters()), model)
+        >>> for _ in range(8):
+        ...     model(torch.ones(4, 3)).square().mean().backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        >>> surefoot.plots.rate(optimizer).get_xlabel()
+        'step'
+    """
+    points = optimizer.history() if hasattr(optimizer, "history") else list(optimizer)
+    if not points:
+        raise ValueError("nothing was measured yet: history() is empty")
+    ax = new_axes() if ax is None else ax
+    steps = [p.step for p in points]
+    applied = [p.effective_lr if p.effective_lr > 0.0 else math.nan for p in points]
+    measured = [math.nan if p.measured is None else p.measured for p in points]
+    low, high = _window(applied, measured)
+    ax.fill_between(
+        steps,
+        [min(max(p.low, low), high) for p in points],
+        [min(max(p.high, low), high) for p in points],
+        color=COLOURS[0],
+        alpha=0.15,
+        lw=0,
+        label="95 % interval",
+    )
+    ax.plot(steps, measured, ".", color=COLOURS[0], ms=4, label="measured minimum")
+    ax.plot(steps, applied, color=INK, lw=1.8, label="applied")
+    bounds = [p.bound if low <= p.bound <= high else math.nan for p in points]
+    if any(map(math.isfinite, bounds)):
+        ax.plot(steps, bounds, color=COLOURS[1], lw=1.2, ls="--", label="bound on a step")
+    ax.set_yscale("log")
+    ax.set_ylim(low, high)
+    ax.set_xlabel("step")
+    ax.set_ylabel("learning rate")
+    dress(ax)
+    handles = ax.get_legend_handles_labels()[0]
+    if any(p.decay < 1.0 for p in points):
+        handles += _draw_decay(ax, steps, [p.decay for p in points])
+    legend_below(ax, handles)
+    return ax
+
+
+def _draw_decay(ax: Any, steps: list[int], decay: list[float]) -> list[Any]:
+    twin = ax.twinx()
+    drawn: list[Any] = twin.plot(steps, decay, color="0.6", lw=1.0, ls=":", label="decay")
+    twin.set_ylim(0.0, 1.02 * max(decay))
+    twin.set_ylabel("decay", color="0.45")
+    twin.tick_params(colors="0.45")
+    twin.spines[["top"]].set_visible(False)
+    return drawn
+
+
+def _window(applied: list[float], measured: list[float]) -> tuple[float, float]:
+    """The rates and a decade around them: an interval without an upper end leaves the picture."""
+    seen = [v for v in (*applied, *measured) if math.isfinite(v) and v > 0.0] or [1.0]
+    return min(seen) / 4.0, max(seen) * 4.0
