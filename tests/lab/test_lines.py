@@ -120,7 +120,7 @@ def test_killed_and_called_again_it_writes_the_same_records(
         (["--every", "0"], "lines.every: must be at least 1"),
         (["--along", "valley"], "lines.along: must be one of"),
         (["--images", "100000"], "lines.images: 100000 is more than"),
-        (["--lengths", "0"], "lines.lengths: needs two places"),
+        (["--lengths", "0"], "lengths: needs two places"),
         (["--lengths", "nan", "1", "2"], "lines.lengths.0: must be finite"),
         (["--batch-sizes", "5000"], "lines.batch_sizes: 5000 is more than"),
         (["--measuring-length", "-1"], "lines.measuring_length: must be above 0"),
