@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from _ranks import start
 from surefoot.shape import LineRecords
 from surefoot_lab.cli import main
 from surefoot_lab.lines import OTHERS, RECORDS
@@ -89,17 +86,14 @@ def test_killed_and_called_again_it_writes_the_same_records(
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(["lines", str(asked), "--out", str(whole)]) == 0
-    words = [sys.executable, "-m", "surefoot_lab", "lines", str(asked), "--out", str(broken)]
-    # one thread, as in this process: another number of threads adds up in another order
-    one = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=one)
+    process = start(main, ["lines", str(asked), "--out", str(broken)])
     records = broken / RECORDS
-    while process.poll() is None:
+    while process.is_alive():
         if records.exists() and records.read_bytes().count(b"\n") >= 2:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert main(["lines", str(asked), "--out", str(broken)]) == 0
     for name in (RECORDS, OTHERS.format(32), "findings.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import pickle
-import re
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
@@ -263,51 +261,6 @@ def test_a_loss_that_is_not_finite_ends_with_a_code_that_is_not_0(
     assert main(["train", file, *words]) == 1
     assert "the training loss is not finite at step" in capsys.readouterr().out
     assert _end(tmp_path / "run")[0] == "non_finite"
-
-
-@pytest.mark.slow
-def test_whatever_happens_to_trials_the_others_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One finishes, one raises, one diverges; and three find no place to write."""
-    pytest.importorskip("ray")
-    from surefoot_lab.sweep import is_done, trials_of
-    from surefoot_lab.sweep.command import read_sweep
-
-    file = tmp_path / "sweep.yaml"
-    rates = "[0.1, -1.0, 1e30, 0.2, 0.3, 0.4]"
-    file.write_text(BASE + "grid:\n  optimizer.init_args.lr: " + rates + "\n")
-    folder = tmp_path / "out"
-    trials = trials_of(*read_sweep([str(file)]))
-    places = [folder / trial.fingerprint for trial in trials]
-    for place in (places[3], places[5]):
-        place.mkdir(parents=True)
-    (places[3] / "checkpoint.tmp").symlink_to("/dev/full")  # a full disk, from the checkpoint on
-    places[4].write_text("a file in the way")
-    (places[5] / "record.jsonl").mkdir()  # and a directory
-    assert main(["sweep", str(file), "--out", str(folder)]) == 1
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
-    assert "6 runs, 0 of them done" in said.out
-    assert "1 finished, 2 failed, 1 non_finite" in said.out
-    with open(folder / "table.csv", newline="") as table:
-        rows = list(csv.DictReader(table))
-    ends = [row["end"] for row in rows]
-    rates_told = [row["optimizer.init_args.lr"] for row in rows]
-    assert rates_told == ["0.1", "-1.0", "1e+30", "0.2", "0.3", "0.4"]
-    assert "Invalid learning rate: -1" in said.out
-    assert "Invalid learning rate: -1" in _end(places[1])[1]
-    assert not (folder / ".ray").exists()
-    assert [is_done(place) for place in places[:4]] == [True, False, True, False]
-    whole = ["finished", "failed", "non_finite", "failed"]
-    assert ends == [*whole, "missing", "unfinished"]
-    assert [_end(place)[0] for place in places[:4]] == whole
-    assert "No space left on device" in _end(places[3])[1]
-    told = [line for line in said.out.splitlines() if "lr=" in line]
-    by_rate = {line.split("lr=")[1].split(")")[0]: line for line in told}
-    assert "No space left on device" in by_rate["0.2"]
-    assert "File exists" in by_rate["0.3"]
-    assert re.search("Is a directory|not permitted", by_rate["0.4"])
 
 
 # A record that is damaged
