@@ -138,7 +138,7 @@ def test_bad_input_is_one_line(
 def test_unknown_key_of_the_section(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked.write_text(ASKED.replace("every:", "evry:"), encoding="utf-8")
     assert main(["lines", str(asked)]) == 2
-    assert "lines.evry: no such setting; did you mean 'every'?" in capsys.readouterr().err
+    assert "lines.evry: no such setting; did you mean 'lines.every'?" in capsys.readouterr().err
 
 
 def test_another_experiments_folder_is_left_alone(

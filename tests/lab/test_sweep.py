@@ -128,7 +128,7 @@ def test_more_random_samples_leave_the_first_as_they_are(tmp_path: Path) -> None
         ("random: {samples: 1, epochs: {uniform: [3]}}", r"must be \[low, high\], not \[3\]"),
         ("random: {samples: 1, epochs: {log_uniform: [0, 1]}}", r"must be above 0, not 0"),
         ("early_stopping: {grace: 1}", r"early_stopping.grace: no such setting"),
-        ("gpus_per_trial: -1", r"gpus_per_trial: must be a number that is not negative"),
+        ("gpus_per_trial: -1", r"gpus_per_trial: must be at least 0"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(
