@@ -81,8 +81,14 @@ BAD = [
     (["train", "nowhere.yaml"], "nowhere.yaml: no such experiment file"),
     (["train", "--optimizer.class_path=LAPBAL"], "did you mean 'LABPAL'?"),
     (["train", "--optimizer.class_path=no.such.Thing"], "cannot import no.such"),
-    (["train", "--optimizer.init_args.lr=-1"], "LABPAL: lr must be finite and 0 or more, got -1"),
-    (["train", "--optimizer.init_args.lr=fast"], "LABPAL: lr must be a number, got 'fast'"),
+    (
+        ["train", "--optimizer.init_args.step_multiplier=-1"],
+        "LABPAL: step_multiplier must be finite and 0 or more, got -1",
+    ),
+    (
+        ["train", "--optimizer.init_args.step_multiplier=fast"],
+        "LABPAL: step_multiplier must be a number, got 'fast'",
+    ),
     (["train", "--optimizer.init_args.mode=slow"], "mode must be"),
     (["train", "--optimizer.init_args.rate=1"], "optimizer.init_args.rate: LABPAL has no such"),
     (["train", "--model.class_path=convnt"], "did you mean 'convnet'?"),

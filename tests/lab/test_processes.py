@@ -36,7 +36,7 @@ from surefoot_lab.train.stepping import Stepper
 METHODS: dict[str, OptimizerConfig] = {
     "SGD": OptimizerConfig("SGD", {"lr": 0.05, "momentum": 0.9}),
     "PAL": OptimizerConfig("PAL"),
-    "LABPAL": OptimizerConfig("LABPAL", {"measuring_batches": 4, "reuse": 5, "untrusted": 3}),
+    "LABPAL": OptimizerConfig("LABPAL", {"measuring_batches": 4, "reuse": 5, "burn_in": 3}),
     "LBFGS": OptimizerConfig("LBFGS", {"lr": 0.1, "max_iter": 3, "line_search_fn": "strong_wolfe"}),
 }
 

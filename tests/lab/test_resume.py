@@ -45,7 +45,7 @@ METHODS = {
     "PAL": (OptimizerConfig("PAL"), SchedulerConfig()),
     "PAL every 4": (OptimizerConfig("PAL", {"measure_every": 4}), SchedulerConfig()),
     "LABPAL": (
-        OptimizerConfig("LABPAL", {"measuring_batches": 5, "reuse": 6, "untrusted": 3}),
+        OptimizerConfig("LABPAL", {"measuring_batches": 5, "reuse": 6, "burn_in": 3}),
         SchedulerConfig("OneCycleLR", {"max_lr": 1.8, "cycle_momentum": False}),
     ),
     "LABPAL sgd": (
@@ -53,7 +53,7 @@ METHODS = {
             "LABPAL",
             {
                 **{"mode": "sgd", "measuring_batches": 3, "reuse": 4, "momentum": 0.5},
-                **{"untrusted": 3, "batch_growth": [[0, 1], [0.5, 2]], "dataset_size": None},
+                **{"burn_in": 3, "batch_growth": [[0, 1], [0.5, 2]], "dataset_size": None},
             },
         ),
         SchedulerConfig(),
