@@ -69,7 +69,7 @@ def _arguments(
             found[f"{key}.class_path"] = type(inner).__name__
             found |= _arguments(key, inner, inner, given.get("init_args") or {})
             continue
-        group = next(iter(getattr(groups, "param_groups", [])), {})
+        group: dict[str, Any] = next(iter(getattr(groups, "param_groups", [])), {})
         words = ("initial_lr", "lr") if name == "lr" else (name,)  # where a scheduler starts
         kept = [group[word] for word in words if word in group]
         own = vars(built) if built is not None else {}
