@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from surefoot import _reduce
 from surefoot._networks import check_belongs, has_batch_norm, largest_change
-from surefoot._quiet import Buffers, RngState, devices_of
+from surefoot._quiet import devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
 from surefoot.measured.averaging import Averages, take_averages, without_momentum
@@ -31,13 +31,13 @@ from surefoot.measured.pace import Budget
 from surefoot.measured.probes import Probes, is_near, rounding_of
 from surefoot.measured.rate import RateState
 from surefoot.measured.settings import Settings
-from surefoot.measured.taken_step import TakenStep
 from surefoot.measured.wrapper import Wrapper, multiplied
 from surefoot.optim.base import LineSearchOptimizer, rejected
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
 from surefoot.replay.loss import have_changed, marks
 from surefoot.replay.tape import stop_abandoned
+from surefoot.taken_step import TakenStep
 
 __all__ = ["MeasuredLR"]
 
@@ -799,14 +799,9 @@ class MeasuredLR(Wrapper):
         Raises:
             NotRepeatableError: if the losses differ.
         """
-        random, buffers = RngState.capture(self._devices()), Buffers(self._model).snapshot()
         watched = Watched(closure, self._params(), self._model, self._devices())
         watched.calls_backward = bool(self._closure_differentiates)
-        try:
-            first, second = watched.replay(), watched.replay()
-        finally:
-            random.restore()
-            buffers.restore()
+        first, second = watched.replay(), watched.replay()
         if not (math.isnan(first) or is_near(first, second, 0.0)):
             raise NotRepeatableError(notices.NOT_REPEATABLE.format(first=first, second=second))
 
