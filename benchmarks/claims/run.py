@@ -21,16 +21,17 @@ import torch
 
 from surefoot.shape import LineSample, fit_errors, is_convex
 from surefoot_lab import lines
-from surefoot_lab import range_test as range_command
 from surefoot_lab.data import load_data
 from surefoot_lab.errors import UserError
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.findings import mark
-from surefoot_lab.parse import parse_with_sections
+from surefoot_lab.parse import parse_words
+from surefoot_lab.range_tests import measure
 from surefoot_lab.records import RunRecord
 from surefoot_lab.sweep import run_trial, trials_of
 from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.train import assemble
+from surefoot_lab.values import validated
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -80,8 +81,8 @@ RECIPES = (
 # Of these the range test is made as well, with every seed: it is to find the bounds of their rates,
 # by the command's defaults and as in 1506.01186, the rate rising on a straight line.
 RANGE_TESTS = {
-    "default": [],
-    "linear": ["--start-lr=1e-4", "--end-lr=1", "--num-iter=500", "--step-mode=linear"],
+    "default": {"start_lr": 1e-7, "end_lr": 10.0, "num_iter": 100, "step_mode": "exp"},
+    "linear": {"start_lr": 1e-4, "end_lr": 1.0, "num_iter": 500, "step_mode": "linear"},
 }
 RANGE_TESTED = ("cyclical-rates/small-bounds", "super-convergence/small-one-cycle")
 
@@ -98,7 +99,7 @@ def main() -> None:
     done = [json.loads(text) for text in _lines_of(own.results)]
     for recipe in own.recipes:
         file = ROOT / "experiments" / f"{recipe}.yaml"
-        _, sections = parse_with_sections(str(file), [], ("grid", "lines"))
+        sections = parse_words([str(file)], ("grid", "lines")).sections
         if recipe in RANGE_TESTED:
             range_tests(recipe, file, own, done)
         run = sweep if "grid" in sections else along_lines
@@ -132,7 +133,7 @@ def write(own: argparse.Namespace, line: dict[str, Any]) -> None:
 def sweep(recipe: str, file: Path, own: argparse.Namespace, done: list[dict[str, Any]]) -> None:
     """All cells of a grid, the seeds outside, so that what is stopped half-way has whole seeds."""
     there = {line.get("run") for line in done}
-    trials = trials_of(*read_sweep(str(file), []), file.name)
+    trials = trials_of(*read_sweep([str(file)]))
     trials = [trial for trial in trials if trial.experiment.seed in own.seeds]
     for trial in sorted(trials, key=lambda trial: trial.experiment.seed):
         if trial.fingerprint in there:
@@ -180,9 +181,8 @@ def along_lines(
     for seed in own.seeds:
         if (recipe, seed) in there:
             continue
-        words = [f"--seed={seed}"]
-        experiment, sections = parse_with_sections(str(file), words, ("lines",))
-        config = LinesConfig.from_dict(sections["lines"])
+        experiment, _, sections = parse_words([str(file), f"--seed={seed}"], ("lines",))
+        config = validated(LinesConfig, sections["lines"], "lines")
         folder = RUNS / recipe / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         began = time.process_time()
@@ -222,10 +222,10 @@ def range_tests(
     for seed in own.seeds:
         if (recipe, seed) in there:
             continue
-        experiment, _ = parse_with_sections(str(file), [f"--seed={seed}"], ("grid",))
+        experiment = parse_words([str(file), f"--seed={seed}"], ("grid",)).experiment
         found = {}
-        for test, words in RANGE_TESTS.items():
-            curve, _ = range_command.measure(experiment, range_command._parser().parse_args(words))
+        for test, settings in RANGE_TESTS.items():
+            curve, _ = measure(experiment, **settings)
             found[test] = {rule: said.rate for rule, said in curve.suggestions().items()}
         row = {"recipe": recipe, "seed": seed, "suggestions": found}
         write(own, row)
