@@ -201,7 +201,7 @@ def _help() -> argparse.ArgumentParser:
         usage="surefoot train [EXPERIMENT.yaml] [--resume] [--out RUN] [--KEY VALUE ...]",
         description="Train one network as an experiment file says; every setting of the file can "
         "be overridden by its dotted key. Another class_path leaves out the arguments that the "
-        "file gives to its own. Without a file: digits, a small conv net, LABPAL.",
+        "file gives to its own. Without a file: digits, a small conv net, measured AdamW.",
     )
     parser.add_argument("--out", metavar="RUN", help="run directory; default runs/NAME/LABEL")
     for flag, does in (

@@ -45,7 +45,7 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
     "a model without words": ("model: 3\n", [], "model: must hold its settings"),
     "a list of arguments": ("optimizer: {init_args: [lr]}\n", [], "must be a mapping"),
     "a date as argument": (
-        "optimizer: {init_args: {lr: 2024-01-02}}\n",
+        "optimizer: {class_path: PAL, init_args: {lr: 2024-01-02}}\n",
         [],
         "lr must be a number, got '2024-01-02'",
     ),
@@ -100,7 +100,11 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
     "one dash": (SMALL, ["-seed", "3"], "unrecognized"),
     "an unknown option": (SMALL, ["--sed", "3"], "did you mean 'seed'"),
     "an argument of no class": (SMALL, ["--seed.init_args.x", "3"], "no such setting"),
-    "a class in a number": (SMALL, ["--optimizer.init_args.lr.x", "3"], "lr must be a number"),
+    "a class in a number": (
+        SMALL,
+        ["--optimizer.class_path=PAL", "--optimizer.init_args.lr.x", "3"],
+        "lr must be a number",
+    ),
     "half a list": (SMALL, ["--optimizer.init_args.lr", "[1"], "not valid YAML"),
     "no folder": (SMALL, ["--out", ""], "--out: names no directory"),
     "a folder with a zero": (SMALL, ["--out", "a\0b"], "--out: names no directory"),

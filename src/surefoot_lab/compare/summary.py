@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from surefoot_lab.compare.intervals import Interval, paired_difference
+
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
 
@@ -141,6 +143,14 @@ class MethodSummary:
         values = tuple(float(getattr(run, figure)) for run in self.counted(figure))
         return Spread(values) if values else None
 
+    def difference(self, other: MethodSummary, figure: str) -> Interval | None:
+        """This method's figure minus another's, by seed; None if they share no seed."""
+        own, others = (
+            {run.seed: getattr(run, figure) for run in m.counted(figure) if run.seed is not None}
+            for m in (self, other)
+        )
+        return paired_difference(own, others)
+
 
 def summarize(runs: Iterable[RunRecord]) -> list[MethodSummary]:
     """Group runs by label and order the methods, the best first.
@@ -159,23 +169,19 @@ def summarize(runs: Iterable[RunRecord]) -> list[MethodSummary]:
 
 
 def level_with_best(methods: Sequence[MethodSummary], figure: str) -> list[MethodSummary]:
-    """The methods whose mean is within two standard errors of the first one's mean.
+    """The methods that cannot be told from the first one by this figure.
 
-    The standard error of the difference is sqrt(sd1²/n1 + sd2²/n2); methods with a single run have
-    none and are never called level.
+    Those whose difference from it, seed by seed, has a 95 % interval that holds zero. Two methods
+    that share fewer than two seeds have no interval, and are never called level.
     """
-    best = methods[0].spread(figure) if methods else None
-    if best is None or best.sd is None:
-        return []
-    level = []
-    for method in methods[1:]:
-        spread = method.spread(figure)
-        if spread is None or spread.sd is None:
-            continue
-        error = math.sqrt(best.sd**2 / best.n + spread.sd**2 / spread.n)
-        if abs(best.mean - spread.mean) < 2 * error:
-            level.append(method)
-    return level
+    found = [(m, m.difference(methods[0], figure)) for m in methods[1:]]
+    return [m for m, d in found if d is not None and d.low is not None and not d.excludes_zero]
+
+
+def ranked_by(methods: Sequence[MethodSummary]) -> str | None:
+    """The figure that the first method is first by; None where it has none."""
+    figures = ("test_accuracy", "validation_accuracy", "test_loss", "validation_loss")
+    return next((f for f in figures if methods and methods[0].spread(f) is not None), None)
 
 
 def summarize_run(run: RunRecord) -> RunSummary:

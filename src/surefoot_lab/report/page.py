@@ -20,9 +20,9 @@ from surefoot_lab.compare import (
     AXES,
     MethodSummary,
     State,
+    advise,
     environments,
     evaluation_curve,
-    level_with_best,
     mean_band,
     method_columns,
     run_columns,
@@ -30,7 +30,7 @@ from surefoot_lab.compare import (
     step_curve,
     summarize,
 )
-from surefoot_lab.compare.text import NOTHING, failures
+from surefoot_lab.compare.text import LEVEL, LEVEL_MEANS, NOTHING, failures
 from surefoot_lab.report.beside import lines, range_tests
 from surefoot_lab.report.charts import COLOURS, CURVE_CHARTS, DASHES, curve_spec, dots_spec
 from surefoot_lab.report.files import asset, template, write_whole
@@ -79,7 +79,7 @@ def render_report(
         raise ValueError("a report needs at least one run")
     methods = summarize(runs)
     every = [run for method in methods for run in method.runs]
-    data = page_data(runs, methods)
+    data, columns = page_data(runs, methods), method_columns(methods)
     scripts = {"vega": _vega(), "page": "\n".join(map(asset, ("table.js", "charts.js")))}
     common = settings(runs)
     galleries = {"ranges": range_tests(runs), "lines": lines(line_folders)}
@@ -96,8 +96,11 @@ def render_report(
         swatches={m.label: _swatch(i) for i, m in enumerate(methods)},
         failures=failures,
         broken=any(method.failures for method in methods),
-        columns=method_columns(methods),
-        finding=_finding(methods),
+        columns=columns,
+        advice=advise(runs, methods),
+        level=LEVEL,
+        level_means=LEVEL_MEANS,
+        any_level=any(cell.is_level for c in columns for cell in c.cells.values()),
         runs=every,
         run_columns=run_columns(every),
         charts=[chart for chart in CURVE_CHARTS if chart.key in data["charts"]],
@@ -181,13 +184,6 @@ def _dots(methods: list[MethodSummary]) -> dict[str, Any] | None:
         title = f"{figure.replace('_', ' ').capitalize()} of each seed"
         return {"title": title, "seeds": seeds, "means": means, "spec": dots_spec(figure, methods)}
     return None
-
-
-def _finding(methods: list[MethodSummary]) -> dict[str, Any] | None:
-    best = methods[0].spread("test_accuracy")
-    if best is None:
-        return None
-    return {"best": methods[0], "spread": best, "level": level_with_best(methods, "test_accuracy")}
 
 
 def _title(runs: Sequence[RunRecord]) -> str:
