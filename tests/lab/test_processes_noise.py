@@ -86,6 +86,7 @@ def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "one", folder / "two"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_reach_what_one_does(method: str, one_and_two: tuple[Path, Path]) -> None:
     alone = _accuracies(one_and_two[0], method, 1)

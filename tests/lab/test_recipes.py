@@ -346,6 +346,7 @@ def _range_test(recipe: Path, full: list[Experiment], words: list[str], place: P
 RUNNERS = {"train": _train, "sweep": _sweep, "lines": _lines, "range-test": _range_test}
 
 
+@pytest.mark.slow
 @every_recipe
 @pytest.mark.filterwarnings("ignore:.*too short for a cycle:UserWarning")  # five steps are
 @pytest.mark.filterwarnings("ignore:a step of length:UserWarning")  # noise is learnt by heart

@@ -156,6 +156,7 @@ def test_no_name_breaks_out(tmp_path: Path, label: str) -> None:
     assert page.tables["methods"][1][0][0] == " ".join(label.split())
 
 
+@pytest.mark.slow
 def test_fifty_long_runs_stay_below_5_megabytes(tmp_path: Path) -> None:
     for index in range(50):
         lines = [step(10 * n, 1 / (n + index / 7)) for n in range(1, 2001)]

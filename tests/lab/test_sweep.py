@@ -272,6 +272,7 @@ def _table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_early_stopping_gives_up_what_falls_behind(tmp_path: Path) -> None:
     sections = (
         "grid:\n  optimizer.init_args.lr: [0.3, 1e-7]\n"
@@ -287,6 +288,7 @@ def test_early_stopping_gives_up_what_falls_behind(tmp_path: Path) -> None:
     assert _table(tmp_path / "out") == [good, bad]  # stopped is stopped, for good
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_any_moment_gives_the_same_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

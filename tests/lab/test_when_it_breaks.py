@@ -265,6 +265,7 @@ def test_a_loss_that_is_not_finite_ends_with_a_code_that_is_not_0(
     assert _end(tmp_path / "run")[0] == "non_finite"
 
 
+@pytest.mark.slow
 def test_whatever_happens_to_trials_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def test_pal_measuring_rarely_costs_one_forward_per_measurement() -> None:
     assert train(PAL(model, measure_every=10), model, steps=30).cost() == (33, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sgd", "nsgd"])
 def test_labpal_costs_at_most_1_2_percent_more_than_sgd_over_10000_batches(mode: Any) -> None:
     model = nn.Linear(3, 1)
