@@ -492,6 +492,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
 def test_an_error_does_not_point_to_the_traceback_of_an_older_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from surefoot_lab.train import loop
     from surefoot_lab.train.stepping import Stepper
 
     words = ["train", "--steps=3", "--model.class_path=mlp", "--train.tensorboard=false"]
@@ -505,7 +506,7 @@ def test_an_error_does_not_point_to_the_traceback_of_an_older_run(
         assert main(words) == 1
     assert "(see run/traceback.txt)" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr("surefoot_lab.train.loop.assemble", lambda *a: fail(None, None))  # type: ignore[arg-type]
+        patch.setattr(loop, "assemble", lambda *a: fail(None, None))  # type: ignore[arg-type]
         with pytest.raises(KeyError):  # nothing was written about it: Python tells all there is
             main([*words, "--overwrite"])
     assert "traceback.txt" not in capsys.readouterr().err
