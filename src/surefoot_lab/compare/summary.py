@@ -55,16 +55,21 @@ class Spread:
 
 @dataclass(frozen=True)
 class Rate:
-    """Where the learning rate came from: measured, or given by whoever wrote the experiment."""
+    """Where the learning rate came from: measured, or given by whoever wrote the experiment.
+
+    `given` is the largest that a schedule goes up to, where it names one (`rises`).
+    """
 
     measured: bool
     given: float | None
     schedule: str | None
+    rises: bool = False
 
     def __str__(self) -> str:
         if self.measured:
             return "measured"
         rate = "default" if self.given is None else f"{self.given:g}"
+        rate = f"up to {rate}" if self.rises else rate
         return rate if self.schedule is None else f"{rate}, {self.schedule}"
 
 
@@ -242,11 +247,14 @@ def _state(run: RunRecord) -> State:
 
 def _rate(run: RunRecord) -> Rate:
     optimizer = _mapping(run.experiment.get("optimizer"))
-    scheduler = _mapping(run.experiment.get("scheduler")).get("class_path")
+    section = _mapping(run.experiment.get("scheduler"))
+    scheduler = section.get("class_path")
     # The record itself says whether a rate was measured; the optimizer's name need not be known.
     measured = bool(run.measurements) or any(line.get("status") for line in run.steps)
     given = _number(_mapping(optimizer.get("init_args")).get("lr"))
-    return Rate(measured, given, str(scheduler).rpartition(".")[2] if scheduler else None)
+    name = str(scheduler).rpartition(".")[2] if scheduler else None
+    top = _number(_mapping(section.get("init_args")).get("max_lr"))
+    return Rate(measured, given if top is None else top, name, rises=top is not None)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
