@@ -95,8 +95,8 @@ def training_steps(batch_size: int = 128) -> dict[str, Callable[[], float]]:
         sgd.step()
 
     labpal_model, pal_model = cifar_resnet(20), cifar_resnet(20)
-    labpal = LABPAL(labpal_model, lr=1e-3, measuring_batches=1, reuse=10**9, untrusted=0)
-    pal = PAL(pal_model, lr=1e-3)
+    labpal = LABPAL(labpal_model, step_multiplier=1e-3, measuring_batches=1, reuse=10**9, burn_in=0)
+    pal = PAL(pal_model, step_multiplier=1e-3)
     labpal_loss, pal_loss = closure_of(labpal_model), closure_of(pal_model)
     labpal.step(labpal_loss)  # the one measurement
     return {
@@ -112,7 +112,7 @@ def measurement_seconds(batch_size: int = 128) -> Callable[[], float]:
 
     x, y = torch.randn(batch_size, 3, 32, 32), torch.randint(0, 10, (batch_size,))
     model = cifar_resnet(20)
-    optimizer = LABPAL(model, lr=1e-3, measuring_batches=10, reuse=1, untrusted=10**9)
+    optimizer = LABPAL(model, step_multiplier=1e-3, measuring_batches=10, reuse=1, burn_in=10**9)
     return timed(lambda: optimizer.step(lambda: nn.functional.cross_entropy(model(x), y)), 10)
 
 
@@ -137,8 +137,10 @@ def own_work() -> dict[str, Callable[[], float]]:
     _, plain = ready(lambda m: torch.optim.SGD(m.parameters(), lr=1e-6, foreach=True))
     _, sgd = ready(lambda m: torch.optim.SGD(m.parameters(), lr=1e-6, momentum=0.9, foreach=True))
     # groups without the model: buffers belong to the forward pass, which is not timed here
-    _, labpal = ready(lambda m: LABPAL(m.parameters(), lr=1e-6, measuring_batches=1, untrusted=0))
-    _, pal = ready(lambda m: PAL(m.parameters(), lr=1e-6))
+    _, labpal = ready(
+        lambda m: LABPAL(m.parameters(), step_multiplier=1e-6, measuring_batches=1, burn_in=0)
+    )
+    _, pal = ready(lambda m: PAL(m.parameters(), step_multiplier=1e-6))
     labpal_loss, pal_loss = no_passes(labpal), no_passes(pal)
     labpal._memory.update(rate=1e-6, batches_per_update=1, recent=[1e-6], checked=True)
     labpal.param_groups[0]["reuse"] = 10**9

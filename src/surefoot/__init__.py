@@ -29,6 +29,7 @@ from surefoot.optim import (
     SLS,
     ExactLineSearch,
     FullBatchPAL,
+    LineSearch,
     LineSearchOptimizer,
     noise_factor,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "FullBatchPAL",
     "HessianFreeRate",
     "LineSample",
+    "LineSearch",
     "LineSearchOptimizer",
     "MeasuredAdamW",
     "MeasuredLR",

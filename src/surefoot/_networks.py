@@ -19,7 +19,7 @@ __all__ = [
     "has_batch_norm",
     "is_deep",
     "largest_change",
-    "size_of",
+    "weights_norm",
 ]
 
 MAX_CHANGE = 0.03
@@ -55,7 +55,7 @@ def largest_change(model: nn.Module | None) -> float:
     return MAX_CHANGE
 
 
-def size_of(params: Sequence[Tensor]) -> float:
+def weights_norm(params: Sequence[Tensor]) -> float:
     """The norm of the weights; see :func:`at_least_initial`."""
     square = _params.norm_sq(params, [1.0] * len(params))
     return at_least_initial(square, [tuple(p.shape) for p in params])

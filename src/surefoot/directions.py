@@ -8,14 +8,26 @@ weights, so that most directions need no arithmetic on tensors at all.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from surefoot import _params
+from surefoot._numbers import check_share
 
-__all__ = ["Direction", "conjugate_like", "momentum", "steepest"]
+__all__ = [
+    "ConjugateLike",
+    "Direction",
+    "DirectionRule",
+    "HeavyBall",
+    "Steepest",
+    "conjugate_like",
+    "conjugate_or_steepest",
+    "steepest",
+]
 
 
 @dataclass(frozen=True)
@@ -71,14 +83,6 @@ def steepest(grads: Sequence[Tensor], ratios: Sequence[float]) -> Direction:
     return Direction(list(grads), [-r for r in ratios], math.sqrt(norm_sq), slope0)
 
 
-def momentum(
-    grads: Sequence[Tensor], buffers: Sequence[Tensor], beta: float, ratios: Sequence[float]
-) -> Direction:
-    """The negated heavy-ball buffer v ← β v + g, as torch's SGD has it. Changes ``buffers``."""
-    _params.momentum_update(buffers, grads, beta)
-    return _along(grads, buffers, ratios)
-
-
 def conjugate_like(
     grads: Sequence[Tensor],
     memory: Sequence[Tensor],
@@ -118,8 +122,99 @@ def conjugate_like(
     )
 
 
-def _along(
-    grads: Sequence[Tensor], tensors: Sequence[Tensor], ratios: Sequence[float]
-) -> Direction:
-    dot, norm_sq = _params.dot_and_norm_sq(grads, tensors, ratios)
-    return Direction(list(tensors), [-r for r in ratios], math.sqrt(norm_sq), -dot)
+class DirectionRule(ABC):
+    """Turns the gradients of a step, and what is remembered of former ones, into a direction.
+
+    A frozen dataclass of plain values, which a checkpoint keeps.
+
+    Attributes:
+        remembers: whether it takes one more tensor a parameter.
+    """
+
+    remembers: ClassVar[bool] = True
+
+    @abstractmethod
+    def __call__(
+        self, grads: Sequence[Tensor], memory: list[Tensor], ratios: Sequence[float]
+    ) -> Direction:
+        """The direction.
+
+        Args:
+            grads: gradient of each parameter; finite. Not changed.
+            memory: what the last step left, zeros at first; changed. Empty where none is needed.
+            ratios: factor of each parameter, between 0 and 1: see :class:`LineSearchOptimizer`.
+        """
+
+    @property
+    def gradient_share(self) -> float:
+        """What one gradient counts in the direction: ``t`` times this is a learning rate."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Steepest(DirectionRule):
+    """The negated gradient; ``t`` on its line is a learning rate."""
+
+    remembers: ClassVar[bool] = False
+
+    def __call__(
+        self, grads: Sequence[Tensor], memory: list[Tensor], ratios: Sequence[float]
+    ) -> Direction:
+        """No arithmetic on tensors, no memory."""
+        return steepest(grads, ratios)
+
+
+@dataclass(frozen=True)
+class ConjugateLike(DirectionRule):
+    """PAL's d ← −g + β d, up to scale; see :func:`conjugate_like`.
+
+    Args:
+        previous_share: β, share of the previous direction, at least 0 and below 1.
+    """
+
+    previous_share: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_share("direction_adaptation", self.previous_share)
+
+    @property
+    def gradient_share(self) -> float:
+        """The memory holds (1 − β) times the recursion."""
+        return 1.0 - self.previous_share
+
+    def __call__(
+        self, grads: Sequence[Tensor], memory: list[Tensor], ratios: Sequence[float]
+    ) -> Direction:
+        """One interpolation."""
+        norms_sq = _params.norms_sq(memory)
+        found = conjugate_like(grads, memory, self.previous_share, ratios, norms_sq)
+        assert found is not None  # the gradients are finite
+        return found
+
+
+@dataclass(frozen=True)
+class HeavyBall(DirectionRule):
+    """The negated buffer v ← β v + g, as torch's SGD has it.
+
+    Args:
+        momentum: β, at least 0 and below 1.
+    """
+
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_share("momentum", self.momentum)
+
+    def __call__(
+        self, grads: Sequence[Tensor], memory: list[Tensor], ratios: Sequence[float]
+    ) -> Direction:
+        """One pass over memory."""
+        _params.momentum_update(memory, grads, self.momentum)
+        dot, norm_sq = _params.dot_and_norm_sq(grads, memory, ratios)
+        return Direction(memory, [-r for r in ratios], math.sqrt(norm_sq), -dot)
+
+
+def conjugate_or_steepest(direction_adaptation: float) -> DirectionRule:
+    """PAL's direction for its β; the negated gradient, which needs no memory, for β = 0."""
+    rule = ConjugateLike(direction_adaptation)
+    return rule if direction_adaptation > 0.0 else Steepest()

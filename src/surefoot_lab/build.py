@@ -54,9 +54,10 @@ def call(
         UserError: an argument is unknown, missing, of the wrong type or out of range.
     """
     names = argument_names(function)
+    former = getattr(getattr(function, "__init__", None), "former_names", ())
     takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function))
     for name in init_args:
-        if name not in names and not takes_any:
+        if name not in names and name not in former and not takes_any:
             raise UserError(
                 f"{what}.init_args.{name}: {_name(function)} has no such argument; "
                 f"{did_you_mean(name, names[len(positional) :])}"

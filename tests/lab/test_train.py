@@ -18,7 +18,7 @@ from surefoot_lab.config import (
     UserError,
 )
 from surefoot_lab.data import Examples, Normalizer, TrainLoader
-from surefoot_lab.parse import parse_train
+from surefoot_lab.parse import parse_words
 from surefoot_lab.train import train
 from surefoot_lab.train.assemble import assemble
 from surefoot_lab.train.evaluate import evaluation_mode, score
@@ -190,7 +190,7 @@ def test_the_effective_rate_is_the_one_applied() -> None:
     prodigy = torch.optim.SGD(weights, lr=1.0)
     prodigy.param_groups[0]["d"] = 0.25
     assert effective_lr(prodigy) == 0.25
-    pal = surefoot.PAL(weights, lr=2.0)
+    pal = surefoot.PAL(weights, step_multiplier=2.0)
     pal.param_groups[0]["effective_lr"] = 0.5
     assert effective_lr(pal) == 0.5
     silent = torch.optim.SGD(weights, lr=1.0)
@@ -234,7 +234,7 @@ def test_a_run_records_all_that_was_promised(tmp_path: Path, optimizer: str) -> 
         assert [line["step"] for line in run.measurements] == [1, 4, 7, 10]
         assert {"status", "parabola", "effective_lr"} <= run.measurements[0].keys()
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
-    again = parse_train([str(tmp_path / "run" / "experiment.yaml")]).experiment
+    again = parse_words([str(tmp_path / "run" / "experiment.yaml")]).experiment
     assert again == experiment
 
 
@@ -420,7 +420,7 @@ def test_training_goes_on_after_an_evaluation_that_failed() -> None:
 @pytest.mark.parametrize(
     ("experiment", "message"),
     [
-        (_experiment("PAL", {"lr": -1.0}), r"PAL: lr must be"),
+        (_experiment("PAL", {"step_multiplier": -1.0}), r"PAL: step_multiplier must be"),
         (_experiment("SGD", {"lr": -1.0}), r"SGD: Invalid learning rate: -1\.0"),
         (_experiment("SGD", {"lr": "fast"}), r"optimizer: SGD: "),
         (_experiment("SGD", {"momentun": 0.9}), r"momentun: .*did you mean 'momentum'\?"),

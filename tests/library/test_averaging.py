@@ -195,6 +195,17 @@ def test_resumes_to_the_bit(model_first: bool, norm: bool) -> None:
     assert optimizer.rate == resumed.rate
 
 
+def test_a_checkpoint_is_the_same_while_the_average_is_shown() -> None:
+    model, optimizer = build()
+    train(model, optimizer, range(30))
+    plain = copy.deepcopy(optimizer.state_dict()["state"])
+    with optimizer.averaged():
+        shown = copy.deepcopy(optimizer.state_dict()["state"])
+    for i, entries in plain.items():
+        for name, value in entries.items():
+            torch.testing.assert_close(shown[i][name], value, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_copies_go_on_as_the_original(duplicate: Callable[[Any], Any]) -> None:
     model, optimizer = build()

@@ -174,9 +174,21 @@ def test_step_hooks_and_schedulers_wrap_step(make: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda m: PAL(m, lr=-1.0), ValueError, "lr must be finite and 0 or more, got -1.0"),
-        (lambda m: PAL(m, lr="fast"), TypeError, "lr must be a number, got 'fast'"),
-        (lambda m: PAL(m, lr=float("nan")), ValueError, "lr must be finite"),
+        (
+            lambda m: PAL(m, step_multiplier=-1.0),
+            ValueError,
+            "step_multiplier must be finite and 0 or more, got -1.0",
+        ),
+        (
+            lambda m: PAL(m, step_multiplier="fast"),
+            TypeError,
+            "step_multiplier must be a number, got 'fast'",
+        ),
+        (
+            lambda m: PAL(m, step_multiplier=float("nan")),
+            ValueError,
+            "step_multiplier must be finite",
+        ),
         (lambda m: PAL(m, weight_decay=-0.1), ValueError, "weight_decay must be"),
         (lambda m: PAL(m, measuring_length=0.0), ValueError, "measuring_length must be .* greater"),
         (

@@ -17,7 +17,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pal": {},
     "pal-rarely": {"measure_every": 5},
     "pal-steepest": {"direction_adaptation": 0.0},
-    "labpal": {"measuring_batches": 4, "reuse": 12, "untrusted": 10},
+    "labpal": {"measuring_batches": 4, "reuse": 12, "burn_in": 10},
     "labpal-sgd": {"measuring_batches": 3, "reuse": 9, "mode": "sgd", "batch_growth": ((20, 2),)},
 }
 

@@ -175,7 +175,7 @@ def test_torch_schedulers_act_on_alpha(make: Any, quadratic: Any) -> None:
         lambda opt: LambdaLR(opt, lambda i: 1.0 / (1 + i)),
         lambda opt: OneCycleLR(opt, max_lr=1.2, total_steps=60, cycle_momentum=False),
     ):
-        kw = {"untrusted": 400} if make is MAKERS["labpal"] else {}
+        kw = {"burn_in": 400} if make is MAKERS["labpal"] else {}
         optimizer = make(quadratic.parts, max_length=1e6, measuring_length=0.1, **kw)
         scheduler = schedule(optimizer)
         checked = 0
@@ -199,7 +199,7 @@ def test_one_cycle_cannot_switch_momentum_on(make: Any) -> None:
 @both
 def test_an_lr_of_zero_stands_still(make: Any) -> None:
     model = noisy()
-    optimizer = make(model, lr=0.0)
+    optimizer = make(model, step_multiplier=0.0)
     before = [p.clone() for p in model.parameters()]
     train(model, optimizer)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

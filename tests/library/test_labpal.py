@@ -31,24 +31,24 @@ def bowl() -> tuple[nn.Parameter, Any]:
     return p, loss
 
 
-def test_measures_at_the_start_after_the_untrusted_and_every_reuse_updates() -> None:
+def test_measures_at_the_start_after_the_burn_in_and_every_reuse_updates() -> None:
     p, loss = bowl()
-    optimizer = LABPAL([p], lr=0.1, measuring_batches=2, reuse=6, untrusted=3)
-    #    updates:  1     2    3    4    5 (first beyond the untrusted: measured anew)
+    optimizer = LABPAL([p], step_multiplier=0.1, measuring_batches=2, reuse=6, burn_in=3)
+    #    updates:  1     2    3    4    5 (first after the burn-in: measured anew)
     expected = "cMrrrcMrrrrrcMrrrrrcM"
     assert "".join(statuses(optimizer, loss, len(expected))) == expected
 
 
 def test_a_measurement_of_one_batch_has_no_collecting() -> None:
     p, loss = bowl()
-    optimizer = LABPAL([p], lr=0.1, measuring_batches=1, reuse=3, untrusted=0)
+    optimizer = LABPAL([p], step_multiplier=0.1, measuring_batches=1, reuse=3, burn_in=0)
     assert "".join(statuses(optimizer, loss, 7)) == "MrrMrrM"
 
 
 def test_batches_grow_and_the_rate_is_measured_anew() -> None:
     p, loss = bowl()
     optimizer = LABPAL(
-        [p], lr=0.1, measuring_batches=2, reuse=100, untrusted=0, total_steps=40,
+        [p], step_multiplier=0.1, measuring_batches=2, reuse=100, burn_in=0, total_steps=40,
         batch_growth=((0, 1), (0.25, 2), (30, 3)),
     )  # fmt: skip
     seen = "".join(statuses(optimizer, loss, 40))
@@ -62,7 +62,7 @@ def test_grown_updates_use_the_mean_gradient() -> None:
     p = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
     optimizer = LABPAL(
         [p],
-        lr=1.0,
+        step_multiplier=1.0,
         mode="sgd",
         measuring_batches=1,
         reuse=100,
@@ -75,7 +75,7 @@ def test_grown_updates_use_the_mean_gradient() -> None:
 
     for _ in range(2):
         optimizer.step(lambda: loss(1.0))
-    rate = optimizer.param_groups[0]["rate"]
+    rate = optimizer.memory.rate
     assert rate == pytest.approx(1.0, rel=1e-8)
     before = float(p.detach())
     optimizer.step(lambda: loss(2.0))
@@ -88,8 +88,8 @@ def test_the_noise_factor_multiplies_the_schedule() -> None:
     assert noise_factor(40_000, 8) == 16.0
     p, loss = bowl()
     optimizer = LABPAL(
-        [p], lr=0.1, measuring_batches=1, untrusted=0, batch_growth=((0, 1),), dataset_size=40_000,
-        batch_size=32,
+        [p], step_multiplier=0.1, measuring_batches=1, burn_in=0, batch_growth=((0, 1),),
+        dataset_size=40_000, batch_size=32,
     )  # fmt: skip
     assert "".join(statuses(optimizer, loss, 8)) == "aaaMaaar"
 
@@ -99,18 +99,18 @@ def test_trusted_measurements_are_averaged() -> None:
     p = nn.Parameter(torch.tensor([0.0], dtype=torch.float64))
     optimizer = LABPAL(
         [p],
-        lr=0.0,
+        step_multiplier=0.0,
         mode="sgd",
         measuring_batches=1,
         reuse=1,
-        untrusted=0,
+        burn_in=0,
         average_over=2,
         max_length=9.0,
     )
     rates = []
     for curvature in (1.0, 2.0, 4.0):
         optimizer.step(lambda: 3.0 * p.sum() + 0.5 * curvature * p.square().sum())  # noqa: B023
-        rates.append(optimizer.param_groups[0]["rate"])
+        rates.append(optimizer.memory.rate)
     assert rates == pytest.approx([1.0, 0.75, 0.375], rel=1e-8)
 
 
@@ -128,7 +128,7 @@ def test_the_measured_loss_is_the_mean_over_all_batches() -> None:
 
 def test_sgd_mode_never_moves_further_than_the_cap() -> None:
     p = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    optimizer = LABPAL([p], lr=2.0, mode="sgd", measuring_batches=1, max_length=0.5)
+    optimizer = LABPAL([p], step_multiplier=2.0, mode="sgd", measuring_batches=1, max_length=0.5)
     optimizer.step(lambda: p.square().sum())
     optimizer.step(lambda: 1e6 * p.sum())  # a sudden gradient
     assert optimizer.last is not None
@@ -146,14 +146,14 @@ def test_no_memory_is_kept_between_updates() -> None:
 
 def test_intervals_follow_the_length_of_the_run() -> None:
     p, _ = bowl()
-    for total, reuse, untrusted in [
+    for total, reuse, burn_in in [
         (None, 1000, 400),
         (3120, 104, 41),
         (10**6, 1000, 400),
         (9, 1, 0),
     ]:
         group = LABPAL([p], total_steps=total).param_groups[0]
-        assert (group["reuse"], group["untrusted"]) == (reuse, untrusted)
+        assert (group["reuse"], group["burn_in"]) == (reuse, burn_in)
 
 
 def test_noise_stretches_the_minimum_and_its_absence_does_not() -> None:
@@ -171,7 +171,7 @@ def test_noise_stretches_the_minimum_and_its_absence_does_not() -> None:
         optimizer = LABPAL([p], mode="sgd", measuring_batches=2, stretch=stretch, max_length=99.0)
         for curvature in curvatures:
             optimizer.step(lambda: 3.0 * p.sum() + 0.5 * curvature * p.square().sum())  # noqa: B023
-        assert optimizer.param_groups[0]["rate"] == pytest.approx(rate, rel=1e-8)
+        assert optimizer.memory.rate == pytest.approx(rate, rel=1e-8)
 
 
 def classify(bad: Any, steps: int = 120, **settings: Any) -> tuple[LABPAL, list[str], float]:
@@ -197,7 +197,7 @@ def test_batches_without_a_loss_take_no_part(bad: Any, settings: Any) -> None:
     optimizer, seen, accuracy = classify(bad, total_steps=120, **settings)
     assert accuracy > 0.75
     assert seen.count("non_finite") > 0
-    assert optimizer.param_groups[0]["rate"] is not None
+    assert optimizer.memory.rate is not None
 
 
 def test_a_measurement_is_that_of_its_good_batches() -> None:
@@ -245,17 +245,17 @@ def test_at_a_saddle_it_moves_and_says_that_there_is_no_minimum(settings: Any) -
         seen = statuses(optimizer, loss, 200)
     assert seen.count("c") <= 200 / 4 + 9
     assert abs(float(p.detach()[0])) > 10.0
-    reach = optimizer.param_groups[0]["reach"]
+    reach = optimizer.memory.probe_length
     assert reach is None if settings else reach > 1.0
 
 
 @pytest.mark.parametrize("distance", [1e-4, 1e4])
 def test_the_measuring_length_follows_the_minimum(distance: float) -> None:
     p = nn.Parameter(torch.tensor([0.6, 0.8], dtype=torch.float64) * distance)
-    optimizer = LABPAL([p], lr=0.1, measuring_batches=1, reuse=1, max_length=1e9)
+    optimizer = LABPAL([p], step_multiplier=0.1, measuring_batches=1, reuse=1, max_length=1e9)
     for _ in range(12):
         optimizer.step(lambda: 30.0 * p.square().sum())
-    reach, there = optimizer.param_groups[0]["reach"], float(p.detach().norm())
+    reach, there = optimizer.memory.probe_length, float(p.detach().norm())
     assert there == pytest.approx(0.9**12 * distance, rel=1e-6)
     assert there / 10.0 <= reach <= 10.0 * there
 
@@ -271,7 +271,7 @@ def test_where_probes_are_not_finite_it_measures_nearer() -> None:
     for settings in ({}, {"measuring_length": 0.1, "measuring_batches": 3}):
         with torch.no_grad():
             p.copy_(torch.tensor([0.004, 0.003]))
-        optimizer = LABPAL([p], lr=0.5, **settings)
+        optimizer = LABPAL([p], step_multiplier=0.5, **settings)
         for _ in range(60):
             optimizer.step(loss)
             assert torch.isfinite(loss())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 import io
 import math
 import pickle
+import typing
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,17 +26,20 @@ from surefoot import (
     SLS,
     ExactLineSearch,
     FullBatchPAL,
+    LineSearch,
     LineSearchOptimizer,
     NotRepeatableError,
     Status,
 )
+from surefoot.directions import ConjugateLike, DirectionRule, HeavyBall, Steepest
+from surefoot.searches import ArmijoSearch, FixedSearch
 from surefoot.testing import OPTIMIZER_CONTRACTS, check_optimizer
 
 # (what makes it, whether it refuses closures that are not repeatable)
 MAKERS: dict[str, tuple[Callable[..., LineSearchOptimizer], bool]] = {
     "pal": (PAL, False),
     "pal-rarely": (partial(PAL, measure_every=3), False),
-    "labpal": (partial(LABPAL, measuring_batches=3, reuse=4, untrusted=1), True),
+    "labpal": (partial(LABPAL, measuring_batches=3, reuse=4, burn_in=1), True),
     "labpal-sgd": (partial(LABPAL, mode="sgd", momentum=0.5, measuring_batches=2, reuse=3), True),
     "sls": (SLS, True),
     "sls-goldstein": (partial(SLS, condition="goldstein", reset="maximum"), True),
@@ -42,6 +48,7 @@ MAKERS: dict[str, tuple[Callable[..., LineSearchOptimizer], bool]] = {
     "exact": (ExactLineSearch, True),
     "exact-conjugate": (partial(ExactLineSearch, direction_adaptation=0.4, method="golden"), True),
     "fbpal": (FullBatchPAL, True),
+    "composed": (partial(LineSearch, search=ArmijoSearch(), direction=HeavyBall(0.5)), True),
 }
 NEW = {"sls": SLS, "gols": GOLS, "pls": PLS, "exact": ExactLineSearch, "fbpal": FullBatchPAL}
 
@@ -74,6 +81,83 @@ def rate_walked(problem: Quadratic, optimizer: LineSearchOptimizer) -> float:
     return rate
 
 
+class TestComposition:
+    """Any search along any direction."""
+
+    @pytest.mark.parametrize("momentum", [0.0, 0.7])
+    def test_a_fixed_place_along_the_heavy_ball_is_torchs_sgd(self, momentum: float) -> None:
+        (model, twin), data = (noisy(), noisy()), batches(8)
+        search = FixedSearch(0.05)
+        optimizer = LineSearch(model, search=search, direction=HeavyBall(momentum))
+        sgd = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=momentum)
+        for batch in data:
+            torch.manual_seed(5)
+            optimizer.step(closure_for(model, batch))
+            torch.manual_seed(5)
+            sgd.zero_grad()
+            closure_for(twin, batch)().backward()
+            sgd.step()
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            assert torch.allclose(p, q, rtol=1e-5, atol=1e-7)
+
+    @pytest.mark.parametrize("rule", [Steepest(), ConjugateLike(0.4), HeavyBall(0.7)])
+    def test_slope_and_norm_are_those_of_the_line(
+        self, rule: DirectionRule, quadratic: Quadratic
+    ) -> None:
+        grads = [torch.autograd.grad(quadratic.loss(), quadratic.parts)] * 3
+        memory = [torch.zeros_like(p) for p in quadratic.parts]
+        for g in grads:
+            found = rule(list(g), memory, [1.0, 0.5])
+        walked = [w * t for w, t in zip(found.weights, found.tensors, strict=True)]
+        parts = list(zip(walked, grads[0], strict=True))
+        assert found.norm == pytest.approx(math.sqrt(sum(float(w @ w) for w, _ in parts)))
+        assert found.slope0 == pytest.approx(sum(float(w @ g) for w, g in parts))
+
+    def test_the_named_ones_are_pairs(self) -> None:
+        p = [nn.Parameter(torch.ones(2))]
+        pair = ExactLineSearch(p, direction_adaptation=0.4, method="golden")
+        assert pair.memory.direction == ConjugateLike(0.4)
+        assert "method='golden'" in repr(pair)
+
+    def test_what_is_no_search_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="search must be"):
+            LineSearch([nn.Parameter(torch.ones(2))], search=0.1)  # type: ignore[arg-type]
+
+
+SHARED = ("weight_decay", "total_steps", "model", "loss_precision", "process_group", "grad_scaler")
+CLASSES = (PAL, LABPAL, SLS, GOLS, PLS, ExactLineSearch, FullBatchPAL, LineSearch)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_shared_keywords_are_shown(cls: type) -> None:
+    parameters = inspect.signature(cls).parameters
+    hints = typing.get_type_hints(cls.__init__)
+    for name in (*SHARED, "on_measure"):
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        assert name in hints
+        assert f"{name}: " in (inspect.getdoc(cls) or "")
+    assert parameters["weight_decay"].default == 0.0
+    assert "shared" not in parameters
+
+
+@pytest.mark.parametrize("cls", CLASSES[:-1])
+def test_the_former_name_of_the_multiplier_warns(cls: Any) -> None:
+    p = [nn.Parameter(torch.ones(2))]
+    with pytest.warns(DeprecationWarning, match=r"lr=\.\.\.\) is called step_multiplier") as seen:
+        assert cls(p, lr=0.5).step_multiplier == 0.5
+    assert seen[0].filename == __file__
+    with pytest.raises(TypeError, match="former name"):
+        cls(p, lr=0.5, step_multiplier=0.5)
+    with pytest.raises(TypeError, match="takes no speed"):
+        cls(p, speed=3)
+
+
+def test_the_former_name_of_the_burn_in_warns() -> None:
+    p = [nn.Parameter(torch.ones(2))]
+    with pytest.warns(DeprecationWarning, match="burn_in"):
+        assert LABPAL(p, untrusted=7).param_groups[0]["burn_in"] == 7
+
+
 class TestSLS:
     def test_every_step_meets_armijos_condition_and_the_next_longer_rate_does_not(
         self, quadratic: Quadratic
@@ -82,7 +166,7 @@ class TestSLS:
         backed_off = 0
         for _ in range(25):
             value, slope = line_through(quadratic)
-            tried = optimizer._first_rate()
+            tried = optimizer.search.start
             rate = rate_walked(quadratic, optimizer)
             assert value(rate) <= value(0.0) + 0.1 * rate * slope(0.0) + 1e-9
             if rate < 0.999 * tried:
@@ -98,9 +182,9 @@ class TestSLS:
         optimizer = SLS(
             quadratic.parts, start=0.5, reset=reset, dataset_size=64, batch_size=32, max_rate=3.0
         )
-        assert optimizer._first_rate() == 0.5
+        assert optimizer.search.start == 0.5
         rate = rate_walked(quadratic, optimizer)
-        first = optimizer._first_rate()
+        first = optimizer.search.start
         assert first == pytest.approx(3.0 if expected is None else rate * expected)
 
     def test_goldstein_refuses_rates_that_are_too_small(self, quadratic: Quadratic) -> None:
@@ -126,7 +210,7 @@ class TestSLS:
         assert optimizer.last is not None
         assert optimizer.last.status is Status.NON_FINITE
         assert torch.equal(theta, quadratic.theta)
-        assert optimizer.param_groups[0]["rate"] == pytest.approx(rate)
+        assert optimizer.search.start == pytest.approx(rate * 2.0 ** (1 / 500))
 
     @pytest.mark.parametrize(
         "wrong",
@@ -333,7 +417,9 @@ class TestPLS:
         accepted = 0
         for _ in range(15):
             # the problem has no batches: whatever was learned about noise is rounding
-            optimizer.param_groups[0].update(noise=None, left_behind=None)
+            memory = optimizer.memory
+            memory.search = dataclasses.replace(memory.search, noise=None)
+            memory.left_behind = None
             value, slope = line_through(quadratic)
             rate = rate_walked(quadratic, optimizer)
             assert optimizer.last is not None
@@ -364,7 +450,7 @@ class TestPLS:
             "slope": float(slopes.var()) / 96,
         }
         optimizer.step(losses)
-        value, slope = optimizer.param_groups[0]["noise"]
+        value, slope = optimizer.search.noise
         assert value == pytest.approx(expected["value"], rel=1e-9)
         assert slope == pytest.approx(expected["slope"], rel=1e-3)
 
@@ -379,12 +465,12 @@ class TestPLS:
         slopes = -2 * half * (features @ g) / g.norm()
         optimizer = PLS(model, start=start)
         optimizer.step(losses)
-        assert optimizer.param_groups[0]["noise"][1] == pytest.approx(float(slopes.var()) / 96)
+        assert optimizer.search.noise[1] == pytest.approx(float(slopes.var()) / 96)
 
     def test_noise_between_batches_tends_to_the_noise_there_is(self) -> None:
         """At a place that does not move, half squared differences average to the variances."""
         model, x, y = regression()
-        optimizer = PLS(model, lr=0.0, averaging=0.98)
+        optimizer = PLS(model, step_multiplier=0.0, averaging=0.98)
         theta = nn.utils.parameters_to_vector(model.parameters()).detach()
         generator = torch.Generator().manual_seed(2)
         values, noises = [], []
@@ -392,7 +478,7 @@ class TestPLS:
             part = torch.randint(0, 96, (16,), generator=generator)
             _, mean = self.per_sample(model, x[part], y[part])
             values.append(float(optimizer.step(mean)))
-            noises.append(optimizer.param_groups[0]["noise"][0])
+            noises.append(optimizer.search.noise[0])
         assert torch.equal(theta, nn.utils.parameters_to_vector(model.parameters()))
         sample = (model(x) - y).square().detach()
         expected = float(sample.var(unbiased=False)) / 16
@@ -464,22 +550,23 @@ class TestPLS:
         optimizer.step(closure)
         assert optimizer.last is not None
         assert optimizer.last.status is Status.NON_FINITE
-        assert optimizer.param_groups[0]["rate"] == pytest.approx(0.1)
+        assert optimizer.search.start == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("name", NEW)
 def test_settings_of_the_papers_are_the_defaults(name: str) -> None:
     p = [nn.Parameter(torch.zeros(2))]
-    group = NEW[name](p).param_groups[0]
+    optimizer = NEW[name](p)
     expected: dict[str, Any] = {
-        "sls": {"sufficient_decrease": 0.1, "shrink": 0.9, "max_rate": 10.0, "start": 1.0},
-        "gols": {"overshoot": 0.9, "factor": 2.0, "min_rate": 1e-8, "max_rate": 1e7},
+        "sls": {"sufficient_decrease": 0.1, "shrink": 0.9, "max_t": 10.0, "start": 1.0},
+        "gols": {"overshoot": 0.9, "factor": 2.0, "min_t": 1e-8, "max_t": 1e7},
         "pls": {"sufficient_decrease": 0.05, "curvature": 0.5, "threshold": 0.3, "growth": 1.3},
-        "exact": {"direction_adaptation": 0.0},
-        "fbpal": {"measuring_length": 0.1, "direction_adaptation": 0.0},
+        "exact": {},
+        "fbpal": {"measuring_length": 0.1},
     }[name]
-    assert {key: group[key] for key in expected} == expected
-    assert group["lr"] == 1.0
+    assert {key: getattr(optimizer.search, key) for key in expected} == expected
+    assert optimizer.memory.direction == Steepest()
+    assert optimizer.step_multiplier == 1.0
 
 
 @pytest.mark.parametrize("make", [partial(ExactLineSearch, direction_adaptation=0.4), PLS, SLS])

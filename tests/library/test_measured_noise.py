@@ -82,7 +82,7 @@ def parabolas(n: int, seed: int) -> list[Measurement]:
 
 
 def test_what_is_measured_is_what_the_trials_below_draw() -> None:
-    found = measured(3, 8)._rate.measurements
+    found = measured(3, 8)._stepper.rate.measurements
     for ours, (_, slope, curvature) in zip(found, parabolas(8, 3), strict=True):
         assert ours.slope == pytest.approx(0.05 * slope)
         assert ours.curvature == pytest.approx(0.05**2 * curvature)
@@ -107,7 +107,7 @@ def released_estimate(seed: int) -> tuple[float, int]:
     noise = Noise(seed)
     optimizer = LABPAL(
         [noise.p],
-        lr=1e-12,
+        step_multiplier=1e-12,
         mode="sgd",
         measuring_batches=10,
         fit="released",
@@ -118,7 +118,7 @@ def released_estimate(seed: int) -> tuple[float, int]:
     for _ in range(10):
         batch = noise.batch()
         optimizer.step(lambda: noise(batch))  # noqa: B023
-    rate = optimizer.param_groups[0]["rate"]
+    rate = optimizer.memory.rate
     return (math.nan if rate is None else float(rate)), optimizer.cost.forward_equivalents
 
 

@@ -97,7 +97,7 @@ def test_a_straight_line_is_not_convex_and_walks_the_measuring_length(make: Any)
     optimizer = (
         make([p], measuring_length=0.5)
         if make is PAL
-        else LABPAL([p], measuring_batches=1, reuse=1, measuring_length=0.5, lr=1.0)
+        else LABPAL([p], measuring_batches=1, reuse=1, measuring_length=0.5, step_multiplier=1.0)
     )
     optimizer.step(lambda: p.sum())
     assert optimizer.last.status is Status.NOT_CONVEX
@@ -135,7 +135,9 @@ def test_pal_stands_still_where_its_direction_climbs() -> None:
 
 def test_labpal_keeps_its_last_rate_when_there_is_no_minimum() -> None:
     p = one(4.0)
-    optimizer = LABPAL([p], lr=1.0, measuring_batches=1, reuse=1, measuring_length=0.1, mode="nsgd")
+    optimizer = LABPAL(
+        [p], step_multiplier=1.0, measuring_batches=1, reuse=1, measuring_length=0.1, mode="nsgd"
+    )
     optimizer.step(lambda: p.square().sum())
     assert optimizer.last is not None
     length = optimizer.last.length

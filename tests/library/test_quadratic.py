@@ -17,7 +17,7 @@ FAR = 1e6  # no cap on the way
 PAL_SETTINGS: list[dict[str, Any]] = [
     {},
     {"direction_adaptation": 0.0},
-    {"lr": 1.0, "measuring_length": 0.1},
+    {"step_multiplier": 1.0, "measuring_length": 0.1},
     {"direction_adaptation": 0.9, "measuring_length": 30.0},
 ]
 LABPAL_SETTINGS: list[dict[str, Any]] = [
@@ -68,7 +68,7 @@ def test_labpal(quadratic: Quadratic, settings: dict[str, Any]) -> None:
         fit="parabola",
         measuring_length=0.1,
         max_length=FAR,
-        untrusted=400,
+        burn_in=400,
         **settings,
     )
     alpha = optimizer.defaults["lr"]
@@ -77,7 +77,7 @@ def test_labpal(quadratic: Quadratic, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [PAL, lambda groups, **kw: LABPAL(groups, reuse=1, untrusted=400, measuring_batches=2, **kw)],
+    [PAL, lambda groups, **kw: LABPAL(groups, reuse=1, burn_in=400, measuring_batches=2, **kw)],
 )
 def test_groups_with_different_lr_walk_one_measured_line(
     quadratic: Quadratic, make: Callable[..., LineSearchOptimizer]
@@ -106,13 +106,13 @@ def test_the_first_step_is_tilted_by_the_ratio_of_the_rates(quadratic: Quadratic
 def test_released_fit_goes_twice_as_far(quadratic: Quadratic) -> None:
     optimizer = LABPAL(
         quadratic.parts,
-        lr=1.0,
+        step_multiplier=1.0,
         reuse=1,
         fit="released",
         measuring_length=0.01,
         max_length=FAR,
         measuring_batches=2,
-        untrusted=400,
+        burn_in=400,
     )
     multiples = walk(quadratic, optimizer)
     # from the description of the released differences: twice the minimum, less the near place

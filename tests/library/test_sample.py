@@ -352,7 +352,7 @@ class TestDirections:
             lambda model: torch.optim.LBFGS(model.parameters(), max_iter=3),
             PAL,
             SLS,
-            lambda model: LABPAL(model, measuring_batches=1, reuse=2, untrusted=0),
+            lambda model: LABPAL(model, measuring_batches=1, reuse=2, burn_in=0),
         ],
     )
     def test_the_next_update_is_what_the_optimizer_does_next(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import pickle
 import subprocess
 import sys
@@ -16,12 +17,22 @@ import torch
 from _problems import assert_same, batches, closure_for, noisy, snapshot
 from torch import nn
 
-from surefoot import LABPAL, PAL, LineSearchOptimizer
+from surefoot import (
+    GOLS,
+    LABPAL,
+    PAL,
+    PLS,
+    SLS,
+    Cost,
+    ExactLineSearch,
+    FullBatchPAL,
+    LineSearchOptimizer,
+)
 
 MAKERS: dict[str, Callable[[nn.Module], LineSearchOptimizer]] = {
     "pal": lambda model: PAL(model, total_steps=12),
     "pal-rarely": lambda model: PAL(model, measure_every=3),
-    "labpal": lambda model: LABPAL(model, measuring_batches=3, reuse=4, untrusted=1),
+    "labpal": lambda model: LABPAL(model, measuring_batches=3, reuse=4, burn_in=1),
     "labpal-momentum": lambda model: LABPAL(
         model, mode="sgd", measuring_batches=4, reuse=3, momentum=0.5, weight_decay=0.01
     ),
@@ -73,7 +84,10 @@ def test_resumed_equals_uninterrupted(name: str, dtype: torch.dtype, k: int) -> 
 
 
 def plain(optimizer: LineSearchOptimizer) -> list[dict[str, Any]]:
-    return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    return [
+        {k: v for k, v in g.items() if k != "params"}
+        for g in optimizer.state_dict()["param_groups"]
+    ]
 
 
 SCRIPT = """
@@ -124,13 +138,13 @@ def test_scalars_of_the_state_are_plain_python(name: str) -> None:
     run(model, optimizer, 0, 7, torch.float32)
 
     def check(value: object) -> None:
-        if isinstance(value, list):
-            for item in value:
+        if isinstance(value, (list, dict)):
+            for item in value.values() if isinstance(value, dict) else value:
                 check(item)
         else:
             assert value is None or type(value) in (int, float, bool, str), value
 
-    for group in optimizer.param_groups:
+    for group in optimizer.state_dict()["param_groups"]:
         for key, value in group.items():
             if key != "params":
                 check(value)
@@ -160,8 +174,8 @@ def test_counters_missing_in_an_old_checkpoint_start_at_zero() -> None:
     model = noisy()
     optimizer = LABPAL(model)
     old = optimizer.state_dict()
-    for key in ("steps", "forwards", "recent", "checked"):
-        del old["param_groups"][0][key]
+    for key in ("steps", "cost", "recent", "is_repeatable"):
+        del old["param_groups"][0]["line_search"][key]
     optimizer.load_state_dict(old)
     run(model, optimizer, 0, 3, torch.float32)
     assert optimizer.cost.forwards == 10
@@ -173,14 +187,70 @@ def test_accelerate_round_trip_before_the_first_step() -> None:
     optimizer = LABPAL(model, measuring_batches=2)
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     run(model, optimizer, 0, 4, torch.float32)
-    assert optimizer.param_groups[0]["updates"] == 3
+    assert optimizer.memory.updates == 3
 
 
 def test_distributed_checkpoint_finds_every_key() -> None:
-    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict import (
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
 
     model = noisy()
     optimizer = LABPAL(model, measuring_batches=2, momentum=0.5)
     run(model, optimizer, 0, 4, torch.float32)
     state = get_optimizer_state_dict(model, optimizer)
-    assert state["param_groups"][0]["updates"] == 3
+    assert state["param_groups"][0]["line_search"]["updates"] == 3
+    fresh = noisy()
+    resumed = LABPAL(fresh, measuring_batches=2, momentum=0.5)
+    run(fresh, resumed, 0, 1, torch.float32)  # torch would make a step without a closure
+    set_optimizer_state_dict(fresh, resumed, state)
+    assert resumed.memory == optimizer.memory
+
+
+# What version 0.1.0 saved after 7 steps, and the losses of its 5 further ones.
+FORMER = json.loads((Path(__file__).parent / "checkpoints/version_0_1.json").read_text())
+FORMER_MAKERS: dict[str, Callable[[nn.Module], LineSearchOptimizer]] = {
+    "PAL": PAL,
+    "PAL-rarely": lambda model: PAL(model, measure_every=3),
+    "LABPAL": lambda model: LABPAL(model, measuring_batches=3, reuse=4, burn_in=1),
+    "LABPAL-sgd": lambda model: LABPAL(
+        model, mode="sgd", momentum=0.5, measuring_batches=2, reuse=3
+    ),
+    "SLS": SLS,
+    "SLS-goldstein": lambda model: SLS(model, condition="goldstein", reset="previous"),
+    "GOLS": GOLS,
+    "PLS": PLS,
+    "ExactLineSearch": lambda model: ExactLineSearch(model, direction_adaptation=0.4),
+    "FullBatchPAL": FullBatchPAL,
+}
+
+
+def tensors(value: Any) -> Any:
+    """What was saved as JSON, in the form that it had."""
+    if isinstance(value, dict):
+        if value.keys() == {"tensor"}:
+            return torch.tensor(value["tensor"])
+        return {int(k) if k.isdigit() else k: tensors(v) for k, v in value.items()}
+    return [tensors(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", FORMER_MAKERS)
+def test_checkpoints_of_version_0_1_go_on(name: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = FORMER_MAKERS[name](model)
+    saved = FORMER[name]
+    model.load_state_dict({k: torch.tensor(v["tensor"]) for k, v in saved["model"].items()})
+    optimizer.load_state_dict(tensors(saved["optimizer"]))
+    assert optimizer.cost == Cost(*saved["cost"])
+    assert optimizer.memory.steps == 7
+    generator = torch.Generator().manual_seed(1)
+    xs = torch.randn(12, 8, 3, generator=generator)
+    ys = xs.sum(2, keepdim=True).sin()
+    losses = [
+        float(optimizer.step(lambda x=x, y=y: nn.functional.mse_loss(model(x), y)))
+        for x, y in zip(xs[7:], ys[7:], strict=True)
+    ]
+    # one ulp of another processor's kernels grows in a search
+    assert losses == pytest.approx(saved["losses"], rel=1e-3)
+    assert repr(optimizer).count("steps") == 1  # total_steps alone: no counter among the settings

@@ -75,11 +75,11 @@ def test_pal_step_by_step(beta: float, mu: float) -> None:
 @pytest.mark.parametrize("beta", [0.0, 0.6])
 @pytest.mark.parametrize(("m", "stretch"), [(1, 1.0), (1, 1.2), (2, 1.0), (2, 1.1)])
 def test_labpal_step_by_step(mode: str, beta: float, m: int, stretch: float) -> None:
-    """k = 3, n = 4, two untrusted updates, averages over two; μ = 0.1; decay over 60 calls."""
+    """k = 3, n = 4, two updates of burn-in, averages over two; μ = 0.1; decay over 60 calls."""
     model = net()
     optimizer = LABPAL(
         model,
-        lr=1.5,
+        step_multiplier=1.5,
         mode=mode,
         measuring_batches=3,
         reuse=4,
@@ -87,7 +87,7 @@ def test_labpal_step_by_step(mode: str, beta: float, m: int, stretch: float) -> 
         max_length=50.0,
         momentum=beta,
         average_over=2,
-        untrusted=2,
+        burn_in=2,
         total_steps=60,
         batch_growth=((0, m),),
         stretch=stretch,

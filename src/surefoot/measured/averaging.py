@@ -213,7 +213,10 @@ class Averages:
         state = dict(state_dict["state"])
         for i, p in enumerate(params):
             if p in self._averages:
-                places = {_GRADIENT: p.detach(), _AVERAGE: self._averages[p]}
+                y, x = p.detach(), self._averages[p]
+                if self._is_shown:
+                    y, x = x, y
+                places = {_GRADIENT: y, _AVERAGE: x}
                 state[i] = {**state.get(i, {}), **places}
         return {**state_dict, "state": state}
 

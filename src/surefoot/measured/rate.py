@@ -54,7 +54,6 @@ class RateState:
     Rates are multiples of the wrapped optimizer's own ``lr``.
 
     Args:
-        units: each group's ``lr`` that a multiple of 1 stands for.
         in_use: the multiple in use, α and horizon not included; None until measured.
         since: the step at which it was first known.
         measurements: the newest parabolas.
@@ -79,7 +78,6 @@ class RateState:
         course: steps and losses of the run so far, thinned out.
     """
 
-    units: tuple[float, ...]
     in_use: float | None = None
     since: int = 0
     measurements: tuple[Measurement, ...] = ()

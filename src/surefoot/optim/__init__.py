@@ -5,6 +5,7 @@ from surefoot.optim.exact import ExactLineSearch
 from surefoot.optim.fbpal import FullBatchPAL
 from surefoot.optim.gols import GOLS
 from surefoot.optim.labpal import LABPAL, noise_factor
+from surefoot.optim.line_search import LineSearch
 from surefoot.optim.pal import PAL
 from surefoot.optim.pls import PLS
 from surefoot.optim.sls import SLS
@@ -17,6 +18,7 @@ __all__ = [
     "SLS",
     "ExactLineSearch",
     "FullBatchPAL",
+    "LineSearch",
     "LineSearchOptimizer",
     "noise_factor",
 ]

@@ -7,8 +7,8 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +21,25 @@ from surefoot._networks import (
     can_be_ruined,
     check_belongs,
     largest_change,
-    size_of,
+    weights_norm,
 )
 from surefoot._numbers import check_count, check_number, check_share, plain
 from surefoot._params import Copies
+from surefoot._plain import from_plain, to_plain
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
 from surefoot.line import Line, QuietRoom
+from surefoot.optim._keywords import DEFAULTS, Shared, show_shared
+from surefoot.optim._version_0_1 import from_version_0_1
 from surefoot.outcome import Cost, Status, StepOutcome
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "Active",
     "LineSearchOptimizer",
+    "Memory",
     "ParamsLike",
     "check_count",
     "check_number",
@@ -46,7 +53,7 @@ ParamsLike: TypeAlias = (
 
 PUBLISHED_MAX_LENGTH = 3.16
 """s_max of PAL's released code."""
-_SIZE_EVERY = 32
+_NORM_EVERY = 32
 """Steps after which the norm of the weights is computed anew."""
 _FAR = 0.5
 """Length of a step, as a share of the weights' norm, from which on it is told."""
@@ -57,13 +64,35 @@ _HEADS = (
     "most, and line searches tend to fail there (docs/line-searches.md): compare with "
     "surefoot.MeasuredLR around torch.optim.AdamW, which scales every weight by itself"
 )
-_COUNTERS = ("steps", "forwards", "backwards", "probes")
+STATE = "line_search"
+"""The key in the first group of a checkpoint under which :class:`Memory` lies."""
 
 
 class _Steps:
     """How many steps all line searches of this process have made together."""
 
     count = 0
+
+
+@dataclass
+class Memory:
+    """What a line search remembers from step to step; every checkpoint keeps it.
+
+    Args:
+        steps: ``step`` calls so far.
+        cost: passes spent.
+        closure_calls_backward: whether the closure computes gradients; None until it was seen.
+        closure_needs_graph: whether its loss differentiates inside.
+        is_repeatable: whether the closure was seen to give the same loss twice.
+        weights_norm: of the weights that move, when last computed.
+    """
+
+    steps: int = 0
+    cost: Cost = field(default_factory=Cost)
+    closure_calls_backward: bool | None = None
+    closure_needs_graph: bool = False
+    is_repeatable: bool = False
+    weights_norm: float | None = None
 
 
 @dataclass
@@ -74,15 +103,8 @@ class Active:
     grads: list[Tensor]
     ratios: list[float]
     """Each parameter's group ``lr`` over the largest one: how fast it moves on the line."""
-    places: list[tuple[dict[str, Any], int]]
-    """Each parameter's group, and its place there."""
-
-    def add(self, group: dict[str, Any], place: int, grad: Tensor, top: float) -> None:
-        """Append a parameter of ``group``; ``top`` is the largest ``lr`` of all groups."""
-        self.params.append(group["params"][place])
-        self.grads.append(grad)
-        self.ratios.append(_ratio(group["lr"], top))
-        self.places.append((group, place))
+    places: list[tuple[int, int]]
+    """The index of each parameter's group, and its place there."""
 
     @property
     def ones(self) -> list[float]:
@@ -111,23 +133,16 @@ class LineSearchOptimizer(Optimizer):
     the line that is walked, and the largest ``lr`` multiplies the step.
 
     Args:
-        params: the model, or parameters, or dicts of groups, as for ``torch.optim``. Given the
-            model, its buffers (BatchNorm statistics and the like) change exactly once a step.
-        defaults: ``lr``, ``weight_decay`` and what the subclass needs; plain Python values.
-        model: the model, where ``params`` are groups: only its buffers are looked at.
-        total_steps: number of ``step`` calls of the whole run. The measured step is multiplied by
-            a factor that falls linearly from 1 to 0 over them; None for no such factor.
-        loss_precision: relative rounding error of a loss; differences below it are not measured.
-            None takes it from the loss's dtype. Reduced precision inside the forward pass does
-            not show there: with bf16 autocast and measuring lengths under 0.1, pass 0.004.
-        process_group: processes to agree with; None for torch's default group, if there is one.
-        grad_scaler: ``torch.amp.GradScaler`` for fp16 autocast. The optimizer scales, unscales
-            and updates it; do not call ``scaler.step``.
-        on_measure: called with the :class:`StepOutcome` of every step that ended a measurement.
+        params: the model, or parameters, or dicts of groups.
+        step_multiplier: α, multiple of the measured step; ``lr`` of the groups that name none.
+        settings: what the subclass needs, for all groups alike; plain Python values.
+        memory: what it remembers, as at the start.
+        **shared: keywords of every line search.
 
     Attributes:
         last: outcome of the last step; None before the first.
         cost: passes spent since the start of training, resumes included.
+        memory: what is remembered from step to step, a dataclass.
     """
 
     # torch's GradScaler passes its scale to optimizers that claim to handle it; claiming it is the
@@ -135,19 +150,25 @@ class LineSearchOptimizer(Optimizer):
     _step_supports_amp_scaling = True
 
     last: StepOutcome | None
+    memory: Memory
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        show_shared(cls)
 
     def __init__(
         self,
         params: ParamsLike,
-        defaults: dict[str, Any],
-        *,
-        model: nn.Module | None = None,
-        total_steps: int | None = None,
-        loss_precision: float | None = None,
-        process_group: Any = None,
-        grad_scaler: Any = None,
-        on_measure: Callable[[StepOutcome], None] | None = None,
+        step_multiplier: float,
+        settings: dict[str, Any],
+        memory: Memory,
+        **shared: Unpack[Shared],
     ) -> None:
+        if unknown := shared.keys() - DEFAULTS.keys():
+            raise TypeError(f"{type(self).__name__} takes no {', '.join(sorted(unknown))}")
+        given: dict[str, Any] = {**DEFAULTS, **shared}
+        model, grad_scaler = given["model"], given["grad_scaler"]
+        total_steps, loss_precision = given["total_steps"], given["loss_precision"]
         _check_params(type(self).__name__, params)
         if isinstance(params, nn.Module):
             model = params if model is None else model
@@ -156,17 +177,19 @@ class LineSearchOptimizer(Optimizer):
             raise TypeError(
                 f"grad_scaler must be a torch.amp.GradScaler, got {type(grad_scaler).__name__}"
             )
-        check_number("lr", defaults["lr"], at_least=0.0)
-        check_number("weight_decay", defaults["weight_decay"], at_least=0.0)
+        check_number("step_multiplier", step_multiplier, at_least=0.0)
+        check_number("weight_decay", given["weight_decay"], at_least=0.0)
         if total_steps is not None:
             check_count("total_steps", total_steps)
         if loss_precision is not None:
             check_number("loss_precision", loss_precision, at_least=0.0)
-        shared = {**defaults, "total_steps": total_steps, "loss_precision": loss_precision}
-        shared = {name: plain(value, tensors=name != "lr") for name, value in shared.items()}
-        super().__init__(params, {**shared, "effective_lr": 0.0})
+        defaults = {name: given[name] for name in ("weight_decay", "total_steps", "loss_precision")}
+        defaults = {"lr": step_multiplier, **settings, **defaults}
+        defaults = {name: plain(value, tensors=name != "lr") for name, value in defaults.items()}
+        self.memory = memory
+        super().__init__(params, {**defaults, "effective_lr": 0.0})
         check_belongs(self, model)
-        self._attach(model, process_group, grad_scaler, on_measure)
+        self._attach(model, given["process_group"], grad_scaler, given["on_measure"])
 
     def _attach(self, model: Any, group: Any, scaler: Any, on_measure: Any) -> None:
         """Everything that is not state: absent from ``state_dict``, rebuilt on unpickling."""
@@ -180,10 +203,9 @@ class LineSearchOptimizer(Optimizer):
         self._told_of_gradients, self._refused = False, 0
         self._stepped: set[int] = set()
         self._count_before = _Steps.count
-        self._remember()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_model": self._model}
+        return {**super().__getstate__(), "_model": self._model, "memory": self.memory}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # also called by load_state_dict, with torch's own three entries only
@@ -192,28 +214,25 @@ class LineSearchOptimizer(Optimizer):
         if unpickled:
             self._attach(self._model, None, None, None)
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's; what is remembered lies in the first group, under ``"line_search"``."""
+        base = super().state_dict()
+        first, *others = base["param_groups"]
+        return {**base, "param_groups": [{**first, STATE: to_plain(self.memory)}, *others]}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load as torch does; counters that an older checkpoint lacks start at 0."""
+        """Load as torch does, checkpoints of version 0.1 as well; what one lacks stays as it is."""
+        state_dict = from_version_0_1(state_dict, STATE, self._settings)
         super().load_state_dict(state_dict)
-        self._remember()
+        for group in self.param_groups:
+            kept = group.pop(STATE, None)
+            if kept is not None:
+                self.memory = from_plain(self.memory, kept)
         self.last = None
 
-    def _remember(self) -> None:
-        for name, value in self._fresh_memory().items():
-            self._memory.setdefault(name, value)
-
-    def _fresh_memory(self) -> dict[str, Any]:
-        """The scalars a new optimizer starts from. They live in the first param group."""
-        return {
-            **dict.fromkeys(_COUNTERS, 0),
-            "closure_calls_backward": None,
-            "closure_needs_graph": False,
-            "size": None,
-        }
-
     @property
-    def _memory(self) -> dict[str, Any]:
-        """Scalars shared by all groups: plain Python numbers, which every checkpoint keeps."""
+    def _settings(self) -> dict[str, Any]:
+        """The first group: those settings that are the same in all."""
         first: dict[str, Any] = self.param_groups[0]
         return first
 
@@ -239,12 +258,12 @@ class LineSearchOptimizer(Optimizer):
     @property
     def cost(self) -> Cost:
         """Passes spent since the start of training."""
-        return Cost(*(self._memory[name] for name in _COUNTERS[1:]))
+        return self.memory.cost
 
     @property
     def total_steps(self) -> int | None:
         """Number of steps over which the step falls linearly to 0; None for no such factor."""
-        value: int | None = self._memory["total_steps"]
+        value: int | None = self._settings["total_steps"]
         return value
 
     @total_steps.setter
@@ -276,16 +295,16 @@ class LineSearchOptimizer(Optimizer):
                 "the optimizer, grad_scaler=scaler, and call optimizer.step(closure); or use bf16"
             )
         closure = checked_closure(closure)
-        memory = self._memory
+        memory = self.memory
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         self._notice_other_gradients(params)
         call = Closure(
             closure,
             params,
             self._grad_scaler,
-            memory["closure_calls_backward"],
-            counts_heads=memory["steps"] == 0,
-            needs_graph=memory["closure_needs_graph"],
+            memory.closure_calls_backward,
+            counts_heads=memory.steps == 0,
+            needs_graph=memory.closure_needs_graph,
         )
         try:
             loss, outcome = self._advance(call)
@@ -311,7 +330,7 @@ class LineSearchOptimizer(Optimizer):
         shared = _Steps.count != self._count_before
         if self._told_of_gradients or shared:
             return
-        fresh = self._memory["steps"] == 0  # later, a parameter that is new here may have one
+        fresh = self.memory.steps == 0  # later, a parameter that is new here may have one
         own = [p for p in params if fresh or id(p) in self._stepped]
         others = [g for p in own if (g := p.grad) is not None and not _is_marked(g)]
         if any(bool(torch.any(g._values() if g.is_sparse else g)) for g in others):
@@ -362,7 +381,7 @@ class LineSearchOptimizer(Optimizer):
         """
         closure = checked_closure(closure)
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        call = Closure(closure, params, calls_backward=self._memory["closure_calls_backward"])
+        call = Closure(closure, params, calls_backward=self.memory.closure_calls_backward)
         nowhere = Direction([], [], norm=1.0)
         before = RngState.capture(devices_of(params)), Buffers(self._model).snapshot()
         try:
@@ -375,13 +394,12 @@ class LineSearchOptimizer(Optimizer):
                 kept.restore()
 
     def _book(self, call: Closure, outcome: StepOutcome) -> None:
-        memory = self._memory
-        memory["steps"] += 1
-        memory["closure_calls_backward"] = call.calls_backward
-        memory["closure_needs_graph"] = call.needs_graph
-        for name in _COUNTERS[1:]:
-            memory[name] += getattr(call.cost, name)
-        top = self._top_lr()
+        memory = self.memory
+        memory.steps += 1
+        memory.cost += call.cost
+        memory.closure_calls_backward = call.calls_backward
+        memory.closure_needs_graph = call.needs_graph
+        top = self.step_multiplier
         for group in self.param_groups:
             group["effective_lr"] = outcome.effective_lr * _ratio(group["lr"], top)
         self.last = outcome
@@ -411,7 +429,7 @@ class LineSearchOptimizer(Optimizer):
             value0,
             copies=self._copies,
             process_group=self._process_group,
-            untried=self._memory["steps"] == 0,
+            untried=self.memory.steps == 0,
         )
 
     def _gradient(self, call: Closure) -> tuple[Tensor, Active]:
@@ -429,12 +447,8 @@ class LineSearchOptimizer(Optimizer):
         return loss, active
 
     def _active(self) -> Active:
-        top = self._top_lr()
-        active = Active([], [], [], [])
-        for group in self.param_groups:
-            for place, p in enumerate(group["params"]):
-                if p.grad is None or not p.requires_grad:  # a frozen one may keep an old gradient
-                    continue
+        def grad_of(p: Tensor) -> Tensor | None:
+            if p.grad is not None and p.requires_grad:  # a frozen one may keep an old gradient
                 if p.grad.is_sparse:
                     raise RuntimeError(
                         f"{type(self).__name__} does not support sparse gradients: build the "
@@ -442,11 +456,29 @@ class LineSearchOptimizer(Optimizer):
                     )
                 if p.is_complex():
                     raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
-                active.add(group, place, p.grad, top)
+                return p.grad
+            return None
+
+        return self._all_with(grad_of)
+
+    def _all_with(self, tensor_of: Callable[[Tensor], Tensor | None]) -> Active:
+        """The parameters for which there is a tensor, and those tensors."""
+        top = self.step_multiplier
+        active = Active([], [], [], [])
+        for index, group in enumerate(self.param_groups):
+            ratio = _ratio(group["lr"], top)
+            for place, p in enumerate(group["params"]):
+                tensor = tensor_of(p)
+                if tensor is not None:
+                    active.params.append(p)
+                    active.grads.append(tensor)
+                    active.ratios.append(ratio)
+                    active.places.append((index, place))
         return active
 
-    def _top_lr(self) -> float:
-        """α: the largest ``lr`` of all groups."""
+    @property
+    def step_multiplier(self) -> float:
+        """α: the largest ``lr`` of all groups, as schedulers left it."""
         return max(float(group["lr"]) for group in self.param_groups)
 
     def _horizon(self) -> float:
@@ -454,7 +486,7 @@ class LineSearchOptimizer(Optimizer):
         total = self.total_steps
         if total is None:
             return 1.0
-        done: int = self._memory["steps"]
+        done = self.memory.steps
         if done == total:
             warnings.warn(
                 f"the run goes on after its total_steps={total}: steps are zero from here on; set "
@@ -470,19 +502,19 @@ class LineSearchOptimizer(Optimizer):
             params: the weights that move.
             multiple: what the length is still going to be multiplied by, α.
         """
-        memory, share = self._memory, self._largest_change
-        given: float | None = memory["max_length"]
+        memory, share = self.memory, self._largest_change
+        given: float | None = self._settings["max_length"]
         if given is not None:
             return given
         if not math.isfinite(share):
             return PUBLISHED_MAX_LENGTH
-        if memory["size"] is None or memory["steps"] % _SIZE_EVERY == 0:
-            memory["size"] = size_of(params)
-        return min(PUBLISHED_MAX_LENGTH, share * float(memory["size"]) / (multiple or 1.0))
+        if memory.weights_norm is None or memory.steps % _NORM_EVERY == 0:
+            memory.weights_norm = weights_norm(params)
+        return min(PUBLISHED_MAX_LENGTH, share * memory.weights_norm / (multiple or 1.0))
 
     def _rounding(self, loss: Tensor) -> float:
         """Relative error below which differences of losses mean nothing: a few ulp."""
-        given: float | None = self._memory["loss_precision"]
+        given: float | None = self._settings["loss_precision"]
         return 4.0 * torch.finfo(loss.dtype).eps if given is None else given
 
     def _mean(self, loss: Tensor) -> float:
@@ -492,7 +524,7 @@ class LineSearchOptimizer(Optimizer):
         """Decoupled weight decay, after the move: the measured loss stays the loss."""
         if effective_lr == 0.0 or not any(group["weight_decay"] for group in self.param_groups):
             return
-        top = self._top_lr()
+        top = self.step_multiplier
         moved = set(map(id, params))
         for group in self.param_groups:
             shrink = effective_lr * _ratio(group["lr"], top) * group["weight_decay"]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import nn
-
-from surefoot.line import Line
-from surefoot.optim._every_step import Visit
-from surefoot.optim._full_loss import FullLoss, FullLossOptimizer
-from surefoot.optim.base import ParamsLike, check_count, check_number, check_share
-from surefoot.outcome import Status, StepOutcome
+from surefoot.directions import conjugate_or_steepest
+from surefoot.optim._keywords import Shared, formerly
+from surefoot.optim.base import ParamsLike
+from surefoot.optim.line_search import FullLoss, LineSearch
 from surefoot.searches.exact import ExactSearch
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ExactLineSearch"]
 
 
-class ExactLineSearch(FullLossOptimizer):
+class ExactLineSearch(LineSearch):
     r"""Go to the minimum along the line, at every step.
 
     .. math:: t^* = \arg\min_{t \ge 0} L(\theta + t\, d)
@@ -26,8 +25,8 @@ class ExactLineSearch(FullLossOptimizer):
     they are from it, and that on the batch's own loss it trains worse than they do.
 
     Args:
-        params: the model (recommended), or parameters, or dicts of groups, as for ``torch.optim``.
-        lr: multiple of the minimum that is taken. Torch's schedulers act on it.
+        params: the model.
+        step_multiplier: multiple of the minimum that is taken. Torch's schedulers act on it.
         full_loss: a callable that returns the mean loss over all the data at the present
             weights; then that loss is minimized, along the batch's direction. Where it has an
             attribute ``batches``, each call counts as so many passes. With several processes, each
@@ -40,10 +39,7 @@ class ExactLineSearch(FullLossOptimizer):
         tolerance: relative error of the minimum's place.
         max_evaluations: budget of a step.
         direction_adaptation: β of PAL's conjugate-like direction; 0 for the negated gradient.
-        weight_decay: decoupled, per unit of the effective learning rate.
-        total_steps: length of the run in steps; the step then falls linearly to 0 over it.
-        model, loss_precision, process_group, grad_scaler, on_measure: see
-            :class:`LineSearchOptimizer`.
+        **shared: keywords of every line search.
 
     Example:
         >>> import torch, surefoot
@@ -63,10 +59,11 @@ class ExactLineSearch(FullLossOptimizer):
     *When it fails*: on batch losses, by design: see the documentation.
     """
 
+    @formerly(lr="step_multiplier")
     def __init__(
         self,
         params: ParamsLike,
-        lr: float = 1.0,
+        step_multiplier: float = 1.0,
         *,
         full_loss: FullLoss | None = None,
         method: Literal["brent", "golden", "binary"] = "brent",
@@ -75,58 +72,20 @@ class ExactLineSearch(FullLossOptimizer):
         tolerance: float = 1e-2,
         max_evaluations: int = 60,
         direction_adaptation: float = 0.0,
-        weight_decay: float = 0.0,
-        total_steps: int | None = None,
-        model: nn.Module | None = None,
-        loss_precision: float | None = None,
-        process_group: Any = None,
-        grad_scaler: Any = None,
-        on_measure: Callable[[StepOutcome], None] | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
-        if method not in ("brent", "golden", "binary"):
-            raise ValueError(f'method must be "brent", "golden" or "binary", got {method!r}')
-        check_number("first_length", first_length, at_least=0.0, above=True)
-        check_number("max_length", max_length, at_least=0.0, above=True)
-        check_number("tolerance", tolerance, at_least=0.0, above=True)
-        check_count("max_evaluations", max_evaluations)
-        check_share("direction_adaptation", direction_adaptation)
-        defaults = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "method": method,
-            "first_length": first_length,
-            "max_length": max_length,
-            "tolerance": tolerance,
-            "max_evaluations": max_evaluations,
-            "direction_adaptation": direction_adaptation,
-        }
+        search = ExactSearch(
+            method=method,
+            first_length=first_length,
+            max_length=max_length,
+            tolerance=tolerance,
+            max_evaluations=max_evaluations,
+        )
         super().__init__(
             params,
-            defaults,
-            model=model,
-            total_steps=total_steps,
-            loss_precision=loss_precision,
-            process_group=process_group,
-            grad_scaler=grad_scaler,
-            on_measure=on_measure,
+            step_multiplier,
+            search=search,
+            direction=conjugate_or_steepest(direction_adaptation),
+            full_loss=full_loss,
+            **shared,
         )
-        self._set_full_loss(full_loss)
-
-    def _fresh_memory(self) -> dict[str, Any]:
-        return {**super()._fresh_memory(), "length": None}
-
-    def _search(self, line: Line, visit: Visit) -> StepOutcome:
-        memory = self._memory
-        search = ExactSearch(
-            method=memory["method"],
-            first_length=memory["length"] or memory["first_length"],
-            max_length=memory["max_length"],
-            tolerance=memory["tolerance"],
-            max_evaluations=memory["max_evaluations"],
-            rounding=self._rounding(visit.loss),
-        )
-        return self._search_with(search, line, visit)
-
-    def _learn(self, found: StepOutcome, visit: Visit) -> None:
-        if found.status is Status.MINIMUM:
-            self._memory["length"] = found.length

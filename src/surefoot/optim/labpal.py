@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from surefoot import _params
 from surefoot._closure import Closure
 from surefoot.directions import Direction, steepest
 from surefoot.line import QuietRoom
+from surefoot.optim._keywords import Shared, formerly
 from surefoot.optim.base import (
     Active,
     LineSearchOptimizer,
+    Memory,
     ParamsLike,
     check_count,
     check_number,
@@ -25,6 +28,9 @@ from surefoot.optim.base import (
 )
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches.large_batch import LargeBatchSearch
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["LABPAL", "noise_factor"]
 
@@ -57,6 +63,51 @@ def noise_factor(dataset_size: int, batch_size: int) -> float:
     return 128 / batch_size * dataset_size / 40_000
 
 
+@dataclass
+class LABPALMemory(Memory):
+    """What LABPAL remembers.
+
+    Args:
+        updates: updates made.
+        since_measurement: of them, those since the last measurement.
+        batches_per_update: m, of the update or measurement under way.
+        gathered: of them, batches whose gradient is already in the direction.
+        measuring: batches of the measurement under way, 0 for none.
+        measured: of them, those in the sums below.
+        skipped: batches without a finite loss, left out of it.
+        value_sums: losses at 0 and at the two probes.
+        own_values: the same of the direction's own batch.
+        rate: what is reused: a learning rate ("sgd") or a length ("nsgd").
+        recent: trusted measurements, the latest last.
+        collected: steps spent on collecting, since the start of training.
+        measured_for: batches per update at the last measurement.
+        is_rough: the rate is no minimum, or of few batches: measure again soon.
+        probe_length: distance of the farthest probe now.
+        edge: distance at which a loss was not finite; doubled by each measurement.
+        failures: measurements in a row without a minimum.
+        minimum_at: step of the last one that found one.
+    """
+
+    updates: int = 0
+    since_measurement: int = 0
+    batches_per_update: int = 0
+    gathered: int = 0
+    measuring: int = 0
+    measured: int = 0
+    skipped: int = 0
+    value_sums: tuple[float, ...] = (0.0, 0.0, 0.0)
+    own_values: tuple[float, ...] = (0.0, 0.0, 0.0)
+    rate: float | None = None
+    recent: tuple[float, ...] = ()
+    collected: int = 0
+    measured_for: int = 0
+    is_rough: bool = False
+    probe_length: float | None = None
+    edge: float | None = None
+    failures: int = 0
+    minimum_at: int = 0
+
+
 class LABPAL(LineSearchOptimizer):
     r"""Large-batch parabolic approximation line search (LABPAL).
 
@@ -68,7 +119,7 @@ class LABPAL(LineSearchOptimizer):
     .. math:: \theta \leftarrow \theta - \alpha\, h\, \eta\, g \;\;(\text{"sgd"}), \qquad
               \theta \leftarrow \theta - \alpha\, h\, s\, g/\lVert g\rVert \;\;(\text{"nsgd"})
 
-    with η or *s* measured, α = ``lr`` and *h* the horizon (1 without ``total_steps``).
+    with η or *s* measured, α = ``step_multiplier`` and *h* the horizon (1 without ``total_steps``).
 
     Beyond the papers, the measured minimum is stretched by up to a factor of 2 where the batches
     are noisy (``stretch``). The batches of a measurement are those of successive ``step`` calls,
@@ -79,9 +130,9 @@ class LABPAL(LineSearchOptimizer):
     measuring_length=0.01, stretch=1``.
 
     Args:
-        params: the model (recommended), or parameters, or dicts of groups, as for ``torch.optim``.
-        lr: α, multiple of the measured minimum. Torch's schedulers act on it. More than 2 walks
-            uphill on the measured loss and diverges where there is no noise.
+        params: the model.
+        step_multiplier: α, multiple of the measured minimum. Torch's schedulers act on
+            it. More than 2 walks uphill on the measured loss and diverges where there is no noise.
         mode: ``"nsgd"`` reuses the step length, ``"sgd"`` the learning rate.
         measuring_batches: k, mini-batches in a measurement. None for the papers' 10, bounded by
             ``max_collecting``.
@@ -102,13 +153,12 @@ class LABPAL(LineSearchOptimizer):
             where the one batch still falls; but the noise of many steps averages out, and the
             longer step trains better. Without noise the two agree and nothing is stretched.
         momentum: β of a heavy-ball buffer that takes the gradient's place as direction.
-        weight_decay: decoupled, per unit of the effective learning rate.
         batch_growth: pairs (start, factor): from ``start`` on, an update averages ``factor`` times
             as many batches (iterative sampling). ``start`` counts ``step`` calls; below 1 it is
             a share of ``total_steps``. The papers' schedule is ``((0, 1), (0.5, 2), (0.75, 4))``.
         dataset_size, batch_size: given both, the factors are multiplied by :func:`noise_factor`.
         average_over: former trusted measurements that are averaged.
-        untrusted: first updates whose measurements are used but enter no average; after them the
+        burn_in: first updates whose measurements are used but enter no average; after them the
             rate is measured anew. None for the papers' 400, or a 75th of ``total_steps``
             where that is less.
         max_collecting: largest share of the ``step`` calls so far that may be spent collecting;
@@ -117,10 +167,7 @@ class LABPAL(LineSearchOptimizer):
             has all in any case. None for a third, or 1 (no limit) where
             ``measuring_batches`` is given. Measurements that are repeated because they found no
             minimum never get more than a quarter.
-        total_steps: length of the run in steps; the step then falls linearly to 0 over it. Strongly
-            recommended: see the comparison in the documentation.
-        model, loss_precision, process_group, grad_scaler, on_measure: see
-            :class:`LineSearchOptimizer`.
+        **shared: keywords of every line search.
 
     References: Mutschler, Laube and Zell, "Using a one dimensional parabolic model of the
     full-batch loss to estimate learning rates during training", 2108.13880; its released code where
@@ -135,10 +182,13 @@ class LABPAL(LineSearchOptimizer):
     several loss heads added up it fails, as the authors report: a warning says so.
     """
 
+    memory: LABPALMemory
+
+    @formerly(lr="step_multiplier", untrusted="burn_in")
     def __init__(
         self,
         params: ParamsLike,
-        lr: float = 1.8,
+        step_multiplier: float = 1.8,
         *,
         mode: Literal["sgd", "nsgd"] = "nsgd",
         measuring_batches: int | None = None,
@@ -148,20 +198,15 @@ class LABPAL(LineSearchOptimizer):
         max_length: float | None = None,
         stretch: float = 2.0,
         momentum: float = 0.0,
-        weight_decay: float = 0.0,
         batch_growth: Sequence[tuple[float, int]] = (),
         dataset_size: int | None = None,
         batch_size: int | None = None,
         average_over: int = 25,
-        untrusted: int | None = None,
+        burn_in: int | None = None,
         max_collecting: float | None = None,
-        total_steps: int | None = None,
-        model: nn.Module | None = None,
-        loss_precision: float | None = None,
-        process_group: Any = None,
-        grad_scaler: Any = None,
-        on_measure: Callable[[StepOutcome], None] | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
+        total_steps = shared.get("total_steps")
         if mode not in ("sgd", "nsgd"):
             raise ValueError(f'mode must be "sgd" or "nsgd", got {mode!r}')
         if fit not in ("parabola", "released"):
@@ -177,10 +222,10 @@ class LABPAL(LineSearchOptimizer):
         if reuse is None:
             reuse = 1000 if total_steps is None else max(1, min(1000, total_steps // 30))
         check_count("reuse", reuse)
-        if untrusted is None:
-            untrusted = 400 if total_steps is None else min(400, total_steps // 75)
+        if burn_in is None:
+            burn_in = 400 if total_steps is None else min(400, total_steps // 75)
         check_count("average_over", average_over)
-        check_count("untrusted", untrusted, at_least=0)
+        check_count("burn_in", burn_in, at_least=0)
         if measuring_length is not None:
             check_number("measuring_length", measuring_length, at_least=0.0, above=True)
         if max_length is not None:
@@ -190,9 +235,7 @@ class LABPAL(LineSearchOptimizer):
         noise = 1.0
         if dataset_size is not None and batch_size is not None:
             noise = noise_factor(dataset_size, batch_size)
-        defaults = {
-            "lr": lr,
-            "weight_decay": weight_decay,
+        settings = {
             "mode": mode,
             "measuring_batches": measuring_batches,
             "reuse": reuse,
@@ -205,106 +248,73 @@ class LABPAL(LineSearchOptimizer):
             "batch_growth": _check_growth(batch_growth, total_steps),
             "noise_factor": noise,
             "average_over": average_over,
-            "untrusted": untrusted,
+            "burn_in": burn_in,
             "max_collecting": max_collecting,
         }
-        super().__init__(
-            params,
-            defaults,
-            model=model,
-            total_steps=total_steps,
-            loss_precision=loss_precision,
-            process_group=process_group,
-            grad_scaler=grad_scaler,
-            on_measure=on_measure,
-        )
+        super().__init__(params, step_multiplier, settings, LABPALMemory(), **shared)
 
     _told_of_failures = False
 
-    def _fresh_memory(self) -> dict[str, Any]:
-        return {
-            **super()._fresh_memory(),
-            "updates": 0,
-            "since_measurement": 0,
-            "checked": False,  # that the closure is repeatable
-            "batches_per_update": 0,  # m, of the update or measurement under way
-            "gathered": 0,  # of them, batches whose gradient is already in the direction
-            "measuring": 0,  # batches of the measurement under way, 0 for none
-            "measured": 0,  # of them, those in the sums below
-            "skipped": 0,  # batches without a finite loss, left out of it
-            "value_sums": [0.0, 0.0, 0.0],  # losses at 0 and at the two probes
-            "own_values": [0.0, 0.0, 0.0],  # the same of the direction's own batch
-            "rate": None,  # what is reused: a learning rate ("sgd") or a length ("nsgd")
-            "recent": [],  # trusted measurements, the latest last
-            "collected": 0,  # steps spent on collecting, since the start of training
-            "measured_for": 0,  # batches per update at the last measurement
-            "is_rough": False,  # the rate is no minimum, or of few batches: measure again soon
-            "reach": None,  # distance of the farthest probe now
-            "edge": None,  # distance at which a loss was not finite; doubled by each measurement
-            "failures": 0,  # measurements in a row without a minimum
-            "minimum_at": 0,  # step of the last one that found one
-        }
-
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
-        memory = self._memory
-        if memory["gathered"] == 0:
+        memory = self.memory
+        if memory.gathered == 0:
             self._plan()
-        if memory["gathered"] < memory["batches_per_update"]:
+        if memory.gathered < memory.batches_per_update:
             return self._gather(call)
         return self._measure_further(call)
 
     def _plan(self) -> None:
         """Decide, between updates, how large the next batch is and whether to measure with it."""
-        memory = self._memory
+        memory, settings = self.memory, self._settings
         batches = _batches_at(
-            memory["steps"], memory["batch_growth"], memory["noise_factor"], self.total_steps
+            memory.steps, settings["batch_growth"], settings["noise_factor"], self.total_steps
         )
-        leaves_untrusted = not memory["recent"] and memory["updates"] > memory["untrusted"]
+        ends_burn_in = not memory.recent and memory.updates > settings["burn_in"]
         planned = (
-            memory["since_measurement"] >= memory["reuse"]
-            or leaves_untrusted
-            or batches != memory["measured_for"]
+            memory.since_measurement >= settings["reuse"]
+            or ends_burn_in
+            or batches != memory.measured_for
         )
-        wanted: int = memory["measuring_batches"]
-        fails = memory["failures"] > 0
-        room = self._room_for(batches, planned=planned and not fails and not memory["is_rough"])
+        wanted: int = settings["measuring_batches"]
+        fails = memory.failures > 0
+        room = self._room_for(batches, planned=planned and not fails and not memory.is_rough)
         # after a failure soon, with what there is room for, and ever more rarely
-        again = memory["is_rough"] and memory["since_measurement"] >= 2 ** memory["failures"]
-        if memory["rate"] is None or (again and fails):
-            memory["measuring"] = max(1, min(wanted, room))
+        again = memory.is_rough and memory.since_measurement >= 2**memory.failures
+        if memory.rate is None or (again and fails):
+            memory.measuring = max(1, min(wanted, room))
         elif (planned or again) and room >= wanted:
-            memory["measuring"] = wanted
+            memory.measuring = wanted
         else:
-            memory["measuring"] = 0
-        memory["batches_per_update"] = batches
+            memory.measuring = 0
+        memory.batches_per_update = batches
 
     def _room_for(self, batches: int, *, planned: bool) -> int:
         """How many batches a measurement may have, such that collecting keeps to its share."""
-        memory = self._memory
-        share: float = memory["max_collecting"]
-        wanted: int = memory["measuring_batches"]
-        if memory["measured_for"] == 0 and memory["failures"] == 0:
+        memory, settings = self.memory, self._settings
+        share: float = settings["max_collecting"]
+        wanted: int = settings["measuring_batches"]
+        if memory.measured_for == 0 and memory.failures == 0:
             return wanted  # the first one
         if not planned:
             share = min(share, _SHARE_OF_REPEATS)
         if share >= 1.0:
             return wanted
         # collected + (k − 1) m <= share · (steps + k m), for k batches of m each
-        left = share * memory["steps"] + batches - memory["collected"]
+        left = share * memory.steps + batches - memory.collected
         return int(left / (batches * (1.0 - share)) + 1e-9)
 
     def _gather(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """A batch whose gradient goes into the direction."""
-        memory = self._memory
-        last = memory["gathered"] + 1 == memory["batches_per_update"]
-        if last and memory["measuring"]:
+        memory = self.memory
+        last = memory.gathered + 1 == memory.batches_per_update
+        if last and memory.measuring:
             with self._quiet_room() as room:
                 loss, active = self._gradient(call)
                 value0 = self._mean(loss)
                 if not (math.isfinite(value0) and active.is_finite):
                     return loss, rejected(value0)
                 active.grads = self._kept_direction(active)
-                weight = memory["batches_per_update"]
+                weight = memory.batches_per_update
                 return loss, self._measure(call, room, loss, active, weight)
         loss, active = self._gradient(call)
         if not last:
@@ -321,13 +331,13 @@ class LABPAL(LineSearchOptimizer):
         _params.add_scaled(
             active.memory(self.state, "gradient_sum"), active.grads, active.ones, 1.0
         )
-        self._memory["gathered"] += 1
+        self.memory.gathered += 1
         return StepOutcome(0.0, 0.0, Status.ACCUMULATING, value0)
 
     def _direction(self, active: Active) -> Direction | None:
         """The direction of an update that is not measured; None if the gradient is not finite."""
-        memory = self._memory
-        beta, batches = memory["heavy_ball"], memory["batches_per_update"]
+        memory, settings = self.memory, self._settings
+        beta, batches = settings["heavy_ball"], memory.batches_per_update
         if beta == 0.0 and batches == 1:  # plain SGD: one pass over the gradient, no copy
             direction = steepest(active.grads, active.ratios)
             return direction if math.isfinite(direction.norm) else None
@@ -348,18 +358,18 @@ class LABPAL(LineSearchOptimizer):
 
         Nothing else changes, so that an exception in a probe leaves the optimizer as it was.
         """
-        memory = self._memory
-        share = 1.0 / memory["batches_per_update"]
+        memory, settings = self.memory, self._settings
+        share = 1.0 / memory.batches_per_update
         for p in active.params:
             self.state[p].pop("direction", None)
         kept = active.memory(self.state, "direction")
         _params.add_scaled(kept, active.grads, active.ones, share)
-        if memory["batches_per_update"] > 1:
+        if memory.batches_per_update > 1:
             sums = active.memory(self.state, "gradient_sum")
             _params.add_scaled(kept, sums, active.ones, share)
-        if memory["heavy_ball"] > 0.0:
+        if settings["heavy_ball"] > 0.0:
             buffers = active.memory(self.state, "momentum")
-            _params.add_scaled(kept, buffers, active.ones, memory["heavy_ball"])
+            _params.add_scaled(kept, buffers, active.ones, settings["heavy_ball"])
         return kept
 
     def _measure_further(self, call: Closure) -> tuple[Tensor, StepOutcome]:
@@ -369,28 +379,26 @@ class LABPAL(LineSearchOptimizer):
             kept = self._keepers()
             if math.isfinite(value0 := self._mean(loss)):
                 return loss, self._measure(call, room, loss, kept, weight=1)
-        memory = self._memory
-        memory["skipped"] += 1
-        if memory["skipped"] < memory["measuring"] * memory["batches_per_update"]:
+        memory = self.memory
+        memory.skipped += 1
+        if memory.skipped < memory.measuring * memory.batches_per_update:
             return loss, rejected(value0)
         # as many bad batches as were to be measured: conclude from the good ones
         return loss, self._finish(self._search(loss, kept.params), kept)
 
     def _keepers(self) -> Active:
         """The parameters that a direction is kept for, that direction in place of gradients."""
-        top = self._top_lr()
-        active = Active([], [], [], [])
-        for group in self.param_groups:
-            for place, p in enumerate(group["params"]):
-                if p.requires_grad and "direction" in self.state.get(p, {}):
-                    active.add(group, place, self.state[p]["direction"], top)
-        return active
+
+        def kept(p: Tensor) -> Tensor | None:
+            return self.state.get(p, {}).get("direction") if p.requires_grad else None
+
+        return self._all_with(kept)
 
     def _measure(
         self, call: Closure, room: QuietRoom, loss: Tensor, kept: Active, weight: int
     ) -> StepOutcome:
         """Losses of this batch at the three places; the fit, once all batches are in."""
-        memory = self._memory
+        memory = self.memory
         value0 = self._mean(loss)
         direction = steepest(kept.grads, kept.ratios)
         if not direction.is_usable:
@@ -398,64 +406,64 @@ class LABPAL(LineSearchOptimizer):
             return StepOutcome(0.0, 0.0, Status.FLAT, value0)
         search = self._search(loss, kept.params)
         with self._line(kept.params, direction.unit(), call, room, value0) as line:
-            if not memory["checked"]:
+            if not memory.is_repeatable:
                 line.check_repeatable()
             values = [value0, *(line.value(length) for length in search.lengths)]
-        memory["checked"] = True
+        memory.is_repeatable = True
         if not all(map(math.isfinite, values)):
             return self._shy_away(search, values)
-        sums = memory["value_sums"]
-        if memory["measured"] == 0:
-            memory["own_values"] = values
-        memory["value_sums"] = [s + weight * v for s, v in zip(sums, values, strict=True)]
-        memory["measured"] += weight
-        memory["gathered"] = memory["batches_per_update"]
-        if memory["measured"] < memory["measuring"] * memory["batches_per_update"]:
-            memory["collected"] += 1
+        sums = memory.value_sums
+        if memory.measured == 0:
+            memory.own_values = tuple(values)
+        memory.value_sums = tuple(s + weight * v for s, v in zip(sums, values, strict=True))
+        memory.measured += weight
+        memory.gathered = memory.batches_per_update
+        if memory.measured < memory.measuring * memory.batches_per_update:
+            memory.collected += 1
             return StepOutcome(0.0, 0.0, Status.COLLECTING, value0)
         return self._finish(search, kept)
 
     def _shy_away(self, search: LargeBatchSearch, values: list[float]) -> StepOutcome:
         """A loss is finite at the start and not at a probe: measure anew, much nearer."""
-        memory = self._memory
+        memory = self.memory
         places = zip(search.lengths, values[1:], strict=True)
-        memory["edge"] = min(length for length, value in places if not math.isfinite(value))
-        memory["reach"] = 0.1 * memory["edge"]
+        memory.edge = min(length for length, value in places if not math.isfinite(value))
+        memory.probe_length = 0.1 * memory.edge
         self._note_failure(Status.NON_FINITE)
         self._reset()
         return rejected(values[0])
 
     def _search(self, loss: Tensor, params: list[Tensor]) -> LargeBatchSearch:
-        memory = self._memory
+        memory, settings = self.memory, self._settings
         return LargeBatchSearch(
-            measuring_length=memory["reach"] or memory["measuring_length"] or _LENGTH,
+            measuring_length=memory.probe_length or settings["measuring_length"] or _LENGTH,
             max_length=self._max_length(params),
-            fit=memory["fit"],
+            fit=settings["fit"],
             rounding=self._rounding(loss),
         )
 
     def _finish(self, search: LargeBatchSearch, kept: Active) -> StepOutcome:
         """Fit the parabola to the mean losses, keep what it says, move."""
-        memory, params = self._memory, kept.params
+        memory, settings, params = self.memory, self._settings, kept.params
         direction = steepest(kept.grads, kept.ratios)
-        means = [s / memory["measured"] for s in memory["value_sums"]]
+        means = [s / memory.measured for s in memory.value_sums]
         found, own = (
             search(_MeanLine(dict(zip((0.0, *search.lengths), values, strict=True))))
-            for values in (means, memory["own_values"])
+            for values in (means, memory.own_values)
         )
-        near_edge = memory["edge"]
+        near_edge = memory.edge
         self._learn(search, found, own, direction)
         self._adapt(search, found)
-        if memory["heavy_ball"] > 0.0:
+        if settings["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
-        if memory["rate"] is None:
+        if memory.rate is None:
             self._reset()
             return found
         seen = None if near_edge is None else search.measuring_length
         moved = self._move(params, direction, found.status, found.value0, seen)
-        if memory["edge"] is not None:
-            memory["rate"] = None  # so near to losses that are not finite, every step is measured
+        if memory.edge is not None:
+            memory.rate = None  # so near to losses that are not finite, every step is measured
         return dataclasses.replace(moved, slope0=found.slope0, parabola=found.parabola)
 
     def _stretched(self, found: StepOutcome, own: StepOutcome) -> float:
@@ -463,7 +471,7 @@ class LABPAL(LineSearchOptimizer):
 
         Not in the papers; ``stretch=1`` leaves it off.
         """
-        limit: float = self._memory["stretch"]
+        limit: float = self._settings["stretch"]
         if own.status is Status.NOT_CONVEX:
             return limit * found.length  # the own batch falls as far as was seen
         return min(max(found.length, own.length), limit * found.length)
@@ -472,32 +480,32 @@ class LABPAL(LineSearchOptimizer):
         self, search: LargeBatchSearch, found: StepOutcome, own: StepOutcome, direction: Direction
     ) -> None:
         """Take a measurement into what is reused."""
-        memory = self._memory
-        memory["since_measurement"], memory["measured_for"] = 0, memory["batches_per_update"]
-        few = memory["measured"] < memory["measuring_batches"] * memory["batches_per_update"]
-        per_length = 1.0 if memory["mode"] == "nsgd" else 1.0 / direction.norm
+        memory, settings = self.memory, self._settings
+        memory.since_measurement, memory.measured_for = 0, memory.batches_per_update
+        few = memory.measured < settings["measuring_batches"] * memory.batches_per_update
+        per_length = 1.0 if settings["mode"] == "nsgd" else 1.0 / direction.norm
         if found.status in (Status.MINIMUM, Status.CAPPED):
             rate = self._stretched(found, own) * per_length
-            if memory["updates"] > memory["untrusted"] or memory["untrusted"] == 0:
-                memory["recent"] = [*memory["recent"], rate][-memory["average_over"] :]
-                rate = math.fsum(memory["recent"]) / len(memory["recent"])
-            memory["rate"], memory["is_rough"], memory["failures"] = rate, few, 0
-            memory["minimum_at"] = memory["steps"]
+            if memory.updates > settings["burn_in"] or settings["burn_in"] == 0:
+                memory.recent = (*memory.recent, rate)[-settings["average_over"] :]
+                rate = math.fsum(memory.recent) / len(memory.recent)
+            memory.rate, memory.is_rough, memory.failures = rate, few, 0
+            memory.minimum_at = memory.steps
             return
-        nothing = memory["rate"] is None or (memory["is_rough"] and memory["failures"] > 0)
+        nothing = memory.rate is None or (memory.is_rough and memory.failures > 0)
         if nothing and found.status is Status.NOT_CONVEX:
             # Nothing to keep yet: as far as the loss was seen to fall, as PAL does, and measure
             # again as soon as there is room.
             length = min(search.measuring_length, search.max_length)
-            memory["rate"], memory["is_rough"] = length * per_length, True
+            memory.rate, memory.is_rough = length * per_length, True
         self._note_failure(found.status)
 
     def _note_failure(self, status: Status) -> None:
         """Count a measurement without a minimum; tell, once, of a run that finds none."""
-        memory = self._memory
-        memory["failures"] += 1
-        since = memory["steps"] - memory["minimum_at"]
-        idle = memory["rate"] is None or memory["is_rough"]
+        memory = self.memory
+        memory.failures += 1
+        since = memory.steps - memory.minimum_at
+        idle = memory.rate is None or memory.is_rough
         if idle and since >= _PATIENCE and not self._told_of_failures:
             self._told_of_failures = True
             warnings.warn(
@@ -509,8 +517,9 @@ class LABPAL(LineSearchOptimizer):
 
     def _adapt(self, search: LargeBatchSearch, found: StepOutcome) -> None:
         """Measure the next time about as far away as the minimum was found this time."""
-        memory, reach, longest = self._memory, search.measuring_length, search.max_length
-        if memory["measuring_length"] is None:
+        memory, settings = self.memory, self._settings
+        reach, longest = search.measuring_length, search.max_length
+        if settings["measuring_length"] is None:
             if found.status in (Status.MINIMUM, Status.CAPPED):
                 if found.length > reach:
                     reach = min(2.0 * found.length, 4.0 * reach)
@@ -520,13 +529,13 @@ class LABPAL(LineSearchOptimizer):
                 reach /= 4.0
             else:  # it falls as far as was seen, or too little to see
                 reach *= 2.0 if found.status is Status.NOT_CONVEX else 4.0
-            memory["reach"] = min(reach, max(longest, search.measuring_length))
-        if memory["edge"] is not None:
-            memory["edge"] *= 2.0
-            given = memory["measuring_length"] or math.inf
-            memory["reach"] = min(2.0 * reach, 0.5 * memory["edge"], given)
-            if memory["edge"] > 2.0 * (memory["measuring_length"] or _LENGTH):
-                memory["edge"] = None
+            memory.probe_length = min(reach, max(longest, search.measuring_length))
+        if memory.edge is not None:
+            memory.edge *= 2.0
+            given = settings["measuring_length"] or math.inf
+            memory.probe_length = min(2.0 * reach, 0.5 * memory.edge, given)
+            if memory.edge > 2.0 * (settings["measuring_length"] or _LENGTH):
+                memory.edge = None
 
     def _move(
         self,
@@ -537,21 +546,22 @@ class LABPAL(LineSearchOptimizer):
         seen: float | None = None,
     ) -> StepOutcome:
         """Walk along the direction with the rate in use, no further than was ``seen``."""
-        memory = self._memory
+        memory, settings = self.memory, self._settings
         if not direction.is_usable:
             self._reset()
             status = Status.FLAT if math.isfinite(value0) else Status.NON_FINITE
             return StepOutcome(0.0, 0.0, status, value0)
-        per_length = 1.0 if memory["mode"] == "nsgd" else direction.norm
+        per_length = 1.0 if settings["mode"] == "nsgd" else direction.norm
         longest = self._max_length(params)
-        minimum = min(memory["rate"] * per_length, longest)
-        rate = self._top_lr() * self._horizon() * minimum / direction.norm
+        assert memory.rate is not None
+        minimum = min(memory.rate * per_length, longest)
+        rate = self.step_multiplier * self._horizon() * minimum / direction.norm
         if seen is not None:
             rate = min(rate, seen / direction.norm)
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
         self._decay(params, rate)
-        memory["updates"] += 1
-        memory["since_measurement"] += 1
+        memory.updates += 1
+        memory.since_measurement += 1
         self._reset()
         length = rate * direction.norm
         return StepOutcome(
@@ -565,9 +575,9 @@ class LABPAL(LineSearchOptimizer):
 
     def _reset(self) -> None:
         """Between updates: nothing gathered, nothing kept, by no parameter frozen meanwhile."""
-        memory = self._memory
-        memory["gathered"] = memory["measured"] = memory["skipped"] = 0
-        memory["value_sums"] = [0.0, 0.0, 0.0]
+        memory = self.memory
+        memory.gathered = memory.measured = memory.skipped = 0
+        memory.value_sums = (0.0, 0.0, 0.0)
         for state in self.state.values():
             state.pop("direction", None)
             state.pop("gradient_sum", None)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from surefoot import _params
 from surefoot._closure import Closure
 from surefoot.directions import Direction, conjugate_like, steepest
+from surefoot.optim._keywords import Shared, formerly
 from surefoot.optim.base import (
     Active,
     LineSearchOptimizer,
+    Memory,
     ParamsLike,
     check_count,
     check_number,
@@ -24,7 +26,23 @@ from surefoot.optim.base import (
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches.parabolic import ParabolicSearch
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 __all__ = ["PAL"]
+
+
+@dataclass
+class PALMemory(Memory):
+    """What PAL remembers.
+
+    Args:
+        length: average of the lengths measured; None where every step measures.
+        norms_sq: squared norms of the remembered directions' tensors, by group and place.
+    """
+
+    length: float | None = None
+    norms_sq: tuple[tuple[float, ...], ...] = ()
 
 
 class PAL(LineSearchOptimizer):
@@ -38,23 +56,19 @@ class PAL(LineSearchOptimizer):
               s = \mu \;\text{if}\; a \le 0,\; b < 0; \quad s = 0 \;\text{otherwise}
 
     Args:
-        params: the model (recommended), or parameters, or dicts of groups, as for ``torch.optim``.
-        lr: α, multiple of the measured minimum that is taken; 1/0.6 in the authors' code. Torch's
-            schedulers act on it.
+        params: the model.
+        step_multiplier: α, multiple of the measured minimum that is taken; 1/0.6 in the authors'
+            code. Torch's schedulers act on it.
         measuring_length: μ, distance of the probe from the start, in units of the weights.
         max_length: s_max, largest distance moved in a step. None: 3.16, as published, but where the
             model is known and has several layers and no BatchNorm, at most 3 % of the norm of the
             weights (counted anew every 32 steps).
         direction_adaptation: β, share of the previous direction, at least 0 and below 1.
-        weight_decay: decoupled, per unit of the effective learning rate.
-        total_steps: length of the run in steps; the step then falls linearly to 0 over it. Strongly
-            recommended: see the comparison in the documentation.
         measure_every: steps between measurements. With 1, PAL as published. With more, the lengths
             measured are averaged exponentially and used for the steps in between, which costs less
             and, measured, trains better.
         averaging: weight of the past in that average; not used where ``measure_every`` is 1.
-        model, loss_precision, process_group, grad_scaler, on_measure: see
-            :class:`LineSearchOptimizer`.
+        **shared: keywords of every line search.
 
     Example:
         >>> import torch, surefoot
@@ -78,23 +92,20 @@ class PAL(LineSearchOptimizer):
     draws random numbers outside torch cannot be measured.
     """
 
+    memory: PALMemory
+
+    @formerly(lr="step_multiplier")
     def __init__(
         self,
         params: ParamsLike,
-        lr: float = 1 / 0.6,
+        step_multiplier: float = 1 / 0.6,
         *,
         measuring_length: float = 1.0,
         max_length: float | None = None,
         direction_adaptation: float = 0.4,
-        weight_decay: float = 0.0,
-        total_steps: int | None = None,
         measure_every: int = 1,
         averaging: float = 0.7,
-        model: nn.Module | None = None,
-        loss_precision: float | None = None,
-        process_group: Any = None,
-        grad_scaler: Any = None,
-        on_measure: Callable[[StepOutcome], None] | None = None,
+        **shared: Unpack[Shared],
     ) -> None:
         check_number("measuring_length", measuring_length, at_least=0.0, above=True)
         if max_length is not None:
@@ -102,33 +113,18 @@ class PAL(LineSearchOptimizer):
         check_share("direction_adaptation", direction_adaptation)
         check_share("averaging", averaging)
         check_count("measure_every", measure_every)
-        defaults = {
-            "lr": lr,
-            "weight_decay": weight_decay,
+        settings = {
             "measuring_length": measuring_length,
             "max_length": max_length,
             "direction_adaptation": direction_adaptation,
             "measure_every": measure_every,
             "averaging": averaging,
         }
-        super().__init__(
-            params,
-            defaults,
-            model=model,
-            total_steps=total_steps,
-            loss_precision=loss_precision,
-            process_group=process_group,
-            grad_scaler=grad_scaler,
-            on_measure=on_measure,
-        )
-
-    def _fresh_memory(self) -> dict[str, Any]:
-        return {**super()._fresh_memory(), "length": None}
+        super().__init__(params, step_multiplier, settings, PALMemory(), **shared)
 
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
-        memory = self._memory
-        every: int = memory["measure_every"]
-        if every > 1 and memory["length"] is not None and memory["steps"] % every != 0:
+        every: int = self._settings["measure_every"]
+        if every > 1 and self.memory.length is not None and self.memory.steps % every != 0:
             return self._follow(call)
         with self._quiet_room() as room:
             loss, active = self._gradient(call)
@@ -159,7 +155,8 @@ class PAL(LineSearchOptimizer):
         if not direction.is_usable:
             return loss, StepOutcome(0.0, 0.0, Status.FLAT, float(loss))
         unit = direction.unit()
-        length: float = self._memory["length"] * self._top_lr() * self._horizon()
+        assert self.memory.length is not None
+        length = self.memory.length * self.step_multiplier * self._horizon()
         _params.add_scaled(active.params, unit.tensors, unit.weights, length)
         outcome = StepOutcome(
             t=length,
@@ -175,7 +172,7 @@ class PAL(LineSearchOptimizer):
 
     def _direction(self, active: Active) -> Direction | None:
         """The next direction, or None where the gradient is not finite. Advances the memory."""
-        beta: float = self._memory["direction_adaptation"]
+        beta: float = self._settings["direction_adaptation"]
         if beta == 0.0:
             direction = steepest(active.grads, active.ratios)
             return direction if math.isfinite(direction.norm) else None
@@ -185,36 +182,35 @@ class PAL(LineSearchOptimizer):
         self._keep_norms_sq(active, norms_sq)
         return found
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; see the base class for what cannot differ between groups."""
-        super().add_param_group(param_group)
-        added = self.param_groups[-1]
-        added["direction_norms_sq"] = [0.0] * len(added["params"])
-
     def _norms_sq(self, active: Active) -> list[float]:
-        """Squared norms of the direction's tensors; they lie in the groups, one a parameter."""
-        return [group["direction_norms_sq"][place] for group, place in active.places]
+        """Squared norms of the direction's tensors; 0 for those that are new."""
+        known = self.memory.norms_sq
+        return [known[g][i] if g < len(known) else 0.0 for g, i in active.places]
 
     def _keep_norms_sq(self, active: Active, norms_sq: list[float]) -> None:
-        for group in self.param_groups:  # new lists: a state_dict may still hold the old ones
-            group["direction_norms_sq"] = list(group["direction_norms_sq"])
-        for (group, place), norm_sq in zip(active.places, norms_sq, strict=True):
-            group["direction_norms_sq"][place] = norm_sq
+        known = self.memory.norms_sq
+        table = [
+            list(known[g]) if g < len(known) else [0.0] * len(group["params"])
+            for g, group in enumerate(self.param_groups)
+        ]
+        for (g, i), norm_sq in zip(active.places, norms_sq, strict=True):
+            table[g][i] = norm_sq
+        self.memory.norms_sq = tuple(map(tuple, table))
 
     def _forget(self, active: Active, norms_sq: list[float]) -> None:
         """Take the last gradient out of the memory again, after a step that did not happen."""
-        beta: float = self._memory["direction_adaptation"]
+        beta: float = self._settings["direction_adaptation"]
         if beta > 0.0:
             # the inverse of the interpolation, exact up to rounding
             _params.lerp(active.memory(self.state, "direction"), active.grads, 1.0 - 1.0 / beta)
             self._keep_norms_sq(active, norms_sq)
 
     def _search(self, loss: Tensor, params: list[Tensor]) -> ParabolicSearch:
-        memory = self._memory
-        as_published = memory["measure_every"] == 1
-        alpha = self._top_lr()
+        settings = self._settings
+        as_published = settings["measure_every"] == 1
+        alpha = self.step_multiplier
         return ParabolicSearch(
-            measuring_length=memory["measuring_length"],
+            measuring_length=settings["measuring_length"],
             # PAL's cap holds for the adapted step; an average is taken of the minima themselves
             max_length=self._max_length(params, 1.0 if as_published else alpha),
             step_adaptation=alpha if as_published else 1.0,
@@ -223,14 +219,13 @@ class PAL(LineSearchOptimizer):
 
     def _settle(self, found: StepOutcome, direction: Direction) -> StepOutcome:
         """From the searched place to the place that is taken: averaging, α, horizon."""
-        memory = self._memory
-        length = found.length
-        if memory["measure_every"] > 1:
+        memory, settings, length = self.memory, self._settings, found.length
+        if settings["measure_every"] > 1:
             if found.status in (Status.MINIMUM, Status.CAPPED, Status.NOT_CONVEX):
-                past: float | None = memory["length"]
-                share = memory["averaging"] if past is not None else 0.0
-                memory["length"] = share * (past or 0.0) + (1.0 - share) * length
-            length = self._top_lr() * (memory["length"] or 0.0)
+                past = memory.length
+                share = settings["averaging"] if past is not None else 0.0
+                memory.length = share * (past or 0.0) + (1.0 - share) * length
+            length = self.step_multiplier * (memory.length or 0.0)
         length *= self._horizon()
         return dataclasses.replace(
             found, t=length, length=length, effective_lr=self._as_rate(length, direction)
@@ -238,5 +233,5 @@ class PAL(LineSearchOptimizer):
 
     def _as_rate(self, length: float, direction: Direction) -> float:
         """The rate of a momentum-like step −rate · (g + β …) that moves by ``length``."""
-        beta: float = self._memory["direction_adaptation"]
+        beta: float = self._settings["direction_adaptation"]
         return length * (1.0 - beta) / direction.norm

@@ -13,7 +13,7 @@ __all__ = ["Bracket", "BudgetError", "Probe", "binary", "bracket", "brent", "gol
 
 GOLDEN = 0.5 * (3.0 - math.sqrt(5.0))
 """The smaller part of a unit divided in the golden section, 0.38."""
-_REACH = (1.0 - GOLDEN) / GOLDEN  # the larger part over the smaller one, 1.6
+_STRETCH = (1.0 - GOLDEN) / GOLDEN  # the larger part over the smaller one, 1.6
 
 
 class BudgetError(Exception):
@@ -91,7 +91,7 @@ def bracket(probe: Probe, first: float, top: float, is_level: Callable[[float], 
     while high is None:
         if t >= top:
             return Bracket(low, top, top, value)
-        farther = min(t + _REACH * (t - low), top)
+        farther = min(t + _STRETCH * (t - low), top)
         next_value = probe(farther)
         if next_value >= value:
             high = farther

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
@@ -17,11 +18,36 @@ class Search(ABC):
 
     A search never moves weights itself and never raises for a strange loss: NaN, plateaus and
     ascent are statuses. Its outcome's ``t`` is 0 where it found nothing better than the start.
+
+    :class:`surefoot.LineSearch` makes an optimizer of it. There a search that learns from step to
+    step is one that :meth:`after` replaces: a frozen dataclass of plain values, which a checkpoint
+    keeps. Where it has a field ``rounding`` of 0, that is the rounding error of the losses.
+
+    Attributes:
+        compares_losses: whether the loss must be the same when it is evaluated again.
+        takes_slopes: whether it asks for slopes away from the start.
+        compares_batches: whether it wants to know how noisy a batch is: see :meth:`knowing`.
     """
+
+    compares_losses: ClassVar[bool] = True
+    takes_slopes: ClassVar[bool] = False
+    compares_batches: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``."""
+
+    def after(self, found: StepOutcome) -> Search:
+        """The search of the next step, where this one has ``found`` its place."""
+        return self
+
+    def knowing(self, line: Any) -> Search:
+        """This search with the noise of the batch in it; asked where it compares batches.
+
+        Args:
+            line: a :class:`surefoot.searches.NoisyLine`.
+        """
+        return self
 
 
 def outcome(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from surefoot._numbers import check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._search import Search, all_finite, drowns, outcome
@@ -31,6 +33,10 @@ class ArmijoSearch(Search):
         max_t: farthest place tried.
         max_evaluations: budget.
         rounding: relative rounding error of a loss; differences below it count as zero.
+        reset: where the next search starts: ``"growing"``, at the place found times
+            ``growth_per_step``; ``"previous"``, at that place; ``"maximum"``, at ``max_t``.
+        growth_per_step: γ^(batch size / data set size) of the paper; 500 batches an epoch and
+            γ = 2, as in the authors' code.
 
     Example:
         >>> from surefoot.testing import FunctionLine, function
@@ -58,6 +64,34 @@ class ArmijoSearch(Search):
     max_t: float = 10.0
     max_evaluations: int = 100
     rounding: float = 0.0
+    reset: Literal["growing", "previous", "maximum"] = "previous"
+    growth_per_step: float = 2.0 ** (1.0 / 500.0)
+
+    def __post_init__(self) -> None:
+        if self.condition not in ("armijo", "goldstein"):
+            raise ValueError(f'condition must be "armijo" or "goldstein", got {self.condition!r}')
+        if self.reset not in ("growing", "previous", "maximum"):
+            raise ValueError(
+                f'reset must be "growing", "previous" or "maximum", got {self.reset!r}'
+            )
+        check_number("start", self.start, at_least=0.0, above=True)
+        check_number("max_t", self.max_t, at_least=0.0, above=True)
+        check_number("sufficient_decrease", self.sufficient_decrease, at_least=0.0, above=True)
+        if self.sufficient_decrease >= (0.5 if self.condition == "goldstein" else 1.0):
+            raise ValueError(f"sufficient_decrease is too large: {self.sufficient_decrease!r}")
+        check_number("shrink", self.shrink, at_least=0.0, above=True)
+        if self.shrink >= 1.0:
+            raise ValueError(f"shrink must be below 1, got {self.shrink!r}")
+        check_number("grow", self.grow, at_least=1.0, above=True)
+        check_number("growth_per_step", self.growth_per_step, at_least=1.0)
+
+    def after(self, found: StepOutcome) -> ArmijoSearch:
+        """SLS, algorithm 2; a rate that was not accepted changes nothing."""
+        if found.status not in (Status.ACCEPTED, Status.CAPPED):
+            return self
+        growing, top = found.t * self.growth_per_step, self.max_t
+        follows = {"growing": growing, "previous": found.t, "maximum": top}
+        return dataclasses.replace(self, start=min(follows[self.reset], top))
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``, which must know its slope at 0. Up to ``max_evaluations``."""

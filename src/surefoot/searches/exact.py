@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from surefoot._numbers import check_count, check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._minimize import (
@@ -33,7 +35,7 @@ class ExactSearch(Search):
         method: ``"brent"`` (parabolas, golden section where they fail), ``"golden"`` (golden
             section), or ``"binary"``, the binary search of the PAL paper: equal steps while the
             loss falls, then halved steps to the right and to the left.
-        first_length: first distance tried.
+        first_length: first distance tried; that of the next search is the distance found.
         max_length: largest distance.
         interval: two distances to search between, instead of bracketing.
         tolerance: relative error of the minimum's place.
@@ -63,6 +65,19 @@ class ExactSearch(Search):
     tolerance: float = 1e-3
     max_evaluations: int = 60
     rounding: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("brent", "golden", "binary"):
+            raise ValueError(f'method must be "brent", "golden" or "binary", got {self.method!r}')
+        for name in ("first_length", "max_length", "tolerance"):
+            check_number(name, getattr(self, name), at_least=0.0, above=True)
+        check_count("max_evaluations", self.max_evaluations)
+
+    def after(self, found: StepOutcome) -> ExactSearch:
+        """Begin at the last minimum's distance, which saves evaluations."""
+        if found.status is not Status.MINIMUM:
+            return self
+        return dataclasses.replace(self, first_length=found.length)
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``. Up to ``max_evaluations``, and no slope beyond the one at 0."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
+from surefoot._numbers import check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._search import Search, all_finite, outcome
@@ -22,7 +25,8 @@ class GradientOnlySearch(Search):
     lead it astray.
 
     Args:
-        start: initial guess, in multiples of the direction.
+        start: initial guess, in multiples of the direction; the next search starts from the place
+            found.
         overshoot: c₂, share of the initial slope that the slope behind the minimum may have.
         factor: η, by which a step grows or shrinks.
         min_t: smallest step.
@@ -47,6 +51,9 @@ class GradientOnlySearch(Search):
     the minimum, and a step that grew ends behind the minimum, by up to a factor of ``factor``.
     """
 
+    compares_losses: ClassVar[bool] = False
+    takes_slopes: ClassVar[bool] = True
+
     start: float = 1e-8
     overshoot: float = 0.9
     factor: float = 2.0
@@ -54,6 +61,18 @@ class GradientOnlySearch(Search):
     max_t: float = 1e7
     max_length: float = 1.0
     max_evaluations: int = 100
+
+    def __post_init__(self) -> None:
+        check_number("start", self.start, at_least=0.0, above=True)
+        check_number("overshoot", self.overshoot, at_least=0.0)
+        check_number("factor", self.factor, at_least=1.0, above=True)
+        check_number("min_t", self.min_t, at_least=0.0, above=True)
+        check_number("max_t", self.max_t, at_least=self.min_t)
+        check_number("max_length", self.max_length, at_least=0.0, above=True)
+
+    def after(self, found: StepOutcome) -> GradientOnlySearch:
+        """Start from the last place; from the same one again where there was none."""
+        return dataclasses.replace(self, start=found.t) if found.t > 0.0 else self
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``, which must know its slope at 0. Forward and backward at each place."""

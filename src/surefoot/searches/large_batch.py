@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from surefoot._numbers import check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
@@ -29,6 +30,8 @@ class LargeBatchSearch(Search):
         measuring_length: μ, distance of the farthest probe.
         max_length: largest distance, before the optimizer's α.
         fit: ``"parabola"`` or ``"released"``.
+        not_convex: where the loss falls and bends the wrong way: ``"stay"``, or ``"probe"``, PAL's
+            second case: as far as it was seen to fall.
         rounding: relative rounding error of a loss; differences below it count as zero.
 
     References: Mutschler, Laube, Zell, "Using a one dimensional parabolic model of the full-batch
@@ -41,6 +44,10 @@ class LargeBatchSearch(Search):
     max_length: float = 1.0
     fit: Literal["parabola", "released"] = "parabola"
     rounding: float = 0.0
+    not_convex: Literal["stay", "probe"] = "stay"
+
+    def __post_init__(self) -> None:
+        check_number("measuring_length", self.measuring_length, at_least=0.0, above=True)
 
     @property
     def lengths(self) -> tuple[float, float]:
@@ -64,7 +71,9 @@ class LargeBatchSearch(Search):
             return outcome(line, 0.0, Status.NOT_DESCENT, parabola, slope0)
         vertex = parabola.vertex
         if vertex is None or not bends:
-            return outcome(line, 0.0, Status.NOT_CONVEX, parabola, slope0)
+            length = min(self.measuring_length, self.max_length)
+            t = length / per_t if self.not_convex == "probe" else 0.0
+            return outcome(line, t, Status.NOT_CONVEX, parabola, slope0)
         if vertex * per_t > self.max_length:
             return outcome(line, self.max_length / per_t, Status.CAPPED, parabola, slope0)
         return outcome(line, vertex, Status.MINIMUM, parabola, slope0)

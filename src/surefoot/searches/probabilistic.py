@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from surefoot._numbers import check_count, check_number, check_share
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._gaussian import (
@@ -16,6 +19,7 @@ from surefoot.searches._gaussian import (
     probability_both_positive,
     tensor,
 )
+from surefoot.searches._noise import Noise, NoisyLine
 from surefoot.searches._search import Search, all_finite, drowns, outcome
 
 __all__ = ["ProbabilisticSearch"]
@@ -42,6 +46,12 @@ class ProbabilisticSearch(Search):
         threshold: c_W, probability that is enough.
         max_evaluations: budget.
         rounding: relative rounding error of a loss; differences below it count as zero.
+        growth: the next search tries this many times the accepted place first.
+        max_change: where that is further than this factor away from the average accepted place,
+            the average is tried instead.
+        averaging: weight of the past in the noise measured between batches.
+        average: of the accepted places; None before the first.
+        noise: variances of a batch's loss, and of its slope per unit of length, when last seen.
 
     Example:
         >>> from surefoot.testing import FunctionLine, function
@@ -60,6 +70,10 @@ class ProbabilisticSearch(Search):
     it for independent; then it underestimates what it knows.
     """
 
+    compares_losses: ClassVar[bool] = False
+    takes_slopes: ClassVar[bool] = True
+    compares_batches: ClassVar[bool] = True
+
     start: float = 0.01
     value_noise: float = 0.0
     slope_noise: float = 0.0
@@ -68,6 +82,46 @@ class ProbabilisticSearch(Search):
     threshold: float = 0.3
     max_evaluations: int = 10
     rounding: float = 0.0
+    growth: float = 1.3
+    max_change: float = 100.0
+    averaging: float = 0.9
+    average: float | None = None
+    noise: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_number("start", self.start, at_least=0.0, above=True)
+        for name in ("sufficient_decrease", "curvature", "threshold", "averaging"):
+            check_share(name, getattr(self, name))
+        check_number("growth", self.growth, at_least=1.0)
+        check_number("max_change", self.max_change, at_least=1.0)
+        check_count("max_evaluations", self.max_evaluations)
+
+    def knowing(self, line: NoisyLine) -> ProbabilisticSearch:
+        """With the spread within the batch, or that between batches averaged over the steps."""
+        past = None if self.noise is None else Noise(*self.noise)
+        noise = line.noise_within(self.start)
+        if noise is None and line.noise_between is not None:
+            noise = line.noise_between.averaged(past, self.averaging)
+        noise = noise or past or Noise(0.0, 0.0)
+        return dataclasses.replace(
+            self,
+            noise=(noise.value, noise.slope),
+            value_noise=math.sqrt(noise.value),
+            slope_noise=math.sqrt(noise.slope) * line.direction_norm,
+        )
+
+    def after(self, found: StepOutcome) -> ProbabilisticSearch:
+        """PLS section 3.3; a tenth of the place where the last one ended in NaN."""
+        if found.status is Status.NON_FINITE:
+            return dataclasses.replace(self, start=0.1 * self.start)
+        if found.t == 0.0:
+            return self
+        past = self.average or found.t
+        average = 0.95 * past + 0.05 * found.t
+        start = self.growth * found.t
+        if not average / self.max_change < start < average * self.max_change:
+            start = average
+        return dataclasses.replace(self, start=start, average=average)
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``, which must know its slope at 0. Forward and backward at each place."""
@@ -96,7 +150,7 @@ class _Belief:
             slope_variance=(rule.slope_noise / self._slope_unit) ** 2,
         )
         self._model.add(0.0, 0.0, -1.0)
-        self._reach = 1.0  # how far beyond the last place the next exploration goes
+        self._beyond = 1.0  # how far beyond the last place the next exploration goes
         self._edge = math.inf  # nearest place that was not finite
 
     def run(self) -> StepOutcome:
@@ -156,12 +210,12 @@ class _Belief:
     def _next(self) -> float:
         """The candidate of highest promise: improvement times probability. PLS section 3.1."""
         last = max(self._model.places)
-        explored = min(last + self._reach, 0.5 * (last + self._edge))
+        explored = min(last + self._beyond, 0.5 * (last + self._edge))
         candidates = [*self._model.minima(), explored]
         probability, mean, variance = self._appraise(candidates)
         lowest = min(self._model.mean(self._model.places)[0])
         promise = expected_improvement(mean, variance, lowest) * probability
         chosen = candidates[int(promise.argmax())]
         if chosen == explored:
-            self._reach *= 2.0
+            self._beyond *= 2.0
         return chosen

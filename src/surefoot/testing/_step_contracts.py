@@ -190,7 +190,7 @@ def leaves_no_trace_of_an_exception(bench: Bench) -> None:
                 assert torch.allclose(p, q, rtol=1e-5, atol=1e-8), (
                     f"after an exception in evaluation {call} of step {step}, {name} goes elsewhere"
                 )
-            assert optimizer.param_groups[0]["steps"] == untroubled.param_groups[0]["steps"]
+            assert optimizer.memory.steps == untroubled.memory.steps
 
 
 def _interrupted(model: nn.Module, optimizer: Any, batch: Any, call: int) -> bool:

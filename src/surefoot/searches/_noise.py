@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from surefoot import _reduce
 from surefoot.line import Walkable
 
-__all__ = ["Noise", "SampleLosses", "Seen"]
+__all__ = ["Noise", "NoisyLine", "SampleLosses"]
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,26 @@ class SampleLosses:
         return loss
 
 
-class Seen:
-    """A line that remembers what it was asked."""
+class NoisyLine:
+    """A line that remembers what it was asked, and knows how noisy its batch is.
 
-    def __init__(self, line: Walkable) -> None:
-        self._line = line
+    Args:
+        line: the line.
+        samples: the closure that is evaluated on it.
+        noise_between: what two successive batches said at one place; None for the first one.
+        process_group: processes that share the batch.
+    """
+
+    def __init__(
+        self,
+        line: Walkable,
+        samples: SampleLosses,
+        noise_between: Noise | None,
+        process_group: Any = None,
+    ) -> None:
+        self._line, self._samples, self._group = line, samples, process_group
+        self._at_0 = samples.losses
+        self.noise_between = None if self._at_0 is not None else noise_between
         self._known: dict[float, tuple[float, float]] = {}
         if line.slope0 is not None:
             self._known[0.0] = (line.value0, line.slope0)
@@ -107,6 +123,11 @@ class Seen:
         """As the line's."""
         return self._line.slope0
 
+    @property
+    def gives_samples(self) -> bool:
+        """Whether the closure returned one loss per sample when last called."""
+        return self._samples.losses is not None
+
     def value(self, t: float) -> float:
         """As the line's, once for each place."""
         return self.value_and_slope(t)[0]
@@ -116,3 +137,13 @@ class Seen:
         if t not in self._known:
             self._known[t] = self._line.value_and_slope(t)
         return self._known[t]
+
+    def noise_within(self, t: float) -> Noise | None:
+        """From the samples' losses at 0 and ``t``; None where there are none."""
+        if self._at_0 is None:
+            return None
+        value, _ = self.value_and_slope(t)
+        at_t = self._samples.losses
+        if at_t is None or not math.isfinite(value):
+            return None
+        return Noise.within(self._at_0, at_t, t * self.direction_norm, self._group)

@@ -1,0 +1,48 @@
+"""Dataclasses to plain values and back: how everything that is remembered goes into checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+__all__ = ["from_plain", "to_plain"]
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """A dataclass as a dict of numbers, texts and lists, which any checkpoint keeps.
+
+    Raises:
+        TypeError: for values of other kinds.
+    """
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"a checkpoint keeps numbers, texts and lists of them, not {value!r}")
+
+
+def from_plain(like: T, kept: Mapping[str, Any]) -> T:
+    """``like`` with the values that were kept; what an older checkpoint lacks stays as it is.
+
+    Args:
+        like: a dataclass; where a field of it is one, so is what is read.
+        kept: what :func:`to_plain` gave, or a part of it.
+    """
+    found = {}
+    for name in (f.name for f in dataclasses.fields(like) if f.name in kept):  # type: ignore[arg-type]
+        now, value = getattr(like, name), kept[name]
+        nested = dataclasses.is_dataclass(now) and isinstance(value, Mapping)
+        found[name] = from_plain(now, value) if nested else _tuples(value)
+    return dataclasses.replace(like, **found)  # type: ignore[type-var]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
