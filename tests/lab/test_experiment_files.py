@@ -248,7 +248,7 @@ def test_the_folder_of_a_run_tells_data_of_ones_own_apart() -> None:
         folder(name="mnist", root="/data/mnist"),
     ]
     names = ["table-houses", "table-cars", "text-faust", "imagefolder-pets", "pets", "mnist"]
-    assert found == [f"runs/{name}-mlp/labpal-seed0" for name in names]
+    assert found == [f"runs/{name}-mlp/measured-adamw-seed0" for name in names]
     long = [Experiment(name="x" * 300 + end).run_dir.parent.name for end in "ab"]
     assert len(set(long)) == 2
     assert all(len(name) < 200 for name in long)
