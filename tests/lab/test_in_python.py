@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from _records import end, evaluation, step, write_run
 
 from surefoot_lab import Experiment, OptimizerConfig, read_run, train
+from surefoot_lab.cli import main
+from surefoot_lab.train import progress
 
 LINES = [
     step(10, 2.0),
@@ -61,3 +66,54 @@ def test_training_from_python(tmp_path: Path) -> None:
 def test_importing_the_lab_is_cheap() -> None:
     code = "import sys, surefoot_lab; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_runs_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    write_run(tmp_path, "SGD [0.1]", 3, LINES)
+    write_run(tmp_path, "PAL", 0, [])
+    assert main(["ls", str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in ("SGD [0.1]", "finished at step 20", "87.5%", "PAL", "not finished"):
+        assert part in shown
+    assert main(["ls", str(tmp_path / "nowhere")]) == 2
+    assert "no such directory" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+def test_bash_completes_commands_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for words, expected in (
+        (["surefoot", "tr"], ["train"]),
+        (["surefoot", "train", "--batch"], ["--batch_size"]),
+    ):
+        ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _surefoot surefoot"
+        code = f'{script}\n{ask}\nprintf "%s\\n" "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.stdout.split() == expected, done.stderr
+
+
+def test_a_log_gets_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    display = progress.ProgressDisplay("SGD", 100, wanted=True)
+    for number in range(1, 61):
+        clock[0] += 1.0
+        display.step(number, 0.5, 0.1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"SGD  step {n}/100  loss 0.5000  lr 0.1" for n in (30, 60)]
+
+
+def test_a_resumed_bar_starts_where_the_run_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with progress.ProgressDisplay("SGD", 100, wanted=True, done=40):
+        pass
+    assert "40/100" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)

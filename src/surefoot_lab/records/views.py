@@ -16,8 +16,8 @@ POINTS = 120
 
 def in_a_line(run: RunRecord) -> str:
     """`RunRecord(digits-convnet, Measured AdamW, seed 0: finished at step 80, ...)`."""
-    facts = ", ".join(text for _, text in _facts(run))
-    return f"RunRecord({run.name}, {run.label}, seed {run.seed}: {facts})"
+    found = ", ".join(text for _, text in facts(run))
+    return f"RunRecord({run.name}, {run.label}, seed {run.seed}: {found})"
 
 
 def as_html(run: RunRecord) -> str:
@@ -28,7 +28,7 @@ def as_html(run: RunRecord) -> str:
     rows = "".join(
         f'<tr><td style="text-align:left">{escape(name)}</td>'
         f'<td style="text-align:left">{escape(text)}</td></tr>'
-        for name, text in _facts(run)
+        for name, text in facts(run)
     )
     losses = [line.get("train_loss") for line in run.steps]
     curve = sparkline([loss for loss in losses if isinstance(loss, int | float)])
@@ -61,7 +61,8 @@ def as_rows(run: RunRecord) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: line["step"])
 
 
-def _facts(run: RunRecord) -> Iterator[tuple[str, str]]:
+def facts(run: RunRecord) -> Iterator[tuple[str, str]]:
+    """How a run ended and what it reached, as names and texts."""
     end = run.end or {"reason": "not finished", "step": run.steps[-1]["step"] if run.steps else 0}
     yield "end", f"{end['reason']} at step {end.get('step')}"
     for split in ("validation", "test"):
