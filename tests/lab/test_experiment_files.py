@@ -212,9 +212,10 @@ def test_the_same_class_keeps_its_arguments() -> None:
         text = "optimizer: {class_path: SGD, init_args: {lr: 0.1}}\n"
         found = _parsed(text, "--optimizer.class_path", path).optimizer
         assert found.init_args == {"lr": 0.1}
-    text = "optimizer: {init_args: {mode: sgd}}\n"  # of the default, LABPAL
+    text = "optimizer: {init_args: {overhead: 0.1}}\n"  # of the default
     assert _parsed(text, "--optimizer.class_path=SGD").optimizer.init_args == {}
-    assert _parsed(text, "--optimizer.class_path=LABPAL").optimizer.init_args == {"mode": "sgd"}
+    same = "--optimizer.class_path=surefoot.MeasuredAdamW"
+    assert _parsed(text, same).optimizer.init_args == {"overhead": 0.1}
 
 
 def test_sections_and_wrapped_optimizers_can_be_given_as_a_whole() -> None:
@@ -256,7 +257,8 @@ def test_the_folder_of_a_run_tells_data_of_ones_own_apart() -> None:
 
 def test_a_sweeps_cell_is_the_same_wherever_its_data_lie() -> None:
     def mark(**data: Any) -> str:
-        base = Experiment(data=DataConfig(**data), model=ModelConfig("mlp"))
+        labpal = OptimizerConfig("LABPAL")
+        base = Experiment(data=DataConfig(**data), model=ModelConfig("mlp"), optimizer=labpal)
         return trials_of(base, SweepConfig(grid={"seed": [0]}))[0].fingerprint
 
     assert mark(name="table", root="a.csv") == mark(name="table", root="b/c.csv")
