@@ -40,7 +40,7 @@ def gaps() -> tuple[list[str], dict[str, list[float]]]:
 def draw() -> plt.Figure:
     """A dot a task, a bar at the median."""
     tasks, found = gaps()
-    figure, ax = plt.subplots(figsize=(9.6, 3.7), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8.0, 3.7), layout="constrained")
     for place, (name, label) in enumerate(ROWS.items()):
         values = found[name]
         colour = COLOURS[0] if label.startswith("measured") else "0.45"
@@ -66,8 +66,8 @@ def draw() -> plt.Figure:
     ax.set_yticks(range(len(ROWS)), list(ROWS.values()), fontsize=9.5)
     ax.set_ylim(len(ROWS) - 0.5, -0.62)
     ax.set_xlabel(
-        f"gap behind the best, points or % of the loss: a dot a task ({len(tasks)} tasks, means of "
-        "three seeds), bar: median"
+        "gap behind the best, points or % of the loss; "
+        f"a dot is one of {len(tasks)} tasks, a bar the median"
     )
     dress(ax)
     ax.tick_params(axis="y", length=0)
