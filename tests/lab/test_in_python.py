@@ -68,6 +68,17 @@ def test_importing_the_lab_is_cheap() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
+def test_the_command_says_what_it_needs_where_the_library_alone_is_installed() -> None:
+    code = (
+        "import sys; sys.modules['pydantic'] = None; from surefoot_lab.__main__ import run; run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "surefoot: error: the command needs pydantic: pip install 'surefoot[lab]'\n"
+    )
+
+
 def test_runs_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
