@@ -34,14 +34,16 @@ def main(options: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         raise UserError(str(error)) from None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("Run", "Method", "Seed", "End", "Figures"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "Seed" else "left")
+    for heading in ("Run", "Method", "Seed", "End", "Validation", "Test", "Seconds"):
+        right = heading in ("Seed", "Validation", "Test", "Seconds")
+        table.add_column(heading, overflow="fold", justify="right" if right else "left")
     for run in sorted(runs, key=lambda run: str(run.path)):
         found = dict(facts(run))
-        end = found.pop("end")
         seed = "–" if run.seed is None else str(run.seed)
-        figures = ", ".join(found.values())
-        table.add_row(*map(Text, (_short(run.path), run.label, seed, end, figures)))
+        figures = [found.get(name, "–").rpartition(" ")[2] for name in ("validation", "test")]
+        seconds = found.get("time", "–").partition(" ")[0]
+        row = (_short(run.path), run.label, seed, found["end"], *figures, seconds)
+        table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
     return 0
 
