@@ -541,12 +541,24 @@ class Stepper:
             measured.outcome,
             effective_lr=self.groups.effective_lr,
             cost=cost + Cost(self._passes, self._passes),
+            **self._beyond(),
         )
         self._trouble.refused = self._trouble.failed = 0
         if self.settings.advice:
             self._losses = [*self._losses, (self.steps, measured.outcome.value0)][-_LOSSES:]
         self._book(cost)
         remember(self.history, self._point(step, self._last))
+
+    def _beyond(self) -> dict[str, Any]:
+        """What an outcome tells beside the common rate, of what was asked for."""
+        told: dict[str, Any] = {}
+        if self.settings.groups == "measured":
+            told["ratios"] = self.groups.ratios
+        if self._decay is not None:
+            told["weight_decay"] = self.groups.effective_decays
+        if self.settings.advice:
+            told["noise_scale"] = noise_scale(self._fresh.pairs, self._share).value
+        return told
 
     def _point(self, step: Step, outcome: StepOutcome) -> RatePoint:
         """What the history keeps of a measurement."""

@@ -62,6 +62,10 @@ class RunLog:
     def measurement(self, step: int, outcome: dict[str, Any]) -> None:
         """What a line search measured."""
         self.record.write("measure", **{"step": step, **outcome})
+        self._scalar("noise_scale", outcome.get("noise_scale"), step)
+        for name in ("ratios", "weight_decay"):
+            for place, value in enumerate(outcome.get(name) or ()):
+                self._scalar(f"{name}/group{place}", value, step)
 
     def evaluation(self, effective_lr: Any, **fields: Any) -> None:
         """An evaluation."""
