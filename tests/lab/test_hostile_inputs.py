@@ -62,6 +62,7 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
         [],
         "data.split_seed: must be be",
     ),
+    "epochs beyond counting": ("epochs: 1e308\n", [], "epochs: must be below"),
     "endless epochs": ("epochs: .inf\n", [], "epochs: must be finite"),
     "epochs of no number": ("epochs: .nan\n", [], "epochs: must be above 0"),
     "a negative crop": ("data: {crop: -1}\n", [], "data.crop: must be at least 0"),
@@ -96,6 +97,7 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
     "a folder as table": ("data: {name: table, root: /}\n", [], "it is no file"),
     "two files": (SMALL, ["other.yaml"], "one experiment file at a time"),
     "an option without value": (SMALL, ["--seed"], "--seed: needs a value"),
+    "an option of nothing": (SMALL, ["--steps="], "--steps=: needs a value"),
     "a flag with a value": (SMALL, ["--overwrite=yes"], "--overwrite: ignored explicit argument"),
     "one dash": (SMALL, ["-seed", "3"], "unrecognized"),
     "an unknown option": (SMALL, ["--sed", "3"], "did you mean 'seed'"),
@@ -158,6 +160,7 @@ SWEEP: dict[str, tuple[str, list[str], str]] = {
     "cores in words": ("cpus_per_trial: many\n", [], "cpus_per_trial: must be a number"),
     "no cores": ("cpus_per_trial:\n", [], "cpus_per_trial: must be a number, not null"),
     "cores of no number": ("gpus_per_trial: .nan\n", [], "gpus_per_trial: must be at least 0"),
+    "stopping misspelt": ("early_stopping: {metrc: loss}\n", [], "mean 'early_stopping.metric'"),
     "stopping in words": ("early_stopping: yes\n", [], "early_stopping: must hold its settings"),
     "stopping by halves": (
         "early_stopping: {reduction_factor: 1}\n",
