@@ -63,7 +63,7 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
         "data.split_seed: must be be",
     ),
     "epochs beyond counting": ("epochs: 1e308\n", [], "epochs: must be below"),
-    "endless epochs": ("epochs: .inf\n", [], "epochs: must be finite"),
+    "endless epochs": ("epochs: .inf\n", [], "epochs: must be below"),
     "epochs of no number": ("epochs: .nan\n", [], "epochs: must be above 0"),
     "a negative crop": ("data: {crop: -1}\n", [], "data.crop: must be at least 0"),
     "a sweep": (SMALL + "grid: {seed: [0]}\n", [], "use surefoot sweep"),
