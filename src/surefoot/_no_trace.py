@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import random
-import sys
+import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,15 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
-from surefoot.lr_range._position import LoaderPosition
 
 __all__ = ["all_parameters", "no_trace", "unwrapped"]
+
+
+class Restorable(Protocol):
+    """Something that was remembered when it was made."""
+
+    def restore(self) -> None:
+        """Put it back."""
 
 
 @contextlib.contextmanager
@@ -27,15 +32,20 @@ def no_trace(
     optimizer: Optimizer,
     *,
     scaler: Any = None,
-    loaders: Iterable[Any] = (),
+    others: Iterable[Restorable] = (),
 ) -> Iterator[None]:
     """A block in which a model may be trained, and after which nobody can tell.
 
     Put back, also on an exception and on Ctrl-C: parameters, buffers, gradients, training modes,
-    the optimizer's state and groups (keys that were added go), the gradient scaler, torch's,
-    Python's and NumPy's random states, what a loader shows of its position, and further optimizers
-    that step inside, with their parameters. Tensors are restored in place by copying, so that
-    whoever holds one of them still holds the right one.
+    the optimizer's state and groups (keys that were added go), the gradient scaler, random states,
+    and further optimizers that step inside, with their parameters. Tensors are restored in place by
+    copying, so that whoever holds one of them still holds the right one.
+
+    Args:
+        model: what is trained; None where the optimizer's parameters are all there is.
+        optimizer: what trains it, wrapped or not.
+        scaler: a gradient scaler.
+        others: what is to be put back besides.
     """
     params = all_parameters(model, optimizer)
     *wrappers, innermost = unwrapped(optimizer)
@@ -43,10 +53,10 @@ def no_trace(
         _Parameters(params),
         _Module(model),
         _OptimizerState(innermost, params),
-        *(_Attributes(wrapper, params) for wrapper in wrappers),
+        *(_WrapperState(wrapper, params) for wrapper in wrappers),
         *([_Attributes(scaler)] if scaler is not None else []),
-        *(LoaderPosition(loader) for loader in loaders),
-        _Randomness(params),
+        *others,
+        RngState.capture(devices_of(params)),
     ]
     with contextlib.ExitStack() as returning:  # one failure must not keep the rest from returning
         for item in borrowed:
@@ -234,21 +244,17 @@ class _Attributes:
         attributes.update(self._values)
 
 
-class _Randomness:
-    """Random states of torch (CPU and the parameters' devices), Python and, if loaded, NumPy."""
+class _WrapperState:
+    """What a wrapper keeps beside the optimizer's state, by its own account, and its attributes."""
 
-    def __init__(self, params: list[Tensor]) -> None:
-        self._torch = RngState.capture(devices_of(params))
-        self._python = random.getstate()
-        # never imported for this: where NumPy is not loaded nobody has drawn from it
-        self._numpy_random = getattr(sys.modules.get("numpy"), "random", None)
-        self._numpy = self._numpy_random.get_state() if self._numpy_random else None
+    def __init__(self, wrapper: Any, params: list[Tensor]) -> None:
+        self._wrapper, self._attributes = wrapper, _Attributes(wrapper, params)
+        self._state = copy.deepcopy(wrapper.state_dict())
 
     def restore(self) -> None:
-        self._torch.restore()
-        random.setstate(self._python)
-        if self._numpy_random is not None:
-            self._numpy_random.set_state(self._numpy)
+        # what it wraps gets its own tensors back afterwards
+        self._wrapper.load_state_dict(self._state)
+        self._attributes.restore()
 
 
 def _clone(tensor: Tensor | None) -> Tensor | None:
@@ -272,4 +278,6 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(v) for v in value.values())
     if isinstance(value, (list, tuple, set)):
         return all(_is_plain(v) for v in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(_is_plain(getattr(value, f.name)) for f in dataclasses.fields(value))
     return False

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,12 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _params
-from surefoot._params import Copies
-from surefoot._quiet import Buffers, RngState, devices_of
+from surefoot._no_trace import no_trace
+from surefoot._quiet import devices_of, undisturbed
 from surefoot.directions import Direction, steepest
 from surefoot.shape._evaluate import BatchLoss, LossFn
+from surefoot.taken_step import TakenStep
 
-__all__ = ["between", "gradient_direction", "next_update", "random_direction", "untouched"]
+__all__ = ["between", "gradient_direction", "next_update", "random_direction"]
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -37,7 +36,8 @@ def gradient_direction(model: nn.Module, loss_fn: LossFn, batch: Any) -> Directi
         The direction over the model's trainable parameters; its norm is the gradient's.
     """
     evaluate = BatchLoss(model, loss_fn)
-    with torch.enable_grad(), untouched(model):
+    devices = devices_of(model.parameters())
+    with torch.enable_grad(), undisturbed(model, devices):
         loss = evaluate(evaluate.prepare(batch)).mean()
         grads = torch.autograd.grad(loss, evaluate.params, allow_unused=True)
     tensors = [
@@ -61,7 +61,6 @@ def next_update(model: nn.Module, loss_fn: LossFn, batch: Any, optimizer: Optimi
     evaluate = BatchLoss(model, loss_fn)
     params = evaluate.params
     prepared = evaluate.prepare(batch)
-
     grads: list[Tensor] = []
 
     def closure() -> Tensor:
@@ -72,26 +71,15 @@ def next_update(model: nn.Module, loss_fn: LossFn, batch: Any, optimizer: Optimi
             grads.extend(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params)
         return loss
 
-    kept_grads = [p.grad for p in params]
-    kept_state = copy.deepcopy(optimizer.state_dict())
-    start = Copies()
-    start.take(params)
-    last = getattr(optimizer, "last", None)
-    with untouched(model):
-        try:
-            for p in params:
-                p.grad = None
-            with torch.enable_grad():
-                optimizer.step(closure)  # type: ignore[arg-type]
-            moves = start.difference()
-        finally:
-            start.put_back()
-            optimizer.load_state_dict(kept_state)
-            if last is not None:
-                optimizer.last = last  # type: ignore[attr-defined]
-            for p, grad in zip(params, kept_grads, strict=True):
-                p.grad = grad
-    return _direction(moves, grads)
+    with no_trace(model, optimizer), torch.enable_grad():
+        for p in params:
+            p.grad = None
+        line = TakenStep()
+        line.begin(params)
+        optimizer.step(closure)  # type: ignore[arg-type]
+        slope0, length = line.slope_and_length(grads)
+        moves = line.moves()
+    return Direction(moves, [1.0] * len(moves), length, slope0)
 
 
 def random_direction(model: nn.Module, generator: torch.Generator | None = None) -> Direction:
@@ -105,7 +93,7 @@ def random_direction(model: nn.Module, generator: torch.Generator | None = None)
         torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p.device, p.dtype)
         for p in _trainable(model)
     ]
-    return _direction(tensors, None).unit()
+    return _direction(tensors).unit()
 
 
 def between(model: nn.Module, start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> Direction:
@@ -131,24 +119,9 @@ def between(model: nn.Module, start: Mapping[str, Tensor], end: Mapping[str, Ten
                     f"the checkpoint at the {side} has no {name} of shape {tuple(p.shape)}"
                 )
         moves.append(end[name].detach().to(p) - start[name].detach().to(p))
-    return _direction(moves, None)
+    return _direction(moves)
 
 
-def _direction(tensors: list[Tensor], grads: list[Tensor] | None) -> Direction:
+def _direction(tensors: list[Tensor]) -> Direction:
     ones = [1.0] * len(tensors)
-    if grads is None:
-        return Direction(tensors, ones, math.sqrt(_params.norm_sq(tensors, ones)))
-    dot, norm_sq = _params.dot_and_norm_sq(grads, tensors, ones)
-    return Direction(tensors, ones, math.sqrt(norm_sq), dot)
-
-
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Buffers and random state inside are put back on leaving."""
-    random = RngState.capture(devices_of(model.parameters()))
-    buffers = Buffers(model).snapshot()
-    try:
-        yield
-    finally:
-        random.restore()
-        buffers.restore()
+    return Direction(tensors, ones, math.sqrt(_params.norm_sq(tensors, ones)))

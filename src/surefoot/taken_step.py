@@ -70,6 +70,11 @@ class TakenStep:
         )
         return slope, math.sqrt(max(0.0, square))
 
+    @torch.no_grad()
+    def moves(self) -> list[Tensor]:
+        """From t = 0 to where the weights are, one new tensor a parameter."""
+        return list(torch._foreach_sub(self._params, self._copies)) if self._params else []
+
     def start_size(self) -> float:
         """The norm of the weights at the start; see :func:`surefoot._networks.at_least_initial`."""
         parts = zip(_params.norms_sq(self._copies), self._shares, strict=True)
