@@ -114,7 +114,7 @@ def test_a_run_directory_alone_is_enough_to_resume(
         (["--steps", "0"], r"^steps: must be at least 1, not 0$"),
         (["--seed", "-1"], r"^seed: must be at least 0"),
         (["--epochs", "-2"], r"^epochs: must be above 0, not -2"),
-        (["--epochs", ".inf"], r"^epochs: must be finite"),
+        (["--epochs", ".inf"], r"^epochs: must be below"),
         (["--data.flip", "perhaps"], r"^data\.flip: must be true or false, not 'perhaps'$"),
         (["--data.name", "mnits"], r"^data\.name: must be one of 'digits', .*not 'mnits'$"),
         (["--data.validation", "x"], r"^data\.validation: must be a number, not 'x'$"),
