@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot._quiet import Buffers, RngState, devices_of
+from surefoot._quiet import devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
 from surefoot.measured.probes import is_near
@@ -77,14 +77,8 @@ def check_repeatable(
     Raises:
         NotRepeatableError: if the losses differ.
     """
-    devices = devices_of(params)
-    random, buffers = RngState.capture(devices), Buffers(model).snapshot()
-    watched = Watched(closure, params, model, devices)
+    watched = Watched(closure, params, model, devices_of(params))
     watched.calls_backward = calls_backward
-    try:
-        first, second = watched.replay(), watched.replay()
-    finally:
-        random.restore()
-        buffers.restore()
+    first, second = watched.replay(), watched.replay()
     if not (math.isnan(first) or is_near(first, second, 0.0)):
         raise NotRepeatableError(notices.NOT_REPEATABLE.format(first=first, second=second))

@@ -102,20 +102,17 @@ class Groups:
 
         Args:
             factor: of every group's ``lr``.
-            averages: of the weights; the step is taken from the iterate that it averages.
+            averages: of the weights; the parameters move by what they see of a step at once.
             decays: each group's weight decay; None for its own.
         """
-        active = [] if averages is None else self.with_gradient()
         if averages is not None:
-            averages.to_iterate(active)
+            factor *= averages.before_step()
         factors = [factor * ratio for ratio in self.ratios]
         if all(each == 1.0 for each in factors) and not decays:
             self._base.step()
-        else:
-            with multiplied(self.all, factors, decays):
-                self._base.step()
-        if averages is not None:
-            averages.to_gradient(active)
+            return
+        with multiplied(self.all, factors, decays):
+            self._base.step()
 
     def decays(
         self, form: DecayForm, factor: float, left: float, step: int, total_steps: int | None

@@ -33,11 +33,11 @@ from surefoot.measured.ratios import GroupLine, Ratios, drawn
 from surefoot.measured.reach import Reach
 from surefoot.measured.refusals import check_sparse
 from surefoot.measured.settings import Settings
-from surefoot.measured.taken_step import TakenStep
 from surefoot.measured.trouble import Trouble
 from surefoot.optim.base import rejected
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
+from surefoot.taken_step import TakenStep
 
 __all__ = ["Stepper"]
 
