@@ -123,9 +123,7 @@ def finish(text: str, seeds: int) -> Iterator[Result]:
         ways: dict[str, tuple[dict[str, Any], bool]] = {
             "known": ({"total_steps": steps}, False),
             "held": ({"horizon": "none", "advice": True}, True),
-            "held, α 1": ({"horizon": "none", "advice": True, "step_adaptation": 1.0}, True),
             "averaged": ({}, False),
-            "averaged, ended": ({"advice": True}, True),
         }
         for seed in range(seeds):
             for way, (settings, ends) in ways.items():

@@ -65,6 +65,12 @@ class MeasuredLR(Wrapper):
         overhead: what measuring may cost, as a share of plain training in forward-equivalents.
             Without ``total_steps``, 24 forward-equivalents more, for the start.
         frozen: measure and report, but train as the plain optimizer does.
+        groups: ``"ratio"``: groups keep the ratios of their ``lr``; ``"measured"``: those are
+            measured, too; see ``ratios``.
+        weight_decay: ``"measured"``: the weight decay that holds the decay time at the length of
+            the run, of groups that have one, or of all where none has.
+        advice: keep what :meth:`advice` and :meth:`predict` need: one copy of the weights from a
+            step that measures to the next.
         process_group: processes to agree with; None for torch's default group, if there is one.
         on_measure: called with the :class:`StepOutcome` of every step that measured.
 
@@ -196,7 +202,8 @@ class MeasuredLR(Wrapper):
     def finish(self, steps: int) -> None:
         """Begin the end of the run: the rate falls linearly to zero from wherever it is.
 
-        Where weights are averaged, the decay begins at the average, and no more are averaged.
+        Where weights are averaged, nothing changes: the average is as good as a decay from it
+        (docs/beyond-the-rate.md).
 
         Args:
             steps: until the end; ``total_steps`` is set accordingly.

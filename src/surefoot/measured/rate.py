@@ -115,16 +115,6 @@ class RateState:
         """Whether most of the last checks found no parabola."""
         return sum(m > MISFIT for m in self.misfits[-4:]) >= 3
 
-    def whole(self, share: float) -> RateState:
-        """The same for steps that are seen whole, after steps of which that share was seen."""
-        lines = tuple(
-            Measurement(m.step, m.slope / share, m.curvature / share**2) for m in self.measurements
-        )
-        in_use = None if self.in_use is None else self.in_use * share
-        return dataclasses.replace(
-            self, in_use=in_use, measurements=lines, length=self.length / share, since=-APPROACH
-        )
-
     def approach(self, step: int) -> float:
         """The share of the first rate that is walked: 1/8, 1/4, 1/2, then all of it."""
         return 2.0 ** min(0, step - self.since - APPROACH)

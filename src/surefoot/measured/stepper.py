@@ -187,7 +187,6 @@ class Stepper:
             self.groups.ratios = own.ratios.applied
             if own.ending is not None:
                 total, *decay = own.ending
-                self._end_averages()
                 self.change(total_steps=total, decay_from=tuple(decay))
             if self._averages is not None:
                 self._averages.load(self.groups.params(), averages, own.average_weight)
@@ -201,19 +200,10 @@ class Stepper:
         self.plan()
 
     def finish(self, steps: int) -> None:
-        """Let the rate fall to zero from here."""
-        if self._averages is not None:
-            share = 1.0 - self._averages.share
-            self._averages.go_home(self.groups.params())
-            self._end_averages()
-            self.rate = self.rate.whole(share)
-        left = self.settings.left(self.steps)
-        self.change(total_steps=self.steps + steps, decay_from=(self.steps, left))
-
-    def _end_averages(self) -> None:
-        if self._averages is not None:
-            self._averages.forget()
-            self._averages, self._reach.averages = None, False
+        """Let the rate fall to zero from here; an average is at its end at any time."""
+        if self._averages is None:
+            left = self.settings.left(self.steps)
+            self.change(total_steps=self.steps + steps, decay_from=(self.steps, left))
 
     def extend(self, total_steps: int | None) -> None:
         """Another length of the run; a decay that has begun goes on from where it is."""
