@@ -398,6 +398,11 @@ class LineSearchOptimizer(Optimizer):
             group["effective_lr"] = outcome.effective_lr * _ratio(group["lr"], top)
         self.last = outcome
 
+    @property
+    def _probes_differentiate(self) -> bool:
+        """Whether a closure that leaves ``backward()`` to the optimizer sees it on the line."""
+        return False
+
     @abstractmethod
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """One step: the loss at the start, and what was done."""
@@ -429,7 +434,8 @@ class LineSearchOptimizer(Optimizer):
     def _gradient(self, call: Closure) -> tuple[Tensor, Active]:
         """Forward and backward at the present weights."""
         loss = call.gradient()
-        if call.calls_backward and _reduce.is_distributed(self._process_group):
+        differentiates = call.calls_backward or self._probes_differentiate
+        if differentiates and _reduce.is_distributed(self._process_group):
             # with gradient_as_bucket_view a backward pass in a probe writes into these very tensors
             for group in self.param_groups:
                 for p in group["params"]:
