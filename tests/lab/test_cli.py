@@ -77,7 +77,7 @@ BAD = [
     (["trian"], "trian: no such command; did you mean 'train'?"),
     (["--loud"], "unrecognized"),
     (["train", "--stesp=3"], "stesp: no such setting; did you mean 'steps'?"),
-    (["train", "--steps", "many"], "steps: must be a whole number or null, not 'many'"),
+    (["train", "--steps", "many"], "steps: must be a whole number, not 'many'"),
     (["train", "nowhere.yaml"], "nowhere.yaml: no such experiment file"),
     (["train", "--optimizer.class_path=LAPBAL"], "did you mean 'LABPAL'?"),
     (["train", "--optimizer.class_path=no.such.Thing"], "cannot import no.such"),
@@ -99,7 +99,7 @@ BAD = [
     (["train", "--data.validation=99999"], "data.validation: cannot hold out"),
     (["train", "--batch_size=99999"], "batch_size: 99999 is more than"),
     (["train", "--resume"], "nothing to resume"),
-    (["train", "--train.precision=fp16"], "train.precision: must be one of fp32, bf16"),
+    (["train", "--train.precision=fp16"], "train.precision: must be one of 'fp32' or 'bf16'"),
 ]
 
 

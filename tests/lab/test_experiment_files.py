@@ -29,11 +29,12 @@ from surefoot_lab.config import (
 from surefoot_lab.data import AsTheyAre, Examples, TrainLoader
 from surefoot_lab.data.examples import hold_out
 from surefoot_lab.lines.config import LinesConfig
-from surefoot_lab.parse import parse_train, to_yaml
+from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RecordWriter, read_run
 from surefoot_lab.sweep import trials_of
 from surefoot_lab.train import train
 from surefoot_lab.train.assemble import seed_everything
+from surefoot_lab.values import validated
 
 QUIET = TrainConfig(device="cpu", tensorboard=False)
 
@@ -51,7 +52,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def _parsed(text: str | bytes, *words: str) -> Experiment:
     Path("x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return parse_train(["x.yaml", *words]).experiment
+    return parse_words(["x.yaml", *words]).experiment
 
 
 # Values
@@ -118,7 +119,7 @@ def test_numbers_of_numpy_are_numbers(number: Any, tmp_path: Path) -> None:
     run = train(experiment, tmp_path / "run", progress=False)
     assert run.seed == 3
     assert run.experiment["model"]["init_args"] == {"widths": [8, 4]}
-    again = parse_train([str(tmp_path / "run" / "experiment.yaml")]).experiment
+    again = parse_words([str(tmp_path / "run" / "experiment.yaml")]).experiment
     assert again.to_dict() == experiment.to_dict()
     train(experiment, tmp_path / "run", progress=False, resume=True)
 
@@ -143,8 +144,8 @@ def test_sweeps_lines_and_records_take_numbers_of_numpy(tmp_path: Path) -> None:
     sweep = SweepConfig(grid={"optimizer.init_args.lr": rates, "seed": range(2)})
     base = Experiment(optimizer=OptimizerConfig("SGD"))
     plain = SweepConfig(grid={"optimizer.init_args.lr": rates.tolist(), "seed": [0, 1]})
-    assert trials_of(base, sweep, "x") == trials_of(base, plain, "x")
-    lines = LinesConfig.from_dict({"every": np.int64(3), "lengths": np.array([-1.0, 1.0])})
+    assert trials_of(base, sweep) == trials_of(base, plain)
+    lines = validated(LinesConfig, {"every": np.int64(3), "lengths": np.array([-1.0, 1.0])})
     assert (lines.every, lines.lengths) == (3, (-1.0, 1.0))
     with RecordWriter(tmp_path) as record:
         record.write("step", step=np.int64(1), train_loss=np.float32("nan"), rates=np.ones(2))
@@ -155,13 +156,13 @@ def test_sweeps_lines_and_records_take_numbers_of_numpy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": 2**63}, r"seed: must be below 2\*\*63"),
+        ({"seed": 2**63}, f"seed: must be below {2**63}"),
         ({"seed": None}, "seed: must be a whole number, not null"),
-        ({"steps": 2.5}, "steps: must be a whole number or null"),
+        ({"steps": 2.5}, "steps: must be a whole number, not 2.5"),
         ({"batch_size": "many"}, "batch_size: must be a whole number, not 'many'"),
         (
             {"optimizer": OptimizerConfig("SGD", {"lr": torch.float32})},
-            "init_args.lr: must be a nu",
+            "init_args: lr must be a nu",
         ),
         ({"optimizer": OptimizerConfig(None)}, "optimizer.class_path: must be a text"),  # type: ignore[arg-type]
         ({"data": DataConfig("mnits")}, "data.name: must be one of"),  # type: ignore[arg-type]
@@ -218,7 +219,7 @@ def test_the_same_class_keeps_its_arguments() -> None:
 
 def test_sections_and_wrapped_optimizers_can_be_given_as_a_whole() -> None:
     words = ["--optimizer={class_path: MeasuredLR}", f"{INNER}={{class_path: SGD}}"]
-    found = parse_train([*words, f"{INNER}.init_args.lr=2"]).experiment.optimizer
+    found = parse_words([*words, f"{INNER}.init_args.lr=2"]).experiment.optimizer
     inner = {"class_path": "SGD", "init_args": {"lr": 2}}
     assert found == OptimizerConfig("MeasuredLR", {"optimizer": inner})
 
@@ -256,7 +257,7 @@ def test_the_folder_of_a_run_tells_data_of_ones_own_apart() -> None:
 def test_a_sweeps_cell_is_the_same_wherever_its_data_lie() -> None:
     def mark(**data: Any) -> str:
         base = Experiment(data=DataConfig(**data), model=ModelConfig("mlp"))
-        return trials_of(base, SweepConfig(grid={"seed": [0]}), "x")[0].fingerprint
+        return trials_of(base, SweepConfig(grid={"seed": [0]}))[0].fingerprint
 
     assert mark(name="table", root="a.csv") == mark(name="table", root="b/c.csv")
     assert mark(name="digits") == "4ba7f5ae546b"  # as before there were settings to leave out

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import UserError
-from surefoot_lab.records import RECORD_NAME, RecordWriter, RunRecord, has_record
+from surefoot_lab.records import (
+    RECORD_NAME,
+    TRACEBACK_NAME,
+    RecordWriter,
+    RunRecord,
+    has_record,
+)
 from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
 from surefoot_lab.train.progress import ProgressDisplay
 
 EXPERIMENT_NAME = "experiment.yaml"
-TRACEBACK_NAME = "traceback.txt"
 TENSORBOARD_NAME = "tensorboard"
 MESSAGE_LENGTH = 1000  # of what stands in the record; the rest is in the traceback
 # What a resumed run may be given anew: where the data lies and what else is written, not what is

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.parse import to_yaml
-from surefoot_lab.records import RunRecord, describe_environment, read_run
+from surefoot_lab.records import TRACEBACK_NAME, RunRecord, describe_environment, read_run
 from surefoot_lab.train.applied import applied, check_applied
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
 from surefoot_lab.train.checkpoint import (
@@ -31,7 +31,6 @@ from surefoot_lab.train.evaluate import evaluation_mode, score
 from surefoot_lab.train.log import (
     EXPERIMENT_NAME,
     MESSAGE_LENGTH,
-    TRACEBACK_NAME,
     RunLog,
     SilentLog,
     check_run_dir,

@@ -9,6 +9,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+def bar_of(console: Console) -> Progress:
+    """A bar with a description and the task's `figures` on a terminal, nothing elsewhere."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class ProgressDisplay:
     """A live bar on a terminal; elsewhere one plain line per evaluation; nothing if not wanted.
 
@@ -26,14 +39,7 @@ class ProgressDisplay:
         self._bar: Progress | None = None
         console = Console()
         if wanted and console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(compact=True),
-                console=console,
-            )
+            self._bar = bar_of(console)
             self._task = self._bar.add_task(label, total=total_steps, figures="")
 
     def __enter__(self) -> ProgressDisplay:
