@@ -12,9 +12,9 @@ from surefoot._evaluation import Graphless, gradients_aside, scalar
 from surefoot._heads import count_heads
 from surefoot.outcome import Cost
 
-__all__ = ["CLOSURE_HELP", "Closure"]
+__all__ = ["Closure", "checked_closure"]
 
-CLOSURE_HELP = """\
+_HELP = """\
 a line search evaluates the loss more than once a step, so step() needs a closure:
 
     def closure():
@@ -126,3 +126,11 @@ class Closure:
         backwards, probes = int(self.calls_backward), tries if probe else 0
         self.cost = self.cost + Cost(tries, backwards, probes)
         return scalar(loss)
+
+
+def checked_closure(closure: Any) -> Callable[[], Any]:
+    """Refuse what is no closure: most often nothing, or the loss itself."""
+    if callable(closure):
+        return closure  # type: ignore[no-any-return]
+    got = "" if closure is None else f"step() got {type(closure).__name__} instead of a closure; "
+    raise TypeError(got + _HELP)
