@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import functional as tv
 
 from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data import Examples, Normalizer, TrainLoader, augment, in_order, load_data
+from surefoot_lab.data import Examples, InOrder, Normalizer, TrainLoader, augment, load_data
 from surefoot_lab.data.examples import hold_out
 
 CPU = torch.device("cpu")
@@ -187,7 +187,7 @@ def test_a_sample_leaves_the_stream_where_it_is_and_is_the_same_each_time() -> N
 def test_in_order_gives_every_image_once() -> None:
     images = _images(10)
     normalizer = Normalizer(images.images, CPU)
-    batches = list(in_order(images, normalizer, 4))
+    batches = list(InOrder(images, normalizer, 4))
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
     assert torch.equal(torch.cat([x for x, _ in batches]), normalizer(images.images))

@@ -70,7 +70,7 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
     "a wrapped optimizer of the wrong kind": (
         SMALL + "optimizer: {class_path: MeasuredLR, init_args: {optimizer: SGD}}\n",
         [],
-        "must name the optimizer to wrap",
+        "optimizer: must hold its settings",
     ),
     "a wrapped number in words": (
         SMALL + "optimizer: {class_path: MeasuredLR, init_args: {optimizer: {class_path: SGD, "

@@ -89,15 +89,15 @@ def test_the_rate_of_an_optimizer_with_an_estimate_includes_it() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (OptimizerConfig("MeasuredLR"), r"optimizer\.init_args\.optimizer: must name .* None"),
-        (measured("AdamW"), r"init_args\.optimizer: must name the optimizer to wrap .* 'AdamW'"),
+        (OptimizerConfig("MeasuredLR"), r"optimizer\.init_args\.optimizer: must hold .* null"),
+        (measured("AdamW"), r"init_args\.optimizer: must hold its settings .* 'AdamW'"),
         (measured({"class_path": "Adamw"}), r"optimizer\.init_args\.optimizer\.class_path: no"),
         (measured({"class_path": "AdamW", "lr": 1}), r"init_args\.optimizer\.lr: no such setting"),
         (
             measured({"class_path": "AdamW", "init_args": {"rate": 1}}),
             r"optimizer\.init_args\.optimizer\.init_args\.rate: AdamW has no such argument",
         ),
-        (measured({"class_path": "AdamW", "init_args": [1]}), r"init_args: must hold arguments"),
+        (measured({"class_path": "AdamW", "init_args": [1]}), r"init_args: must be a mapping"),
         (measured({"class_path": "PAL"}), "PAL measures its steps already"),
         (measured({"class_path": "LBFGS"}), "LBFGS evaluates the loss itself"),
         (measured({"class_path": "AliG"}), "AliG needs the loss for its own step"),

@@ -380,7 +380,7 @@ def _keys(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @functools.cache
 def _each_key_once() -> dict[str, tuple[Path, tuple[Any, ...]]]:
-    """For every key that recipes of a command use: one of these recipes, and its place there."""
+    """For every key that recipes use: one of these recipes, and its place there."""
     found: dict[str, tuple[Path, tuple[Any, ...]]] = {}
     for recipe in RECIPES:
         values = _values(recipe)
@@ -388,7 +388,7 @@ def _each_key_once() -> dict[str, tuple[Path, tuple[Any, ...]]]:
         for place in _keys(values):
             name = ".".join(str(key) for key in place if isinstance(key, str))
             of = f" of {class_path}" if name.startswith("optimizer.init_args.") else ""
-            found.setdefault(f"{command_of(recipe)[0]}: {name}{of}", (recipe, place))
+            found.setdefault(f"{name}{of}", (recipe, place))
     return found
 
 

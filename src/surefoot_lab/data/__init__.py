@@ -11,11 +11,11 @@ from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
 from surefoot_lab.data.loader import (
     AsTheyAre,
+    InOrder,
     Normalize,
     Normalizer,
     TrainLoader,
     augment,
-    in_order,
     normalizer_of,
 )
 from surefoot_lab.data.task import Classification, Regression, Task
@@ -24,6 +24,7 @@ __all__ = [
     "AsTheyAre",
     "Classification",
     "Examples",
+    "InOrder",
     "Normalize",
     "Normalizer",
     "Regression",
@@ -31,7 +32,6 @@ __all__ = [
     "Task",
     "TrainLoader",
     "augment",
-    "in_order",
     "load_data",
     "loader_of",
     "normalizer_of",

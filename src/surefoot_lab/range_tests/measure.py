@@ -12,10 +12,10 @@ from rich.console import Console
 
 from surefoot.lr_range import Progress, RangeCurve, range_test
 from surefoot_lab.config import Experiment, SchedulerConfig, UserError
-from surefoot_lab.data import TrainLoader, in_order
+from surefoot_lab.data import InOrder, TrainLoader
 from surefoot_lab.data.loader import Batch
 from surefoot_lab.errors import one_line
-from surefoot_lab.train.assemble import Parts, assemble
+from surefoot_lab.train.assemble import assemble
 from surefoot_lab.train.progress import bar_of
 
 
@@ -40,7 +40,10 @@ def measure(
     parts = assemble(without_schedule(experiment))
     if parts.team.size > 1:
         raise UserError("range-test runs in one process; train with several afterwards")
-    validation = Validation(parts) if validate else None
+    if validate and len(parts.data.validation) == 0:
+        raise UserError("--validate: the experiment has no validation images")
+    size = experiment.train.eval_batch_size
+    validation = InOrder(parts.data.validation, parts.normalizer, size) if validate else None
     with bar_of(Console()) as bar:
         task = bar.add_task("range test", total=settings["num_iter"], figures="")
 
@@ -102,20 +105,3 @@ class Stream:
     def __iter__(self) -> Iterator[Batch]:
         while True:
             yield self._next()
-
-
-class Validation:
-    """The validation images of an experiment, batch by batch."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._images = parts.data.validation
-        self._normalizer = parts.normalizer
-        self._batch_size = parts.experiment.train.eval_batch_size
-        if len(self._images) == 0:
-            raise UserError("--validate: the experiment has no validation images")
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._images) / self._batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return in_order(self._images, self._normalizer, self._batch_size)

@@ -204,7 +204,7 @@ class _Run:
         if written is not None:
             self.warned = {w["message"] for w in written.warnings if w["step"] < self.step}
         if written is None or not written.experiment:
-            self.log.start(
+            self.log.record.start(
                 name=str(experiment.name),
                 label=str(experiment.label),
                 seed=experiment.seed,
@@ -213,7 +213,7 @@ class _Run:
                 **start,
             )
         if resumed:
-            self.log.resume(self.step, environment)
+            self.log.record.resume(self.step, environment)
         self.log.open_board()
 
     def execute(self, stop: threading.Event) -> None:
@@ -232,13 +232,13 @@ class _Run:
                 if last or self.step % self.save_every == 0:
                     self._save()
         except KeyboardInterrupt:  # the second one, in the middle of something: no checkpoint
-            self.log.end(self.step, "interrupted", "stopped in the middle of a step")
+            self.log.record.end(self.step, "interrupted", "stopped in the middle of a step")
             return
         if self.step < total:
             self._save()
-            self.log.end(self.step, "interrupted", "go on with --resume")
+            self.log.record.end(self.step, "interrupted", "go on with --resume")
         else:
-            self.log.end(self.step, "finished")
+            self.log.record.end(self.step, "finished")
 
     def _advance(self) -> None:
         """One step of optimizer and scheduler."""
@@ -260,7 +260,7 @@ class _Run:
             return
         if self.step - self.last_measurement >= self.log_every:
             self.last_measurement = self.step
-            self.log.measurement(self.step, outcome.to_dict())
+            self.log.record.write("measure", **{"step": self.step, **outcome.to_dict()})
 
     def _write_step(self) -> bool:
         """Write the line of the steps since the last one; say whether training can go on."""
@@ -279,7 +279,7 @@ class _Run:
         if self.bad_lines < (PATIENCE_LINES if self.searches else 1):
             return True
         message = f"the training loss is not finite at step {self.step}; try a smaller step"
-        self.log.end(self.step, "non_finite", message)
+        self.log.record.end(self.step, "non_finite", message)
         return False
 
     def _evaluate(self, split: str) -> None:
@@ -309,7 +309,7 @@ class _Run:
         message = " ".join(message.split())[:MESSAGE_LENGTH]
         if message not in self.warned:
             self.warned.add(message)
-            self.log.warning(self.step, message)
+            self.log.record.write("warning", step=self.step, message=message)
 
     def _place(self) -> dict[str, Any]:
         return {"step": self.step, "epoch": self.step / self.parts.extent.steps_per_epoch}
@@ -326,7 +326,7 @@ class _Run:
         random_states = self.team.gather(random_state())
         if not self.team.leads:
             return
-        self.log.sync()
+        self.log.record.sync()
         state = {
             "step": self.step,
             "seconds": self.seconds,

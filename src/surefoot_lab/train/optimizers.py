@@ -15,6 +15,7 @@ import surefoot
 from surefoot_lab.build import argument_names, call, find
 from surefoot_lab.config import OptimizerConfig, SchedulerConfig, UserError
 from surefoot_lab.rivals import resolve
+from surefoot_lab.values import validated
 
 AUTO = "auto"
 
@@ -133,20 +134,9 @@ def _build_base(
     described: Any, model: nn.Module, extent: Extent, what: str
 ) -> tuple[Any, dict[str, Any]]:
     """The optimizer that another one wraps."""
-    if not isinstance(described, Mapping) or not isinstance(described.get("class_path"), str):
-        raise UserError(
-            f"{what}: must name the optimizer to wrap (such as {{class_path: AdamW}}), "
-            f"but it is {described!r}"
-        )
-    unknown = [key for key in described if key not in ("class_path", "init_args")]
-    if unknown:
-        raise UserError(f"{what}.{unknown[0]}: no such setting; arguments go into init_args")
-    arguments = described.get("init_args") or {}
-    if not isinstance(arguments, Mapping):
-        raise UserError(f"{what}.init_args: must hold arguments one a line, not {arguments!r}")
-    # the reader of the file adds this one to a class that it can import
-    arguments = {key: value for key, value in arguments.items() if key != "params"}
-    config = OptimizerConfig(described["class_path"], arguments)
+    config = validated(OptimizerConfig, described, what)
+    if "class_path" not in described:
+        raise UserError(f"{what}.class_path: must name the optimizer to wrap, such as AdamW")
     base, filled = _build(config, model, extent, what)
     if getattr(base, "wants_closure", None):
         raise UserError(
