@@ -62,7 +62,10 @@ def show_shared(cls: type) -> None:
             hints = get_type_hints(Shared)
             parameters[-1:] = [
                 inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=hints[name]
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=d,
+                    annotation=Shared.__annotations__[name].__forward_arg__,
                 )
                 for name, d in DEFAULTS.items()
             ]
