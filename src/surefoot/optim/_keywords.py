@@ -65,7 +65,7 @@ def show_shared(cls: type) -> None:
                     name,
                     inspect.Parameter.KEYWORD_ONLY,
                     default=d,
-                    annotation=Shared.__annotations__[name].__forward_arg__,
+                    annotation=_as_written(name),
                 )
                 for name, d in DEFAULTS.items()
             ]
@@ -75,6 +75,11 @@ def show_shared(cls: type) -> None:
     if cls.__doc__:
         lines = cls.__doc__.splitlines(keepends=True)
         cls.__doc__ = "".join(map(_expanded, lines))
+
+
+def _as_written(name: str) -> Any:
+    hint = Shared.__annotations__[name]
+    return getattr(hint, "__forward_arg__", hint)
 
 
 def _expanded(line: str) -> str:
