@@ -78,6 +78,7 @@ BAD = [
     (["--loud"], "unrecognized"),
     (["train", "--stesp=3"], "stesp: no such setting; did you mean 'steps'?"),
     (["train", "--steps", "many"], "steps: must be a whole number, not 'many'"),
+    (["sweep", "--steps=3"], "sweep: needs an experiment file"),
     (["train", "nowhere.yaml"], "nowhere.yaml: no such experiment file"),
     (["train", "--optimizer.class_path=LAPBAL"], "did you mean 'LABPAL'?"),
     (["train", "--optimizer.class_path=no.such.Thing"], "cannot import no.such"),
