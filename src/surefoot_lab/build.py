@@ -75,6 +75,24 @@ def call(
         raise UserError(f"{what}: {_name(function)}: {one_line(error)}{hint}") from error
 
 
+def check_arguments(
+    function: Callable[..., Any], init_args: Mapping[str, Any], what: str, positional: int
+) -> None:
+    """Refuse arguments that a class or function does not take after so many positional ones.
+
+    Raises:
+        UserError: names the first, and what was probably meant.
+    """
+    names = argument_names(function)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function))
+    for name in init_args:
+        if name not in names and not takes_any:
+            raise UserError(
+                f"{what}.init_args.{name}: {_name(function)} has no such argument; "
+                f"{did_you_mean(name, names[positional:])}"
+            )
+
+
 def argument_names(function: Callable[..., Any]) -> list[str]:
     """Names of the arguments a class or function takes by keyword."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
