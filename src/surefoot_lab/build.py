@@ -53,15 +53,7 @@ def call(
     Raises:
         UserError: an argument is unknown, missing, of the wrong type or out of range.
     """
-    names = argument_names(function)
-    former = getattr(getattr(function, "__init__", None), "former_names", ())
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function))
-    for name in init_args:
-        if name not in names and name not in former and not takes_any:
-            raise UserError(
-                f"{what}.init_args.{name}: {_name(function)} has no such argument; "
-                f"{did_you_mean(name, names[len(positional) :])}"
-            )
+    check_arguments(function, init_args, what, len(positional))
     for name in _required(function)[len(positional) :]:
         if name not in init_args:
             raise UserError(f"{what}.init_args.{name}: {_name(function)} needs it; give it a value")
@@ -84,9 +76,10 @@ def check_arguments(
         UserError: names the first, and what was probably meant.
     """
     names = argument_names(function)
+    former = getattr(getattr(function, "__init__", None), "former_names", ())
     takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function))
     for name in init_args:
-        if name not in names and not takes_any:
+        if name not in names and name not in former and not takes_any:
             raise UserError(
                 f"{what}.init_args.{name}: {_name(function)} has no such argument; "
                 f"{did_you_mean(name, names[positional:])}"
