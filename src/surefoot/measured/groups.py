@@ -79,18 +79,15 @@ class Groups:
 
         Args:
             factor: of every group's ``lr``.
-            averages: of the weights; the step is taken from the iterate that it averages.
+            averages: of the weights; the parameters move by what they see of a step at once.
         """
-        active = [] if averages is None else self.with_gradient()
         if averages is not None:
-            averages.to_iterate(active)
+            factor *= averages.before_step()
         if factor == 1.0:
             self._base.step()
-        else:
-            with multiplied(self.all, factor):
-                self._base.step()
-        if averages is not None:
-            averages.to_gradient(active)
+            return
+        with multiplied(self.all, factor):
+            self._base.step()
 
     def publish(self, factor: float) -> float:
         """Show what was applied; the largest multiple of a unit."""
