@@ -45,7 +45,7 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
     "a model without words": ("model: 3\n", [], "model: must hold its settings"),
     "a list of arguments": ("optimizer: {init_args: [lr]}\n", [], "must be a mapping"),
     "a date as argument": (
-        "optimizer: {init_args: {step_multiplier: 2024-01-02}}\n",
+        "optimizer: {class_path: PAL, init_args: {step_multiplier: 2024-01-02}}\n",
         [],
         "step_multiplier must be a number, got '2024-01-02'",
     ),
@@ -104,7 +104,7 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
     "an argument of no class": (SMALL, ["--seed.init_args.x", "3"], "no such setting"),
     "a class in a number": (
         SMALL,
-        ["--optimizer.init_args.step_multiplier.x", "3"],
+        ["--optimizer.class_path=PAL", "--optimizer.init_args.step_multiplier.x", "3"],
         "step_multiplier must be a number",
     ),
     "half a list": (SMALL, ["--optimizer.init_args.lr", "[1"], "not valid YAML"),
