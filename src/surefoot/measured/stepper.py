@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _reduce
+from surefoot._evaluation import agree
 from surefoot._networks import has_batch_norm, largest_change
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -27,7 +28,7 @@ from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Measured, Step, conclude, own_slope, roughest, scale_of
 from surefoot.measured.noise import Fresh, noise_scale, own_share
-from surefoot.measured.probes import Probes, is_near, rounding_of
+from surefoot.measured.probes import Probes, rounding_of
 from surefoot.measured.rate import RateState
 from surefoot.measured.ratios import GroupLine, Ratios, drawn
 from surefoot.measured.reach import Reach
@@ -483,7 +484,7 @@ class Stepper:
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
         first, again = probes.value0, probes.evaluate()
-        if not moved and not is_near(again, first, rounding_of(probes.loss.value)):
+        if not moved and not agree(again, first, rounding_of(probes.loss.value)):
             message = notices.NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
                 self.plan()
