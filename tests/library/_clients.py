@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from surefoot import MeasuredLR
 
-STEPS = 30
+STEPS = 40
 FEATURES = torch.randn(320, 8, generator=torch.Generator().manual_seed(0))
 TARGETS = FEATURES[:, :1].sin()
 

@@ -118,10 +118,10 @@ def test_the_model_may_be_left_out() -> None:
 def test_a_run_through_a_checkpoint_is_the_uninterrupted_one(tmp_path: Path) -> None:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=10, save_top_k=-1)
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=20, save_top_k=-1)
     whole, rest = Module(measured, 0.0), Module(measured, 0.0)
     expected = fit(whole, callbacks=[saving], enable_checkpointing=True)
-    trainer = fit(rest, checkpoint=str(tmp_path / "step=10.ckpt"))
+    trainer = fit(rest, checkpoint=str(tmp_path / "step=20.ckpt"))
     assert rest.calls["step"] == 20
     assert_same(whole.net, rest.net)
     assert trainer.optimizers[0].rate == expected.optimizers[0].rate
