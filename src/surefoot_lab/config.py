@@ -246,7 +246,7 @@ class Experiment(Settings):
     label: str | None = None
     seed: Seed = 0
     steps: Positive | None = None
-    epochs: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 10
+    epochs: Annotated[Real, Field(gt=0, lt=1e9, allow_inf_nan=False)] = 10
     batch_size: Positive = 128
     data: Section[DataConfig] = field(default_factory=DataConfig)
     model: Section[ModelConfig] = field(default_factory=ModelConfig)

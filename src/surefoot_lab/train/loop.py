@@ -263,6 +263,7 @@ class _Run:
         if self.step - self.last_measurement >= self.log_every:
             self.last_measurement = self.step
             self.log.record.write("measure", **{"step": self.step, **outcome.to_dict()})
+            self.log.measured(self.step, outcome.to_dict())
 
     def _write_step(self) -> bool:
         """Write the line of the steps since the last one; say whether training can go on."""
