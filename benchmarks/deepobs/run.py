@@ -17,7 +17,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from problems import PROBLEMS, Problem  # noqa: E402
 from torch.optim import SGD, Adam  # noqa: E402
-from yardsticks import MEASURED, Method, at_rate, chosen, command, linear, run  # noqa: E402
+from yardsticks import MEASURED, Method, at_rate, chosen, command, linear, parsed, run  # noqa: E402
 
 BEST = {
     "quadratic_deep": 0.0398107,
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float)
     for kind in ("fashion-mnist", "cifar10", "shakespeare"):
         parser.add_argument(f"--{kind}", type=Path)
-    options = parser.parse_args()
+    options = parsed(parser)
     for name in options.tasks or PROBLEMS:
         folder = getattr(options, DATA[name]) if name in DATA else None
         if name in DATA and folder is None:
