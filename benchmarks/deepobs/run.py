@@ -30,7 +30,7 @@ BEST = {
 """Adam's rate that was best of 36, for `char_rnn` of the novel's."""
 MOMENTUM = {"quadratic_deep": 2.51189e-3, "quadratic_reshuffled": 2.51189e-3}
 """SGD's with momentum .99, where it was the best of all published figures."""
-SHORT = {"fmnist_2c2d": 0.25, "fmnist_vae": 0.1, "cifar10_3c3d": 0.25, "char_rnn": 0.5}
+SHORT = {"fmnist_2c2d": 0.25, "fmnist_vae": 0.05, "cifar10_3c3d": 0.25, "char_rnn": 0.5}
 """Epochs of a short run."""
 DATA = {
     "fmnist_2c2d": "fashion_mnist",
