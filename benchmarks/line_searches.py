@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 import surefoot
 from surefoot_lab.config import DataConfig
-from surefoot_lab.data import Splits, TrainLoader, in_order, load_data, normalizer_of
+from surefoot_lab.data import InOrder, Splits, TrainLoader, load_data, normalizer_of
 from surefoot_lab.models import cifar_resnet
 
 BATCH_SIZE, EPOCHS = 64, 15
@@ -73,7 +73,7 @@ def train(name: str, data: Splits, seed: int) -> tuple[float, float, list[float]
     torch.manual_seed(seed)
     model = cifar_resnet(8, in_channels=1, image_size=(8, 8), widths=(8, 16, 32))
     steps = EPOCHS * loader.batches_per_epoch
-    full = FullLoss(model, list(in_order(data.train, normalizer, 256)))
+    full = FullLoss(model, list(InOrder(data.train, normalizer, 256)))
     optimizer: Any = METHODS[name](model, steps, full)
     losses = []
     for step in range(steps):
@@ -91,7 +91,7 @@ def train(name: str, data: Splits, seed: int) -> tuple[float, float, list[float]
     model.eval()
     with torch.no_grad():
         right = sum(
-            int((model(x).argmax(1) == y).sum()) for x, y in in_order(data.test, normalizer, 500)
+            int((model(x).argmax(1) == y).sum()) for x, y in InOrder(data.test, normalizer, 500)
         )
     return 100 * right / len(data.test), cost / steps, losses
 

@@ -332,11 +332,6 @@ class Copies:
             torch._foreach_copy_(self._params, self._copies)
 
     @torch.no_grad()
-    def difference(self) -> list[Tensor]:
-        """How far the parameters have moved since :meth:`take`: pᵢ − copyᵢ, as new tensors."""
-        return list(torch._foreach_sub(self._params, self._copies)) if self._params else []
-
-    @torch.no_grad()
     def put_moved(self, tensors: Sequence[Tensor], weights: Sequence[float], t: float) -> None:
         """pᵢ ← copyᵢ + t · wᵢ · tensorᵢ."""
         if all(p.device.type == "cpu" for p in self._params):

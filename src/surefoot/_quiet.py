@@ -1,13 +1,23 @@
-"""The quiet room: whoever measures hears the same random numbers and leaves every buffer still."""
+"""What a forward pass uses up, random states and buffers; and how whoever measures gives it back.
+
+One promise for optimizers, replays, walks along lines and range tests: the global random generators
+of torch, Python and NumPy, and all buffers, are afterwards as before, or, in a step, as its one
+ordinary forward pass left them. What else a training step changes: :mod:`surefoot._no_trace`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["Buffers", "RngState", "devices_of"]
+__all__ = ["Buffers", "QuietRoom", "RngState", "devices_of", "undisturbed"]
 
 
 def devices_of(tensors: Iterable[torch.Tensor]) -> tuple[torch.device, ...]:
@@ -16,33 +26,48 @@ def devices_of(tensors: Iterable[torch.Tensor]) -> tuple[torch.device, ...]:
 
 
 class RngState:
-    """The state of torch's random generators: the CPU's and those of the given devices.
+    """The states of the global random generators: torch's, Python's and, where loaded, NumPy's.
 
-    NumPy's and Python's generators are the user's own and are not touched.
+    Args:
+        cpu: torch's on the CPU.
+        accelerators: torch's on other devices.
+        others: Python's and NumPy's; None for those that are to be left alone.
     """
 
-    def __init__(self, cpu: torch.Tensor, accelerators: dict[torch.device, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        cpu: torch.Tensor,
+        accelerators: dict[torch.device, torch.Tensor],
+        others: tuple[Any, Any] = (None, None),
+    ) -> None:
         self._cpu = cpu
         self._accelerators = accelerators
+        self._python, self._numpy = others
 
     @classmethod
     def capture(cls, devices: Iterable[torch.device] = ()) -> RngState:
-        """Remember the state as it is now."""
+        """Remember the states as they are now."""
         accelerators = {
             device: torch.get_device_module(device).get_rng_state(*_index(device))
             for device in devices
             if device.type not in ("cpu", "meta")
         }
-        return cls(torch.get_rng_state(), accelerators)
+        numpy = _numpy_random()
+        others = random.getstate(), None if numpy is None else numpy.get_state()
+        return cls(torch.get_rng_state(), accelerators, others)
 
     def restore(self) -> None:
-        """Put the remembered state back."""
+        """Put the remembered states back."""
         torch.set_rng_state(self._cpu)
+        if self._python is not None:
+            random.setstate(self._python)
+        if self._numpy is not None:
+            _numpy_random().set_state(self._numpy)
         for device, state in self._accelerators.items():
             torch.get_device_module(device).set_rng_state(state, *_index(device))
 
     def to_dict(self) -> dict[str, torch.Tensor]:
-        """Tensors by device name, which any checkpoint keeps."""
+        """Torch's, as tensors by device name, which any checkpoint keeps."""
         return {"cpu": self._cpu, **{str(d): state for d, state in self._accelerators.items()}}
 
     @classmethod
@@ -50,6 +75,11 @@ class RngState:
         """Back from :meth:`to_dict`."""
         others = {torch.device(name): s for name, s in states.items() if name != "cpu"}
         return cls(states["cpu"], others)
+
+
+def _numpy_random() -> Any:
+    """NumPy's module; None where it is not loaded, so that nobody has drawn from it."""
+    return getattr(sys.modules.get("numpy"), "random", None)
 
 
 def _index(device: torch.device) -> tuple[torch.device, ...]:
@@ -98,3 +128,73 @@ class Buffers:
                 owner._buffers[name] = buffer
         if self._owners:
             torch._foreach_copy_([buffer for _, _, buffer in self._owners], self._copies)
+
+
+@contextlib.contextmanager
+def undisturbed(
+    model: nn.Module | None, devices: Iterable[torch.device], begin: Buffers | None = None
+) -> Iterator[None]:
+    """Inside, random states and buffers may be used up; afterwards they are as on entry.
+
+    Args:
+        model: whose buffers may change.
+        devices: those whose random numbers may be drawn.
+        begin: the buffers to begin with; None for those of now.
+    """
+    generators, buffers = RngState.capture(devices), Buffers(model).snapshot()
+    try:
+        if begin is not None:
+            begin.restore()
+        yield
+    finally:
+        generators.restore()
+        buffers.restore()
+
+
+class QuietRoom:
+    """All evaluations inside hear the same random numbers and start from the same buffers.
+
+    The first evaluation is the ordinary forward pass of the step: whatever it does to random
+    generators and buffers stays done when the room is left. Later ones leave nothing behind. An
+    exception puts both back to where they were on entry.
+    """
+
+    def __init__(self, params: Iterable[torch.Tensor], model: nn.Module | None) -> None:
+        self._devices = devices_of(params)
+        self._before_buffers = Buffers(model)
+        self._after_buffers = Buffers(model)
+        self._before: RngState | None = None
+        self._after: RngState | None = None
+        self._disturbed = False
+
+    def __enter__(self) -> QuietRoom:
+        self._before = RngState.capture(self._devices)
+        self._before_buffers.snapshot()
+        self._after, self._disturbed = None, False
+        return self
+
+    def repeat(self) -> None:
+        """Call before every evaluation but the first."""
+        if self._after is None:
+            self._after = RngState.capture(self._devices)
+            self._after_buffers.snapshot()
+        self._disturbed = True
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Buffers and random state as on entry: before an evaluation is made once more."""
+        assert self._before is not None
+        self._before.restore()
+        self._before_buffers.restore()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        if kind is not None and self._before is not None:
+            self.rewind()
+        elif self._disturbed and self._after is not None:
+            self._after.restore()
+            self._after_buffers.restore()

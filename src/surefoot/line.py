@@ -8,15 +8,15 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surefoot import _reduce
 from surefoot._closure import Closure
 from surefoot._params import Copies, dot_and_norm_sq
-from surefoot._quiet import Buffers, RngState, devices_of
+from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction
 
-__all__ = ["Line", "NotRepeatableError", "QuietRoom", "Walkable"]
+__all__ = ["Line", "NotRepeatableError", "Walkable"]
 
 
 class NotRepeatableError(RuntimeError):
@@ -43,56 +43,6 @@ class Walkable(Protocol):
 
     def value_and_slope(self, t: float) -> tuple[float, float]:
         """Loss and its derivative per unit of ``t``, both at ``t``."""
-
-
-class QuietRoom:
-    """All evaluations inside hear the same random numbers and start from the same buffers.
-
-    The first evaluation is the ordinary forward pass of the step: whatever it does to random
-    generators and buffers stays done when the room is left. Later ones leave nothing behind. An
-    exception puts both back to where they were on entry.
-    """
-
-    def __init__(self, params: Sequence[Tensor], model: nn.Module | None) -> None:
-        self._devices = devices_of(params)
-        self._before_buffers = Buffers(model)
-        self._after_buffers = Buffers(model)
-        self._before: RngState | None = None
-        self._after: RngState | None = None
-        self._disturbed = False
-
-    def __enter__(self) -> QuietRoom:
-        self._before = RngState.capture(self._devices)
-        self._before_buffers.snapshot()
-        self._after, self._disturbed = None, False
-        return self
-
-    def hush(self) -> None:
-        """Call before every evaluation but the first."""
-        if self._after is None:
-            self._after = RngState.capture(self._devices)
-            self._after_buffers.snapshot()
-        self._disturbed = True
-        self.rewind()
-
-    def rewind(self) -> None:
-        """Buffers and random state as on entry: before an evaluation is made once more."""
-        assert self._before is not None
-        self._before.restore()
-        self._before_buffers.restore()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if kind is not None and self._before is not None:
-            self._before.restore()
-            self._before_buffers.restore()
-        elif self._disturbed and self._after is not None:
-            self._after.restore()
-            self._after_buffers.restore()
 
 
 class Line:
@@ -168,7 +118,7 @@ class Line:
     def value(self, t: float) -> float:
         """Loss at ``t``, averaged over all processes. One forward pass."""
         self._move(t)
-        self._room.hush()
+        self._room.repeat()
         loss = self._closure.value(rewind=self._room.rewind)
         value = _reduce.mean(float(loss), self._group, loss.device)
         self._check_moves(t, value, torch.finfo(loss.dtype).eps)
@@ -195,7 +145,7 @@ class Line:
         ``.grad`` is as before afterwards. Both numbers are averaged over all processes.
         """
         self._move(t)
-        self._room.hush()
+        self._room.repeat()
         kept = [p.grad for p in self._params]
         try:
             loss = self._closure.gradient()
@@ -231,7 +181,7 @@ class Line:
         raise NotRepeatableError(
             f"the closure gave {self._value0!r} and then {again!r} for the same weights and the "
             "same random numbers, so a step size cannot be measured with it. Does it draw a new "
-            "batch, or use NumPy's or Python's random numbers? Draw them before step(closure). "
+            "batch, or from a random generator of its own? Draw them before step(closure). "
             "Are its buffers out of reach? Pass the model itself as the first argument."
         )
 

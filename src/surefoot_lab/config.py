@@ -5,41 +5,53 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import math
 import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
 
 from surefoot_lab.errors import UserError, did_you_mean
-from surefoot_lab.values import plain, shown, typed
+from surefoot_lab.values import (
+    Arguments,
+    NotNegative,
+    Positive,
+    Real,
+    Settings,
+    Truth,
+    Whole,
+    plain,
+    validated,
+)
 
 __all__ = [
     "DataConfig",
     "EarlyStoppingConfig",
     "Experiment",
-    "Field",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
     "SchedulerConfig",
+    "Setting",
     "SweepConfig",
     "TrainConfig",
     "UserError",
     "did_you_mean",
     "fields_of",
-    "from_dict",
 ]
 
-LARGEST_SEED = 2**63 - 1  # torch's generators take no more
+T = TypeVar("T")
+Seed = Annotated[Whole, Field(ge=0, lt=2**63)]  # torch's generators take no more
+Section = Annotated[T, BeforeValidator(lambda value: {} if value is None else value)]
 LONGEST_NAME = 100  # characters of a folder; file systems take 255 bytes
 # Data sets that are whatever lies at `data.root`, which therefore belongs to the run's name.
 OWN_DATA = ("imagefolder", "text", "table")
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Settings):
     """Which examples, how they are split, how they are varied.
 
     Attributes:
@@ -88,19 +100,19 @@ class DataConfig:
         "table",
     ] = "digits"
     class_path: str | None = None
-    init_args: dict[str, Any] = field(default_factory=dict)
+    init_args: Arguments = field(default_factory=dict)
     root: str | None = None
-    download: bool = False
-    validation: float = 0.2
-    test: float = 0.2
-    split_seed: int = 0
-    crop: int = 0
-    flip: bool = False
-    image_size: int | None = None
-    in_memory: bool = True
+    download: Truth = False
+    validation: NotNegative = 0.2
+    test: NotNegative = 0.2
+    split_seed: Seed = 0
+    crop: Annotated[Whole, Field(ge=0)] = 0
+    flip: Truth = False
+    image_size: Positive | None = None
+    in_memory: Truth = True
     normalize: Literal["measured", "published"] = "measured"
-    sequence_length: int = 50
-    header: bool | None = None
+    sequence_length: Positive = 50
+    header: Truth | None = None
 
     @property
     def known_as(self) -> str:
@@ -113,7 +125,7 @@ class DataConfig:
 
 
 @dataclass
-class ModelConfig:
+class ModelConfig(Settings):
     """The network. `num_classes`, `in_channels`, `image_size` (of a text, `sequence_length`) are
     passed if it takes them.
 
@@ -127,11 +139,11 @@ class ModelConfig:
     """
 
     class_path: str = "convnet"
-    init_args: dict[str, Any] = field(default_factory=dict)
+    init_args: Arguments = field(default_factory=dict)
 
 
 @dataclass
-class LossConfig:
+class LossConfig(Settings):
     """What is minimized, if not the loss of the data (cross-entropy of classes, squared error of
     numbers). Validation and test are judged by the data's.
 
@@ -143,29 +155,29 @@ class LossConfig:
     """
 
     class_path: str | None = None
-    init_args: dict[str, Any] = field(default_factory=dict)
+    init_args: Arguments = field(default_factory=dict)
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """The optimizer. Line-search optimizers get the model and a closure, others the parameters.
 
     Attributes:
-        class_path: a name from surefoot (`LABPAL`, `PAL`), from torch.optim (`SGD`, `Adam`), of a
-            rival (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `SaLSA`, ...; docs/rivals.md), or
-            an import path. `MeasuredLR` wraps another: its `init_args.optimizer` has a
-            `class_path` and `init_args` of its own.
+        class_path: a name from surefoot (`MeasuredAdamW`, `LABPAL`, `PAL`), from torch.optim
+            (`SGD`, `Adam`), of a rival (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `SaLSA`, ...;
+            docs/rivals.md), or an import path. `MeasuredLR` wraps another: its
+            `init_args.optimizer` has a `class_path` and `init_args` of its own.
         init_args: its arguments. `total_steps`, `dataset_size` and `batch_size` are filled in if
             it takes them and they are not given (null leaves them off); so is the word `auto` for
             `total_steps`, `T_max`, `total_iters`, `max_iter`, `epochs` and `steps_per_epoch`.
     """
 
-    class_path: str = "LABPAL"
-    init_args: dict[str, Any] = field(default_factory=dict)
+    class_path: str = "MeasuredAdamW"
+    init_args: Arguments = field(default_factory=dict)
 
 
 @dataclass
-class SchedulerConfig:
+class SchedulerConfig(Settings):
     """The learning-rate scheduler, stepped once after every optimizer step.
 
     Attributes:
@@ -174,11 +186,11 @@ class SchedulerConfig:
     """
 
     class_path: str | None = None
-    init_args: dict[str, Any] = field(default_factory=dict)
+    init_args: Arguments = field(default_factory=dict)
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(Settings):
     """How the training loop runs, and what it writes down.
 
     Attributes:
@@ -201,17 +213,17 @@ class TrainConfig:
     closure: Literal["auto", "none", "forward", "backward"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = True
-    accumulate: int = 1
-    eval_every: int | None = None
-    eval_batch_size: int = 500
-    log_every: int = 10
-    checkpoint_every: int | None = None
-    tensorboard: bool = True
+    channels_last: Truth = True
+    accumulate: Positive = 1
+    eval_every: Positive | None = None
+    eval_batch_size: Positive = 500
+    log_every: Positive = 10
+    checkpoint_every: Positive | None = None
+    tensorboard: Truth = True
 
 
 @dataclass
-class Experiment:
+class Experiment(Settings):
     """One training run, fully described.
 
     Attributes:
@@ -232,16 +244,16 @@ class Experiment:
 
     name: str | None = None
     label: str | None = None
-    seed: int = 0
-    steps: int | None = None
-    epochs: float = 10
-    batch_size: int = 128
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: Seed = 0
+    steps: Positive | None = None
+    epochs: Annotated[Real, Field(gt=0, lt=1e9, allow_inf_nan=False)] = 10
+    batch_size: Positive = 128
+    data: Section[DataConfig] = field(default_factory=DataConfig)
+    model: Section[ModelConfig] = field(default_factory=ModelConfig)
+    loss: Section[LossConfig] = field(default_factory=LossConfig)
+    optimizer: Section[OptimizerConfig] = field(default_factory=OptimizerConfig)
+    scheduler: Section[SchedulerConfig] = field(default_factory=SchedulerConfig)
+    train: Section[TrainConfig] = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         if self.name is None:
@@ -256,39 +268,7 @@ class Experiment:
         Raises:
             UserError: names the first such value.
         """
-        for setting in fields_of():
-            section, _, name = setting.key.rpartition(".")
-            owner = getattr(self, section) if section else self
-            setattr(owner, name, typed(setting.key, getattr(owner, name), setting.type))
-        at_least_one = {
-            "steps": self.steps,
-            "batch_size": self.batch_size,
-            "train.accumulate": self.train.accumulate,
-            "train.eval_every": self.train.eval_every,
-            "train.eval_batch_size": self.train.eval_batch_size,
-            "train.log_every": self.train.log_every,
-            "train.checkpoint_every": self.train.checkpoint_every,
-            "data.image_size": self.data.image_size,
-            "data.sequence_length": self.data.sequence_length,
-        }
-        for key, value in at_least_one.items():
-            if value is not None and value < 1:
-                raise UserError(f"{key}: must be at least 1, not {value}")
-        not_negative = {
-            "seed": self.seed,
-            "data.crop": self.data.crop,
-            "data.validation": self.data.validation,
-            "data.test": self.data.test,
-            "data.split_seed": self.data.split_seed,
-        }
-        for key, number in not_negative.items():
-            if not (number >= 0 and math.isfinite(number)):
-                raise UserError(f"{key}: must not be negative, but it is {number}")
-        for key, seed in (("seed", self.seed), ("data.split_seed", self.data.split_seed)):
-            if seed > LARGEST_SEED:
-                raise UserError(f"{key}: must be below 2**63, not {seed}")
-        if not (self.epochs > 0 and math.isfinite(self.epochs)):
-            raise UserError(f"epochs: must be a number above 0, not {self.epochs}")
+        vars(self).update(vars(validated(Experiment, self)))
         for section in ("data", "loss"):
             config = getattr(self, section)
             if config.init_args and config.class_path is None:
@@ -310,7 +290,7 @@ class Experiment:
 
 
 @dataclass
-class EarlyStoppingConfig:
+class EarlyStoppingConfig(Settings):
     """Give up trials that fall behind (ASHA), instead of training all to the end.
 
     Attributes:
@@ -319,13 +299,13 @@ class EarlyStoppingConfig:
         metric: `accuracy` or `loss` of the validations that is compared.
     """
 
-    grace_epochs: int = 1
-    reduction_factor: float = 3
+    grace_epochs: Positive = 1
+    reduction_factor: Annotated[Real, Field(gt=1, allow_inf_nan=False)] = 3
     metric: Literal["accuracy", "loss"] = "accuracy"
 
 
 @dataclass
-class SweepConfig:
+class SweepConfig(Settings):
     """The sections that make an experiment file a sweep: many runs of one experiment.
 
     Attributes:
@@ -342,12 +322,12 @@ class SweepConfig:
     grid: dict[str, Any] = field(default_factory=dict)
     random: dict[str, Any] = field(default_factory=dict)
     early_stopping: EarlyStoppingConfig | None = None
-    cpus_per_trial: float = 1
-    gpus_per_trial: float = 0
+    cpus_per_trial: NotNegative = 1
+    gpus_per_trial: NotNegative = 0
 
 
 @dataclass(frozen=True)
-class Field:
+class Setting:
     """One setting of an experiment: its dotted key, type, default and the docstring's sentence."""
 
     key: str
@@ -357,13 +337,13 @@ class Field:
 
 
 @functools.cache
-def fields_of(cls: type = Experiment, prefix: str = "") -> tuple[Field, ...]:
+def fields_of(cls: type = Experiment, prefix: str = "") -> tuple[Setting, ...]:
     """All settings of an experiment, nested ones with dotted keys, in the order of the class."""
     from docstring_parser import parse
 
     helps = {p.arg_name: " ".join((p.description or "").split()) for p in parse(_doc(cls)).params}
     hints = typing.get_type_hints(cls)
-    found: list[Field] = []
+    found: list[Setting] = []
     for item in dataclasses.fields(cls):
         key = prefix + item.name
         if dataclasses.is_dataclass(hints[item.name]):
@@ -373,24 +353,8 @@ def fields_of(cls: type = Experiment, prefix: str = "") -> tuple[Field, ...]:
                 default: Any = item.default_factory()
             else:
                 default = item.default
-            found.append(Field(key, hints[item.name], default, helps[item.name]))
+            found.append(Setting(key, hints[item.name], default, helps[item.name]))
     return tuple(found)
-
-
-def from_dict(values: dict[str, Any]) -> Experiment:
-    """Build an experiment from nested dictionaries whose values already have the right types."""
-    hints = typing.get_type_hints(Experiment)
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        if dataclasses.is_dataclass(hints[key]):
-            if not isinstance(value, dict):
-                raise UserError(
-                    f"{key}: must hold its settings one a line (such as 'class_path: ...'), "
-                    f"but it is {shown(value)}"
-                )
-            value = typing.cast(type, hints[key])(**value)
-        arguments[key] = value
-    return Experiment(**arguments)
 
 
 def _doc(cls: type) -> str:
@@ -415,4 +379,5 @@ def _method(optimizer: OptimizerConfig) -> str:
     inner = (optimizer.init_args or {}).get("optimizer")
     if _last_word(str(optimizer.class_path)) == "MeasuredLR" and isinstance(inner, dict):
         return f"Measured {_last_word(str(inner.get('class_path')))}"
-    return str(optimizer.class_path)
+    # MeasuredAdamW and its kin are what they wrap, measured
+    return re.sub(r"^Measured(?=[A-Z])(?!LR$)", "Measured ", _last_word(str(optimizer.class_path)))

@@ -1,18 +1,90 @@
-"""Values of settings: of which type they must be, and how they are told to a user."""
+"""Values of settings: checked by pydantic against dataclasses, and told to a user in one line."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import re
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from typing import Annotated, Any, TypeVar, cast
 
-from surefoot_lab.errors import UserError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from surefoot_lab.errors import UserError, did_you_mean
+
+T = TypeVar("T")
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _TUPLE = re.compile(r"\(([^()]*,[^()]*)\)")
 _LARGEST_FLOAT = 2.0**53  # floats up to here are exact where they are whole
+# What pydantic finds, in the words of an experiment file; all else in its own.
+_SAID = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be finite",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text (in quotes, if it looks like a number)",
+    "literal_error": "must be one of {expected}",
+    "dataclass_type": "must hold its settings one a line (such as 'class_path: ...')",
+    "dict_type": "must hold its settings one a line",
+    "tuple_type": "must be a list",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than": "must be below {lt}",
+    "value_error": "{error}",
+}
+
+
+class Settings:
+    """Base of dataclasses whose values `validated` checks: other names are refused."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
+def validated(kind: type[T], values: Any, key: str = "") -> T:
+    """Make a dataclass of settings from nested mappings.
+
+    A whole number may be written as `1e3`, and a number in quotes.
+
+    Args:
+        kind: the dataclass.
+        values: a mapping of its fields, or one such object.
+        key: where it stands in a file, for the error message.
+
+    Raises:
+        UserError: names the first value that cannot be used, and says what the setting takes.
+    """
+    try:
+        given = dataclasses.asdict(values) if isinstance(values, Settings) else values  # type: ignore[call-overload]
+        found: T = _adapter(cast(Hashable, kind)).validate_python(plain(given))
+        return found
+    except RecursionError:
+        raise UserError(f"{key or 'settings'}: holds a mapping that holds itself") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    where = ".".join([key] * bool(key) + [str(part) for part in first["loc"]])
+    if first["type"] == "unexpected_keyword_argument":
+        raise UserError(f"{where}: no such setting; {did_you_mean(where, _keys(kind, key))}")
+    text = _SAID.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+    said = "" if first["type"] == "value_error" else f", not {shown(first['input'])}"
+    raise UserError(f"{where}: {text}{said}")
+
+
+@functools.cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))
+
+
+def _keys(kind: Any, prefix: str) -> list[str]:
+    """The names of all settings, with dots."""
+    found: list[str] = []
+    for name, hint in typing.get_type_hints(kind).items():
+        key = f"{prefix}.{name}" if prefix else name
+        inner = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
+        found += _keys(inner[0], key) if inner else [key]
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -26,66 +98,37 @@ def plain(value: Any) -> Any:
     return value
 
 
-def typed(key: str, value: Any, hint: Any) -> Any:
-    """The value of a setting, in the type that the setting has.
-
-    A whole number may be written as `1e3`, and a number in quotes. null is refused where nothing
-    says that it may be null, but for arguments, which it leaves away.
-
-    Args:
-        key: the dotted key, for the error message.
-        value: as it stands in a file, or was given in Python.
-        hint: the type of the dataclass's field.
-
-    Raises:
-        UserError: says what the setting takes, and what it was given.
-    """
+def number(value: Any) -> Any:
+    """The number that a value means: of a text, of NumPy; a whole one as an int."""
     value = plain(value)
-    choices = typing.get_args(hint)
-    if typing.get_origin(hint) is dict:
-        return arguments(key, value)
-    if typing.get_origin(hint) is typing.Literal:
-        if value in choices and isinstance(value, str):
-            return value
-    elif type(None) in choices:
-        if value is None:
-            return None
-        inner = next(choice for choice in choices if choice is not type(None))
-        found = _converted(value, inner)
-        if found is not None:
-            return found
-    else:
-        found = _converted(value, hint)
-        if found is not None:
-            return found
-    quotes = "; put it in quotes" if _is_text(hint) and not isinstance(value, list | dict) else ""
-    quotes = "" if value is None else quotes
-    raise UserError(f"{key}: must be {type_words(hint)}, not {shown(value)}{quotes}")
+    if isinstance(value, str):
+        value = float(value) if _NUMBER.fullmatch(value.strip()) else value
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_FLOAT:
+        return int(value)
+    return value
 
 
-def arguments(key: str, value: Any) -> dict[str, Any]:
+def arguments(value: Any) -> Any:
     """The arguments of a class, down to those of a class inside: plain values by their names.
 
     null is no arguments. A number in quotes is a number, `(0.9, 0.999)` a list.
 
     Raises:
-        UserError: names what is no name, or no value that a file could hold.
+        ValueError: names what is no name, or no value that a file could hold.
     """
+    value = plain(value)
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
-        raise UserError(f"{key}: must be a mapping of argument names to values, not {shown(value)}")
-    found = _argument(key, value)
-    assert isinstance(found, dict)
-    return found
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a mapping of argument names to values, not {shown(value)}")
+    return _argument("", value)
 
 
 def _argument(key: str, value: Any) -> Any:
-    value = plain(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         for name in value:
             check_name(name, key)
-        inner = {name: _argument(f"{key}.{name}", item) for name, item in value.items()}
+        inner = {name: _argument(f"{key}.{name}".strip("."), v) for name, v in value.items()}
         if "class_path" in inner and inner.get("init_args", {}) is None:
             inner["init_args"] = {}
         return inner
@@ -94,11 +137,11 @@ def _argument(key: str, value: Any) -> Any:
     if isinstance(value, str):
         return _number_or_list(value)
     if isinstance(value, float) and math.isnan(value):
-        raise UserError(f"{key}: must not be nan; give it a value")
+        raise ValueError(f"{key} must not be nan; give it a value")
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise UserError(
-        f"{key}: must be a number, a text, true, false, null, a list or a mapping, "
+    raise ValueError(
+        f"{key} must be a number, a text, true, false, null, a list or a mapping, "
         f"not {shown(value)}"
     )
 
@@ -107,15 +150,16 @@ def check_name(name: Any, inside: str) -> None:
     """Refuse a key that is no text, such as the 1 of `{lr: 0,1}`.
 
     Raises:
-        UserError: names it, and what was probably meant.
+        ValueError: names it, and what was probably meant.
     """
+    where = f"{inside}: " if inside else ""
     if not isinstance(name, str) or not name:
-        raise UserError(
-            f"{inside}: {shown(name)} is no name of a setting (numbers are written 0.1 and not "
+        raise ValueError(
+            f"{where}{shown(name)} is no name of a setting (numbers are written 0.1 and not "
             "0,1; words such as true, null and dates in quotes)"
         )
     if name.endswith(")") and "(" not in name:
-        raise UserError(f"{inside}: {name!r} is no name; write lists as [0.9, 0.999]")
+        raise ValueError(f"{where}{name!r} is no name; write lists as [0.9, 0.999]")
 
 
 def shown(value: Any) -> str:
@@ -127,48 +171,23 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def type_words(hint: Any) -> str:
-    """Say in words what a setting takes."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    choices = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(choice) for choice in choices)
-    if typing.get_origin(hint) is dict:
-        return "a mapping of argument names to values"
-    if type(None) in choices:
-        others = [choice for choice in choices if choice is not type(None)]
-        return f"{type_words(others[0])} or null"
-    return names.get(hint, str(hint))
-
-
-def _is_text(hint: Any) -> bool:
-    return hint is str or (str in typing.get_args(hint))
-
-
-def _converted(value: Any, kind: type) -> Any:
-    """The value as a `kind`, or None if it is none."""
-    if isinstance(value, str) and kind in (int, float):
-        value = _number_or_list(value, words=True)
-    if isinstance(value, bool) != (kind is bool):
-        return None
-    if kind is int and isinstance(value, float):
-        whole = value.is_integer() and abs(value) <= _LARGEST_FLOAT
-        return int(value) if whole else None
-    if kind is float and isinstance(value, int):
-        return float(value) if abs(value) < 1e300 else None
-    return value if isinstance(value, kind) else None
-
-
-def _number_or_list(text: str, words: bool = False) -> Any:
+def _number_or_list(text: str) -> Any:
     """The number that a text is, or the list that a Python tuple is; else the text."""
     stripped = text.strip()
     if _NUMBER.fullmatch(stripped):
         return int(stripped) if re.fullmatch(r"[-+]?\d+", stripped) else float(stripped)
-    if words and stripped.lower() in (".inf", "-.inf", ".nan", "inf", "-inf", "nan"):
-        return float(stripped.replace(".", ""))
     items = _TUPLE.fullmatch(stripped)
     if items:
         parts = [part.strip() for part in items.group(1).split(",") if part.strip()]
         if parts and all(_NUMBER.fullmatch(part) for part in parts):
             return [_number_or_list(part) for part in parts]
     return text
+
+
+# The types of settings. Strict: a text is no truth, and a truth is no number.
+Whole = Annotated[int, Field(strict=True), BeforeValidator(number)]
+Real = Annotated[float, Field(strict=True), BeforeValidator(number)]
+Truth = Annotated[bool, Field(strict=True)]
+Positive = Annotated[Whole, Field(ge=1)]
+NotNegative = Annotated[Real, Field(ge=0, allow_inf_nan=False)]
+Arguments = Annotated[dict[str, Any], BeforeValidator(arguments)]

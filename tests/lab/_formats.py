@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import io
+import hashlib
 import pickle
 import struct
-import types
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.io import savemat
+from torchvision import datasets
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -58,49 +59,6 @@ def write_fashion_mnist(root: Path, train: int = 40, test: int = 20) -> Path:
 # The pickles of CIFAR
 
 
-class _Python2Pickler(pickle._Pickler):
-    """Writes text and bytes as Python 2 did: as one and the same kind of string."""
-
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
-
-    def save_string(self, text: str | bytes) -> None:
-        data = text.encode("latin1") if isinstance(text, str) else text
-        if len(data) < 256:
-            self.write(b"U" + bytes([len(data)]) + data)  # SHORT_BINSTRING
-        else:
-            self.write(b"T" + struct.pack("<i", len(data)) + data)  # BINSTRING
-        self.memoize(text)
-
-    dispatch[str] = dispatch[bytes] = save_string
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray):  # as NumPy 1 under Python 2 did
-            state = (1, value.shape, value.dtype, False, value.tobytes())
-            return _OLD_RECONSTRUCT, (np.ndarray, (0,), "b"), state
-        return NotImplemented
-
-    def save_global(self, value: Any, name: str | None = None) -> None:
-        if value is _OLD_RECONSTRUCT:
-            self.write(b"cnumpy.core.multiarray\n_reconstruct\n")
-        else:
-            super().save_global(value, name)
-
-    dispatch[types.FunctionType] = save_global
-
-
-def _old_reconstruct() -> None: ...
-
-
-_OLD_RECONSTRUCT = _old_reconstruct
-
-
-def python2_pickle(content: dict[str, Any]) -> bytes:
-    """A pickle as Python 2 and NumPy 1 wrote it."""
-    buffer = io.BytesIO()
-    _Python2Pickler(buffer, protocol=2).dump(content)
-    return buffer.getvalue()
-
-
 def pixels(count: int, seed: int) -> np.ndarray:
     """CIFAR's rows: 1024 bytes of red, 1024 of green, 1024 of blue."""
     return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
@@ -108,37 +66,52 @@ def pixels(count: int, seed: int) -> np.ndarray:
 
 def write_cifar10(root: Path) -> Path:
     """CIFAR-10's files, 10 images each."""
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
     names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-    for seed, name in enumerate(names):
-        content = {
-            "batch_label": f"batch {seed}",
-            "labels": list(range(10)),
-            "data": pixels(10, seed),
-            "filenames": [f"{place}.png" for place in range(10)],
-        }
-        (folder / name).write_bytes(python2_pickle(content))
-    meta = {"label_names": [f"class{n}" for n in range(10)], "num_vis": 3072}
-    (folder / "batches.meta").write_bytes(python2_pickle(meta))
-    return root
+    files = {
+        name: {"labels": list(range(10)), "data": pixels(10, seed)}
+        for seed, name in enumerate(names)
+    }
+    meta = {"label_names": [f"class{n}" for n in range(10)]}
+    return _write_pickles(root / "cifar-10-batches-py", {**files, "batches.meta": meta})
 
 
 def write_cifar100(root: Path, train: int = 30, test: int = 20) -> Path:
     """CIFAR-100's files; the first image has the last class."""
-    folder = root / "cifar-100-python"
+    files = {
+        name: {"fine_labels": [99 - n % 100 for n in range(count)], "data": pixels(count, seed)}
+        for seed, (name, count) in enumerate((("train", train), ("test", test)))
+    }
+    meta = {"fine_label_names": [f"fine{n}" for n in range(100)]}
+    return _write_pickles(root / "cifar-100-python", {**files, "meta": meta})
+
+
+def _write_pickles(folder: Path, files: dict[str, Any]) -> Path:
     folder.mkdir(parents=True)
-    for seed, (name, count) in enumerate((("train", train), ("test", test))):
-        content = {
-            "filenames": [f"{place}.png" for place in range(count)],
-            "fine_labels": [99 - place % 100 for place in range(count)],
-            "coarse_labels": [place % 20 for place in range(count)],
-            "data": pixels(count, seed),
-        }
-        (folder / name).write_bytes(python2_pickle(content))
-    meta = {f"{kind}_label_names": [f"{kind}{n}" for n in range(100)] for kind in ("fine",)}
-    (folder / "meta").write_bytes(python2_pickle(meta))
-    return root
+    for name, content in files.items():
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    return folder.parent
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Tell torchvision that the files there are those that are published."""
+    for kind in (datasets.CIFAR10, datasets.CIFAR100):
+        for words in ("train_list", "test_list"):
+            names = [name for name, _ in getattr(kind, words)]
+            monkeypatch.setattr(
+                kind, words, [[n, _md5(root / kind.base_folder / n)] for n in names]
+            )
+        name = kind.meta["filename"]
+        meta = {**kind.meta, "md5": _md5(root / kind.base_folder / name)}
+        monkeypatch.setattr(kind, "meta", meta)
+    files = {
+        split: [url, name, _md5(root / name)]
+        for split, (url, name, _) in datasets.SVHN.split_list.items()
+    }
+    monkeypatch.setattr(datasets.SVHN, "split_list", files)
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def write_svhn(root: Path, train: int = 30, test: int = 12) -> Path:

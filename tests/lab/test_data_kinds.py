@@ -17,7 +17,7 @@ from surefoot_lab.config import (
     TrainConfig,
     UserError,
 )
-from surefoot_lab.data import Classification, Regression, in_order, load_data, loader_of
+from surefoot_lab.data import Classification, InOrder, Regression, load_data, loader_of
 from surefoot_lab.data import normalizer_of as normalizer_for
 from surefoot_lab.data.files import ImageFiles, random_box
 from surefoot_lab.train import train
@@ -221,7 +221,7 @@ def test_imagenet_stays_on_the_disk_and_its_validation_set_tests(photos: Path) -
     reds = data.test.inputs.read()[:, 0].flatten(1)
     assert reds.unique(dim=1).flatten().tolist() == [0, 20, 40, 5, 25, 45]
     normalize = normalizer_for(data, CPU)
-    batches = list(in_order(data.test, normalize, 4))
+    batches = list(InOrder(data.test, normalize, 4))
     assert [batch.shape for batch, _ in batches] == [(4, 3, 32, 32), (2, 3, 32, 32)]
     assert batches[0][0][1, 0, 0, 0].item() == pytest.approx((20 / 255 - 0.485) / 0.229, rel=1e-5)
 

@@ -18,7 +18,7 @@ from surefoot_lab.config import (
     TrainConfig,
     UserError,
 )
-from surefoot_lab.parse import parse_train, to_yaml
+from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RunRecord
 from surefoot_lab.sweep import trials_of
 from surefoot_lab.sweep.command import read_sweep
@@ -89,15 +89,15 @@ def test_the_rate_of_an_optimizer_with_an_estimate_includes_it() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (OptimizerConfig("MeasuredLR"), r"optimizer\.init_args\.optimizer: must name .* None"),
-        (measured("AdamW"), r"init_args\.optimizer: must name the optimizer to wrap .* 'AdamW'"),
+        (OptimizerConfig("MeasuredLR"), r"optimizer\.init_args\.optimizer: must hold .* null"),
+        (measured("AdamW"), r"init_args\.optimizer: must hold its settings .* 'AdamW'"),
         (measured({"class_path": "Adamw"}), r"optimizer\.init_args\.optimizer\.class_path: no"),
         (measured({"class_path": "AdamW", "lr": 1}), r"init_args\.optimizer\.lr: no such setting"),
         (
             measured({"class_path": "AdamW", "init_args": {"rate": 1}}),
             r"optimizer\.init_args\.optimizer\.init_args\.rate: AdamW has no such argument",
         ),
-        (measured({"class_path": "AdamW", "init_args": [1]}), r"init_args: must hold arguments"),
+        (measured({"class_path": "AdamW", "init_args": [1]}), r"init_args: must be a mapping"),
         (measured({"class_path": "PAL"}), "PAL measures its steps already"),
         (measured({"class_path": "LBFGS"}), "LBFGS evaluates the loss itself"),
         (measured({"class_path": "AliG"}), "AliG needs the loss for its own step"),
@@ -195,8 +195,8 @@ def test_the_lab_calls_it_by_what_it_wraps() -> None:
 def test_an_experiment_file_describes_it_and_the_command_line_changes_it(tmp_path: Path) -> None:
     file = tmp_path / "e.yaml"
     file.write_text(to_yaml(experiment(measured(ADAMW))))
-    assert parse_train([str(file)]).experiment == experiment(measured(ADAMW))
-    changed = parse_train([str(file), "--optimizer.init_args.overhead=0.1"]).experiment
+    assert parse_words([str(file)]).experiment == experiment(measured(ADAMW))
+    changed = parse_words([str(file), "--optimizer.init_args.overhead=0.1"]).experiment
     assert changed.optimizer.init_args == {"optimizer": ADAMW, "overhead": 0.1}
 
 
@@ -208,7 +208,7 @@ def test_a_sweep_varies_the_wrapped_optimizers_settings_and_proves_it(tmp_path: 
         + "  optimizer.init_args.optimizer.init_args.weight_decay: [0.0, 0.1]\n"
         + "  seed: [0]\n"
     )
-    trials = trials_of(*read_sweep(str(file), []), str(file))
+    trials = trials_of(*read_sweep([str(file)]))
     key = "optimizer.init_args.optimizer.init_args.weight_decay"
     assert [trial.experiment.label for trial in trials] == [
         "Measured AdamW (weight_decay=0)",
@@ -232,7 +232,7 @@ def test_sweeps_tell_whole_sections_apart_by_what_is_wrapped(tmp_path: Path) -> 
         "  - {class_path: MeasuredLR, init_args: {optimizer: "
         "{class_path: AdamW, init_args: {lr: 0.001}}}}\n"
     )
-    trials = trials_of(*read_sweep(str(file), []), str(file))
+    trials = trials_of(*read_sweep([str(file)]))
     labels = [trial.experiment.label for trial in trials]
     assert labels == ["AdamW (lr=0.01)", "Measured AdamW (lr=0.001)"]
 

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from _ranks import leave
+from _ranks import leave, spawn
 from surefoot_lab.config import (
     DataConfig,
     Experiment,
@@ -119,7 +118,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     for name, accumulate in PIECES.items():
         _break_off(_experiment("PAL", accumulate=accumulate), folder / name / "from-one")
-    mp.spawn(_worker, (str(folder),), nprocs=2)
+    spawn(_worker, (str(folder),))
     return folder
 
 

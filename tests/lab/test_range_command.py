@@ -10,8 +10,8 @@ import torch
 
 from surefoot.lr_range import RangeCurve
 from surefoot_lab.cli import main
-from surefoot_lab.parse import parse_train
-from surefoot_lab.range_test import Stream, measure
+from surefoot_lab.parse import parse_words
+from surefoot_lab.range_tests import Stream, measure
 from surefoot_lab.records import read_run
 from surefoot_lab.train.assemble import assemble
 
@@ -78,7 +78,7 @@ def test_a_scheduler_of_the_experiment_is_left_out() -> None:
 
 
 def test_the_stream_goes_back_to_its_place() -> None:
-    experiment = parse_train(SMALL).experiment
+    experiment = parse_words(SMALL).experiment
     parts = assemble(experiment)
     before = parts.loader.state_dict()
     stream = Stream(parts.loader)
@@ -99,7 +99,7 @@ def test_the_stream_goes_back_to_its_place() -> None:
         (["--optimizer.class_path=NoSuch"], "optimizer.class_path: no 'NoSuch'"),
         (["--nm-iter=3"], "no such setting"),
         (["--out=run"], "belongs to the training of --then one_cycle"),
-        (["--then=one_cycle", "--resume", "--out=run"], "surefoot train --resume"),
+        (["--then=one_cycle", "--resume", "--out=run"], "resume: no such setting"),
         (["--then=one_cycle", "--steps=20"], "steps: the range test has used"),
         (["--validate", "--data.validation=0"], "the experiment has no validation images"),
         (["missing.yaml"], "missing.yaml: no such experiment file"),
@@ -125,12 +125,9 @@ def test_a_curve_without_an_answer_says_so(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_measuring_leaves_the_parts_as_they_were() -> None:
-    from surefoot_lab.range_test import _parser
-
-    options = _parser().parse_args(["--num-iter", "10"])
-    experiment = parse_train(SMALL).experiment
-    one, steps = measure(experiment, options)
-    two, _ = measure(experiment, options)
+    experiment = parse_words(SMALL).experiment
+    one, steps = measure(experiment, num_iter=10)
+    two, _ = measure(experiment, num_iter=10)
     assert one.loss == two.loss
     assert steps == assemble(experiment).extent.total_steps
 

@@ -31,11 +31,12 @@ from surefoot_lab.config import Experiment, ModelConfig, UserError
 from surefoot_lab.lines import OTHERS, RECORDS
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.models import build_model
-from surefoot_lab.parse import SWEEP_KEYS, parse_train, parse_with_sections
+from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RunRecord, read_run
 from surefoot_lab.sweep import run_trial, trials_of
 from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
+from surefoot_lab.values import validated
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -90,23 +91,31 @@ def _id(path: Path) -> str:
     return str(path.relative_to(EXPERIMENTS).with_suffix(""))
 
 
+def is_small(path: Path) -> bool:
+    """Whether a recipe asks its folder's question at a size that fits two cores."""
+    return path.stem.startswith("small")
+
+
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=_id)
 every_folder = pytest.mark.parametrize("folder", FOLDERS, ids=_id)
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Generated data, by the name that recipes use."""
     place = tmp_path_factory.mktemp("data")
-    return {
+    made = {
         "imagefolder": _formats.write_image_folder(place / "images", test=1),
         "fashion-mnist": _formats.write_fashion_mnist(place / "fashion", test=10),
-        "cifar10": _formats.write_cifar10(place / "cifar10"),
-        "cifar100": _formats.write_cifar100(place / "cifar100", train=50, test=10),
-        "svhn": _formats.write_svhn(place / "svhn"),
+        "cifar10": _formats.write_cifar10(place),
+        "cifar100": _formats.write_cifar100(place, train=50, test=10),
+        "svhn": _formats.write_svhn(place),
         "imagenet": _formats.write_imagenet(place / "imagenet"),
         "text": _formats.write_text(place / "text.txt"),
     }
+    with pytest.MonkeyPatch.context() as patch:
+        _formats.publish(patch, place)
+        yield made
 
 
 def command_of(recipe: Path) -> tuple[str, list[str]]:
@@ -141,12 +150,12 @@ def experiments_of(recipe: Path) -> list[Experiment]:
     """What a recipe stands for, in full: one experiment, or those of all its cells."""
     command, _ = command_of(recipe)
     if command == "sweep":
-        return [trial.experiment for trial in trials_of(*read_sweep(str(recipe), []), recipe.name)]
+        return [trial.experiment for trial in trials_of(*read_sweep([str(recipe)]))]
     if command == "lines":
-        experiment, sections = parse_with_sections(str(recipe), [], ("lines",))
-        LinesConfig.from_dict(sections["lines"])
+        experiment, _, sections = parse_words([str(recipe)], ("lines",))
+        validated(LinesConfig, sections["lines"])
         return [experiment]
-    return [parse_train([str(recipe)]).experiment]
+    return [parse_words([str(recipe)]).experiment]
 
 
 def small(name: str, roots: dict[str, Path]) -> list[str]:
@@ -208,8 +217,12 @@ def test_recipes_of_a_question_share_their_data_and_differ_in_their_labels(folde
     found = {path: experiments_of(path) for path in RECIPES if path.parent == folder}
     labels = [{f"{e.name}: {e.label}" for e in experiments} for experiments in found.values()]
     assert len(set.union(*labels)) == sum(map(len, labels))
-    ways = {(e.data.name, str(e.data)) for experiments in found.values() for e in experiments}
-    assert len(ways) == len({name for name, _ in ways})  # of each data set, one
+    # of each data set, one; but the small ones have small images, and lines need no others
+    kinds = {path: (is_small(path), command_of(path)[0]) for path in found}
+    for kind in set(kinds.values()):
+        of_kind = [experiments for path, experiments in found.items() if kinds[path] == kind]
+        ways = {(e.data.name, str(e.data)) for experiments in of_kind for e in experiments}
+        assert len(ways) == len({name for name, _ in ways})
 
 
 METHODS = ("fashion-mnist-convnet", "cifar10-resnet8", "cifar10-resnet20", "cifar10-comparison")
@@ -218,7 +231,7 @@ METHODS = ("fashion-mnist-convnet", "cifar10-resnet8", "cifar10-resnet20", "cifa
 @pytest.mark.parametrize("folder", METHODS)
 def test_methods_are_compared_with_everything_else_equal(folder: str) -> None:
     terms = []
-    for recipe in (EXPERIMENTS / folder).glob("*.yaml"):
+    for recipe in (path for path in RECIPES if path.parent.name == folder and not is_small(path)):
         for experiment in experiments_of(recipe):
             values = experiment.to_dict()
             for key in ("label", "optimizer", "scheduler"):
@@ -283,7 +296,7 @@ def _check_run(
     else:
         assert all(0 <= share <= 1 for share in right)
     assert json.loads(json.dumps(run.experiment)) == run.experiment
-    ran = _flat(parse_train([str(run.path / "experiment.yaml")]).experiment.to_dict())
+    ran = _flat(parse_words([str(run.path / "experiment.yaml")]).experiment.to_dict())
     changed = {key for key, value in _flat(full.to_dict()).items() if ran.get(key, key) != value}
     assert changed <= {*SMALL, *SMALLER.get(full.data.name, {}), "data.root", *free}
 
@@ -292,7 +305,7 @@ def _train(recipe: Path, full: list[Experiment], words: list[str], place: Path) 
     run_dir = place / "run"
     large = "wrn" in full[0].model.class_path
     own = ["--model.class_path=wrn16-1"] if large else []
-    assert COMMANDS["train"][1]([str(recipe), *words, *own, f"--out={run_dir}"]) == 0
+    assert COMMANDS["train"].run([str(recipe), *words, *own, f"--out={run_dir}"]) == 0
     _check_run(read_run(run_dir), *full, free=MODEL if large else ())
 
 
@@ -304,8 +317,10 @@ def _sweep(recipe: Path, full: list[Experiment], words: list[str], place: Path) 
         values["grid"]["batch_size"] = [size // 4 for size in sizes]
     file = place / f"small-{recipe.name}"
     file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    trials = trials_of(*read_sweep(str(file), [*words, "--steps=3"]), file.name)
+    trials = trials_of(*read_sweep([str(file), *words, "--steps=3"]))
     last = {trial.experiment.optimizer.class_path: number for number, trial in enumerate(trials)}
+    if is_small(recipe):  # the optimizers are those of the recipes beside it
+        last = {}
     for number in sorted({0, *last.values()}):
         trial, free = trials[number], ["label"] if sizes else []
         if number and LARGE.fullmatch(trial.experiment.model.class_path):
@@ -316,11 +331,11 @@ def _sweep(recipe: Path, full: list[Experiment], words: list[str], place: Path) 
 
 
 def _lines(recipe: Path, full: list[Experiment], words: list[str], place: Path) -> None:
-    _, sections = parse_with_sections(str(recipe), words, ("lines",))
-    asked = LinesConfig.from_dict(sections["lines"])
+    sections = parse_words([str(recipe), *words], ("lines",)).sections
+    asked = validated(LinesConfig, sections["lines"])
     sizes = [2, 8][: len(asked.batch_sizes)]
     own = ["--every=2", "--images=8", *(["--batch-sizes", *map(str, sizes)] if sizes else [])]
-    assert COMMANDS["lines"][1]([str(recipe), f"--out={place}", *own, *words]) == 0
+    assert COMMANDS["lines"].run([str(recipe), f"--out={place}", *own, *words]) == 0
     for name in (RECORDS, *map(OTHERS.format, sizes)):
         lines = LineRecords(place / name).read()
         assert [line.step for line in lines] == [0, 2, 4]
@@ -335,7 +350,7 @@ def _range_test(recipe: Path, full: list[Experiment], words: list[str], place: P
     command, own = command_of(recipe)
     run_dir = place / "run"
     length = ["--batch_size=32", "--num-iter=40", "--steps=50", f"--out={run_dir}"]
-    assert COMMANDS[command][1]([str(recipe), *own, *words, *length]) == 0
+    assert COMMANDS[command].run([str(recipe), *own, *words, *length]) == 0
     curve = RangeCurve.from_json(run_dir / "range_test.json")
     run = read_run(run_dir)
     measured = {"label", "scheduler.class_path", "scheduler.init_args"}
@@ -376,7 +391,7 @@ def _keys(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @functools.cache
 def _each_key_once() -> dict[str, tuple[Path, tuple[Any, ...]]]:
-    """For every key that recipes of a command use: one of these recipes, and its place there."""
+    """For every key that recipes use: one of these recipes, and its place there."""
     found: dict[str, tuple[Path, tuple[Any, ...]]] = {}
     for recipe in RECIPES:
         values = _values(recipe)
@@ -384,7 +399,7 @@ def _each_key_once() -> dict[str, tuple[Path, tuple[Any, ...]]]:
         for place in _keys(values):
             name = ".".join(str(key) for key in place if isinstance(key, str))
             of = f" of {class_path}" if name.startswith("optimizer.init_args.") else ""
-            found.setdefault(f"{command_of(recipe)[0]}: {name}{of}", (recipe, place))
+            found.setdefault(f"{name}{of}", (recipe, place))
     return found
 
 

@@ -18,7 +18,7 @@ from surefoot_lab.config import (
     UserError,
 )
 from surefoot_lab.data import Examples, Normalizer, TrainLoader
-from surefoot_lab.parse import parse_train
+from surefoot_lab.parse import parse_words
 from surefoot_lab.train import train
 from surefoot_lab.train.assemble import assemble
 from surefoot_lab.train.evaluate import evaluation_mode, score
@@ -234,7 +234,7 @@ def test_a_run_records_all_that_was_promised(tmp_path: Path, optimizer: str) -> 
         assert [line["step"] for line in run.measurements] == [1, 4, 7, 10]
         assert {"status", "parabola", "effective_lr"} <= run.measurements[0].keys()
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
-    again = parse_train([str(tmp_path / "run" / "experiment.yaml")]).experiment
+    again = parse_words([str(tmp_path / "run" / "experiment.yaml")]).experiment
     assert again == experiment
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import pickle
-import re
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ import pytest
 from surefoot_lab.cli import main
 from surefoot_lab.compare.summary import summarize_run
 from surefoot_lab.config import UserError
-from surefoot_lab.parse import parse_train
+from surefoot_lab.parse import parse_words
 from surefoot_lab.records import RecordWriter, read_run, read_runs
 from surefoot_lab.report import write_report
 from surefoot_lab.train import train
@@ -110,7 +108,7 @@ def test_files_that_may_not_grow_end_the_command_in_one_line(
     assert record.endswith(b"}\n")
     assert len(record) <= 4000
     assert read_run(run).problems == []
-    again = train(parse_train([file, "--train.log_every", "1"]).experiment, run, resume=True)
+    again = train(parse_words([file, "--train.log_every", "1"]).experiment, run, resume=True)
     assert again.end is not None
     assert again.end["reason"] == "finished"
     assert [line["step"] for line in again.steps] == list(range(1, 13))
@@ -232,7 +230,7 @@ def test_a_run_that_raises_leaves_its_reason_and_its_traceback(
 
     monkeypatch.setattr(Stepper, "step", raising)
     with pytest.raises(ZeroDivisionError):
-        train(parse_train([file]).experiment, tmp_path / "run", progress=False)
+        train(parse_words([file]).experiment, tmp_path / "run", progress=False)
     reason, message = _end(tmp_path / "run")
     assert reason == "failed"
     assert message.startswith("ZeroDivisionError: of all things!!!")
@@ -263,51 +261,6 @@ def test_a_loss_that_is_not_finite_ends_with_a_code_that_is_not_0(
     assert main(["train", file, *words]) == 1
     assert "the training loss is not finite at step" in capsys.readouterr().out
     assert _end(tmp_path / "run")[0] == "non_finite"
-
-
-@pytest.mark.slow
-def test_whatever_happens_to_trials_the_others_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One finishes, one raises, one diverges; and three find no place to write."""
-    pytest.importorskip("ray")
-    from surefoot_lab.sweep import is_done, trials_of
-    from surefoot_lab.sweep.command import read_sweep
-
-    file = tmp_path / "sweep.yaml"
-    rates = "[0.1, -1.0, 1e30, 0.2, 0.3, 0.4]"
-    file.write_text(BASE + "grid:\n  optimizer.init_args.lr: " + rates + "\n")
-    folder = tmp_path / "out"
-    trials = trials_of(*read_sweep(str(file), []), str(file))
-    places = [folder / trial.fingerprint for trial in trials]
-    for place in (places[3], places[5]):
-        place.mkdir(parents=True)
-    (places[3] / "checkpoint.tmp").symlink_to("/dev/full")  # a full disk, from the checkpoint on
-    places[4].write_text("a file in the way")
-    (places[5] / "record.jsonl").mkdir()  # and a directory
-    assert main(["sweep", str(file), "--out", str(folder)]) == 1
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
-    assert "6 runs, 0 of them done" in said.out
-    assert "1 finished, 2 failed, 1 non_finite" in said.out
-    with open(folder / "table.csv", newline="") as table:
-        rows = list(csv.DictReader(table))
-    ends = [row["end"] for row in rows]
-    rates_told = [row["optimizer.init_args.lr"] for row in rows]
-    assert rates_told == ["0.1", "-1.0", "1e+30", "0.2", "0.3", "0.4"]
-    assert "Invalid learning rate: -1" in said.out
-    assert "Invalid learning rate: -1" in _end(places[1])[1]
-    assert not (folder / ".ray").exists()
-    assert [is_done(place) for place in places[:4]] == [True, False, True, False]
-    whole = ["finished", "failed", "non_finite", "failed"]
-    assert ends == [*whole, "missing", "unfinished"]
-    assert [_end(place)[0] for place in places[:4]] == whole
-    assert "No space left on device" in _end(places[3])[1]
-    told = [line for line in said.out.splitlines() if "lr=" in line]
-    by_rate = {line.split("lr=")[1].split(")")[0]: line for line in told}
-    assert "No space left on device" in by_rate["0.2"]
-    assert "File exists" in by_rate["0.3"]
-    assert re.search("Is a directory|not permitted", by_rate["0.4"])
 
 
 # A record that is damaged
@@ -439,7 +392,7 @@ def test_lines_written_twice_count_once(tmp_path: Path) -> None:
 def test_a_resumed_run_whose_first_line_is_damaged_is_whole_again(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = parse_train([file]).experiment
+    experiment = parse_words([file]).experiment
     step, calls = Stepper.step, iter(range(9))
 
     def nine(self: Stepper, batch: Any) -> Any:
@@ -522,4 +475,4 @@ def test_records_and_what_lies_beside_them_are_read_as_plain_text(tmp_path: Path
 
 def test_what_is_no_run_to_resume_is_refused(file: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to resume"):
-        train(parse_train([file]).experiment, tmp_path / "none", resume=True)
+        train(parse_words([file]).experiment, tmp_path / "none", resume=True)

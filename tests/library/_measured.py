@@ -116,8 +116,8 @@ def walk(model: nn.Module, optimizer: Any, data: Sequence[Batch], way: str = "lo
 
 def measure_now(optimizer: MeasuredLR) -> None:
     """Make the next step one that measures, if the budget allows."""
-    optimizer._rate = dataclasses.replace(optimizer._rate, next=0)
-    optimizer._plan()
+    optimizer._stepper.rate = dataclasses.replace(optimizer._stepper.rate, next=0)
+    optimizer._stepper.plan()
 
 
 def plain(state: dict[str, Any]) -> dict[str, Any]:

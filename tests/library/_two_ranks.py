@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from _ranks import leave
+from _ranks import leave, spawn
 
 PATIENCE = timedelta(seconds=120)  # of a rank whose partner has raised
 
@@ -35,7 +34,7 @@ class TwoRanks:
         self._folder = folder
         # the processes import the function's file, and it imports its neighbours
         os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-        mp.spawn(_rank, (function, list(cases.values()), str(folder)), nprocs=2)
+        spawn(_rank, (function, list(cases.values()), str(folder)))
 
     def __getitem__(self, name: str) -> list[Any]:
         files = [self._folder / f"{self._places[name]}-{rank}.pt" for rank in (0, 1)]

@@ -59,10 +59,9 @@ def test_gradients_are_taken_between_the_iterate_and_its_weighted_mean() -> None
     total = 0.0
     for t in range(40):
         gradient = torch.tensor([3.0, 1.0, 0.3], dtype=torch.float64) * y
-        averages.to_iterate([p])
+        seen = averages.before_step()
         with torch.no_grad():
-            p.sub_(0.1 * gradient)
-        averages.to_gradient([p])
+            p.sub_(seen * 0.1 * gradient)
         averages.absorb([p], t)
         z = z - 0.1 * gradient
         weight = (t + 1.0) ** power

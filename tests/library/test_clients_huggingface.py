@@ -129,7 +129,7 @@ def test_no_such_warning_without_a_horizon(tmp_path: Path) -> None:
 def test_warm_up_from_zero_leaves_the_slopes_to_the_gradient(tmp_path: Path) -> None:
     run = Run(measured, tmp_path, lr_scheduler_type="constant_with_warmup", warmup_steps=5)
     assert_measured(run.optimizer)
-    assert run.optimizer._rate.slopes == "gradient"
+    assert run.optimizer._stepper.rate.slopes == "gradient"
 
 
 def lora() -> nn.Module:

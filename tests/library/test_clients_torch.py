@@ -140,8 +140,8 @@ def test_every_scheduler_multiplies_the_measured_rate(name: str) -> None:
         if group["lr"] == 0.0:
             assert group["effective_lr"] == 0.0
         elif optimizer.last.status is Status.REUSED:
-            rate = optimizer._rate
-            share = rate.in_use * rate.approach(optimizer._steps - 1)
+            rate = optimizer._stepper.rate
+            share = rate.in_use * rate.approach(optimizer._stepper.steps - 1)
             assert group["effective_lr"] == pytest.approx(group["lr"] * share)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # SequentialLR's own, about epochs
@@ -269,7 +269,7 @@ def test_two_networks_against_each_other() -> None:
         loss_of(critic(made), ones).backward()
         makes.step()
     assert_measured(makes), assert_measured(judges)
-    assert judges._rate.slopes == "gradient"
+    assert judges._stepper.rate.slopes == "gradient"
 
 
 class Tagged(torch.Tensor):

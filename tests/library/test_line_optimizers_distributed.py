@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from _ranks import leave
+from _ranks import leave, spawn
 from surefoot import GOLS, PAL, PLS, SLS, ExactLineSearch, FullBatchPAL, LineSearchOptimizer
 from surefoot.shape import sample_line
 
@@ -103,7 +102,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     folder = tmp_path_factory.mktemp("two")
     # the workers import this file, and it imports its neighbours
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    mp.spawn(worker, (str(Path(folder)),), nprocs=2)
+    spawn(worker, (str(Path(folder)),))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

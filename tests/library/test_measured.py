@@ -344,7 +344,7 @@ def test_what_is_applied_between_measurements(
     expected = (1.0 if batch_norm else 3.0) if alpha is None else alpha
     between = 0
     for step in range(40):
-        in_use = optimizer._rate.in_use
+        in_use = optimizer._stepper.rate.in_use
         loop_step(optimizer, lambda: nn.functional.mse_loss(model(x), y))
         assert optimizer.last is not None
         if step > 4 and not optimizer.last.status.measured:
@@ -416,9 +416,9 @@ def test_one_cycle_takes_it_for_an_optimizer(name: str) -> None:
     model, base, optimizer = build(name, horizon="none", overhead=0.0)
     scheduler = OneCycleLR(optimizer, max_lr=1e-3, total_steps=20, cycle_momentum=False)
     for batch in batches(20):
-        factor, in_use = float(base.param_groups[0]["lr"]) / 1e-3, optimizer._rate.in_use
+        factor, in_use = float(base.param_groups[0]["lr"]) / 1e-3, optimizer._stepper.rate.in_use
         walk(model, optimizer, [batch])
-        if optimizer._steps > 5:
+        if optimizer._stepper.steps > 5:
             applied = base.param_groups[0]["effective_lr"]
             assert applied == pytest.approx(1e-3 * factor * in_use, rel=1e-6)
         scheduler.step()

@@ -97,7 +97,7 @@ def test_a_clipped_norm_is_seen_and_the_slope_stays_the_gradients() -> None:
         optimizer.zero_grad()
 
     assert_measures_the_minimum(model, optimizer, step)  # warnings are errors
-    assert optimizer._rate.slopes == "gradient"
+    assert optimizer._stepper.rate.slopes == "gradient"
 
 
 def test_gradients_clipped_one_by_one_leave_the_slope_to_the_losses() -> None:
@@ -113,7 +113,7 @@ def test_gradients_clipped_one_by_one_leave_the_slope_to_the_losses() -> None:
     with pytest.warns(UserWarning, match="slopes are measured from losses") as seen:
         assert_measures_the_minimum(model, optimizer, step)
     assert len(seen) == 1
-    assert optimizer._rate.slopes == "losses"
+    assert optimizer._stepper.rate.slopes == "losses"
 
 
 def test_accumulated_gradients_are_judged_by_the_last_micro_batch() -> None:
@@ -154,7 +154,7 @@ def test_a_grad_scalers_factor_is_seen(unscales: bool) -> None:
         assert last.parabola is not None
         minimum = minimum_along(model, before, model.theta)
         assert last.parabola.vertex / last.t == pytest.approx(minimum, rel=0.02)
-    assert optimizer._rate.slopes == "gradient"
+    assert optimizer._stepper.rate.slopes == "gradient"
 
 
 @pytest.mark.filterwarnings("ignore:.*so slopes are measured from losses")
@@ -276,12 +276,12 @@ def test_forty_bad_batches_in_a_row_are_told_once_and_survived() -> None:
     model = mlp()
     optimizer = adamw(model, total_steps=300)
     train(optimizer, model, 60)
-    before = optimizer._rate.in_use
+    before = optimizer._stepper.rate.in_use
     bad = (torch.full_like(X, math.nan), Y)
     messages = warned(lambda: train(optimizer, model, 40, bad))
     assert len(messages) == 1
     assert "not finite 3 times in a row" in messages[0]
-    assert optimizer._rate.in_use == before
+    assert optimizer._stepper.rate.in_use == before
     losses = train(optimizer, model, 200)
     assert losses[-1] < 0.5 * losses[0]
 
@@ -378,8 +378,8 @@ def test_a_loss_at_its_floor_does_not_let_the_rate_run_away() -> None:
         warnings.simplefilter("ignore")
         losses = [loop_step(optimizer, loss) for _ in range(800)]
     assert max(losses[400:]) < 1.05
-    assert optimizer._rate.in_use is not None
-    assert optimizer._rate.in_use < 1e4
+    assert optimizer._stepper.rate.in_use is not None
+    assert optimizer._stepper.rate.in_use < 1e4
 
 
 def test_a_flat_loss_is_told_once_and_moves_nothing() -> None:
@@ -400,13 +400,13 @@ def test_a_loss_out_of_its_range_twice_halves_the_rate() -> None:
     def step(offset: float) -> float:
         measure_now(optimizer)
         loop_step(optimizer, lambda: F.mse_loss(model(X), Y) + offset)
-        assert optimizer._rate.in_use is not None
-        return optimizer._rate.in_use
+        assert optimizer._stepper.rate.in_use is not None
+        return optimizer._stepper.rate.in_use
 
     for _ in range(20):
         calm = step(0.0)
     assert step(1000.0) > 0.6 * calm  # an outlier of the data
-    assert step(1000.0) <= 0.5 * optimizer._rate.in_use * 4  # type: ignore[operator]
+    assert step(1000.0) <= 0.5 * optimizer._stepper.rate.in_use * 4  # type: ignore[operator]
 
 
 # What is no parabola
@@ -418,7 +418,7 @@ def test_where_the_loss_has_no_minimum_the_rate_grows_step_by_step() -> None:
     rates = []
     for _ in range(8):
         loop_step(optimizer, lambda: optimizer.watch(lambda: p.sum()))
-        rates.append(optimizer._rate.in_use)
+        rates.append(optimizer._stepper.rate.in_use)
     assert all(a <= b <= 2.0 * a * (1 + 1e-12) for a, b in itertools.pairwise(rates))
 
 
@@ -627,8 +627,8 @@ def test_an_interrupted_replay_leaves_the_weights_where_the_step_began() -> None
                 raise KeyboardInterrupt
             return F.mse_loss(model(X), Y)
 
-        optimizer._rate = optimizer._rate.__class__.from_dict(
-            {**optimizer._rate.to_dict(), "attempts": 16}
+        optimizer._stepper.rate = optimizer._stepper.rate.__class__.from_dict(
+            {**optimizer._stepper.rate.to_dict(), "attempts": 16}
         )  # replays the start, too
         with pytest.raises(KeyboardInterrupt):
             loop_step(optimizer, lambda: optimizer.watch(loss))

@@ -82,7 +82,7 @@ def parabolas(n: int, seed: int) -> list[Measurement]:
 
 
 def test_what_is_measured_is_what_the_trials_below_draw() -> None:
-    found = measured(3, 8)._rate.measurements
+    found = measured(3, 8)._stepper.rate.measurements
     for ours, (_, slope, curvature) in zip(found, parabolas(8, 3), strict=True):
         assert ours.slope == pytest.approx(0.05 * slope)
         assert ours.curvature == pytest.approx(0.05**2 * curvature)

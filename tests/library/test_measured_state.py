@@ -71,8 +71,8 @@ def test_the_norm_that_bounds_steps_is_in_the_checkpoint() -> None:
     model, optimizer, loss = far()
     for _ in range(30):
         loop_step(optimizer, loss)
-    first_norm = optimizer._rate.norm
-    assert optimizer._rate.size > 1.5 * first_norm
+    first_norm = optimizer._stepper.rate.norm
+    assert optimizer._stepper.rate.size > 1.5 * first_norm
     other, resumed, loss = far()
     other.load_state_dict(model.state_dict())
     resumed.load_state_dict(optimizer.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from _problems import Noisy, assert_same, batches, closure_for, noisy, snapshot
 from torch import Tensor, nn
 
-from surefoot import LABPAL, PAL, LineSearchOptimizer, NotRepeatableError
+from surefoot import LABPAL, PAL, SLS, LineSearchOptimizer, NotRepeatableError
 from surefoot._closure import Closure
-from surefoot._quiet import Buffers, RngState
+from surefoot._quiet import Buffers, QuietRoom, RngState
 from surefoot.directions import steepest
-from surefoot.line import Line, QuietRoom
+from surefoot.line import Line
 
 MAKERS: list[Callable[..., LineSearchOptimizer]] = [
     PAL,
@@ -221,6 +222,24 @@ def test_any_optimizer_can_be_asked_to_check_a_closure() -> None:
     numbers = iter(range(10))
     with pytest.raises(NotRepeatableError):
         optimizer.check_closure(lambda: model(batch[0]).mean() + next(numbers))
+
+
+@pytest.mark.parametrize("make", [PAL, SLS, LABPAL])
+def test_python_and_numpy_draw_the_same_numbers_in_every_evaluation(make: Any) -> None:
+    model, (batch,) = noisy(), batches(1)
+    plain, drawn = closure_for(model, batch), []
+
+    def closure() -> Tensor:
+        drawn.append(random.random() + np.random.random())  # noqa: NPY002
+        return (1.0 + drawn[-1]) * plain()
+
+    random.seed(3), np.random.seed(3)  # noqa: NPY002
+    once = random.random() + np.random.random(), random.random(), np.random.random()  # noqa: NPY002
+    random.seed(3), np.random.seed(3)  # noqa: NPY002
+    make(model).step(closure)
+    assert drawn == [once[0]] * len(drawn)
+    assert len(drawn) > 1
+    assert (random.random(), np.random.random()) == once[1:]  # noqa: NPY002
 
 
 def test_numpy_is_left_alone() -> None:

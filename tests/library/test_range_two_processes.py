@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from _ranks import leave
+from _ranks import leave, spawn
 from surefoot.lr_range import RangeCurve, range_test
 
 
@@ -89,7 +88,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_see_the_same_curve_and_stop_together(tmp_path: Path) -> None:
-    mp.spawn(work, (str(tmp_path),), nprocs=2)
+    spawn(work, (str(tmp_path),))
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     for name in SCENES:
         assert all(ranks[name].pop("untouched") for ranks in found)

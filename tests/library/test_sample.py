@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 import surefoot
-from surefoot import LABPAL, PAL, SLS, NotRepeatableError
+from surefoot import LABPAL, PAL, SLS, MeasuredLR, NotRepeatableError
 from surefoot.directions import Direction
 from surefoot.shape import (
     SampleProgress,
@@ -353,6 +353,7 @@ class TestDirections:
             PAL,
             SLS,
             lambda model: LABPAL(model, measuring_batches=1, reuse=2, burn_in=0),
+            lambda model: MeasuredLR(torch.optim.AdamW(model.parameters()), model, total_steps=9),
         ],
     )
     def test_the_next_update_is_what_the_optimizer_does_next(

@@ -1,6 +1,7 @@
 """Measure a learning rate once, before training, and turn it into torch's own schedules."""
 
-from surefoot.lr_range.curve import RangeCurve, ValidationPoint
+from surefoot.lr_range._data import RangeData, ValidationPoint
+from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.estimate import HessianFreeRate
 from surefoot.lr_range.ramp import Ramp
 from surefoot.lr_range.range_test import Progress, range_test
@@ -15,6 +16,7 @@ __all__ = [
     "Progress",
     "Ramp",
     "RangeCurve",
+    "RangeData",
     "StopReason",
     "StopRule",
     "Suggestion",

@@ -11,8 +11,8 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from surefoot._networks import check_belongs
+from surefoot._no_trace import unwrapped
 from surefoot._numbers import plain, whole
-from surefoot.lr_range._trace import unwrapped
 from surefoot.lr_range.ramp import check_rates
 
 __all__ = ["check_inputs", "check_settings", "iterations"]

@@ -7,12 +7,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
+from surefoot.lr_range._data import RangeData
 from surefoot.lr_range._smooth import finite_part, noise_of, slopes, smooth
-
-if TYPE_CHECKING:
-    from surefoot.lr_range.curve import RangeCurve
 
 __all__ = [
     "MINIMUM_POINTS",
@@ -92,20 +89,20 @@ def _finite(values: Iterable[float]) -> int:
     return sum(map(_is_finite, values))
 
 
-def remark_on(curve: RangeCurve) -> str:
+def remark_on(curve: RangeData) -> str:
     """What the user should know about the losses that an answer was read from."""
     if curve.validation and not _finite(p.loss for p in curve.validation):
         return "every validation loss is NaN or infinite, so the training loss was read"
     return ""
 
 
-def course_or_reason(curve: RangeCurve) -> Course | str:
+def course_or_reason(curve: RangeData) -> Course | str:
     """The course of the loss, or why there is none."""
     lr, losses = read_losses(curve)
     return _falling(lr, losses, "training loss" if losses is curve.loss else "validation loss")
 
 
-def read_losses(curve: RangeCurve) -> tuple[list[float], list[float]]:
+def read_losses(curve: RangeData) -> tuple[list[float], list[float]]:
     """Rates and losses that the rules read: of validation if enough are finite, else of training.
 
     Those of validation were paid for.
@@ -116,12 +113,12 @@ def read_losses(curve: RangeCurve) -> tuple[list[float], list[float]]:
     return curve.lr, curve.loss
 
 
-def training_course(curve: RangeCurve) -> Course | str:
+def training_course(curve: RangeData) -> Course | str:
     """The course of the training loss, whether it falls or not."""
     return _prepare(curve.lr, curve.loss, "training loss")
 
 
-def accuracy_course(curve: RangeCurve) -> Course | str:
+def accuracy_course(curve: RangeData) -> Course | str:
     """The course of 1 - accuracy (validation before training), or of the loss where there is none.
 
     Upside down, so that the landmarks of a falling curve serve for both.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from surefoot._closure import Graphless
-from surefoot._quiet import RngState
+from surefoot._quiet import RngState, undisturbed
 from surefoot._reduce import mean
 from surefoot.lr_range._batches import samples_in
 from surefoot.lr_range._loss import Evaluation, LossOf
@@ -41,7 +41,7 @@ class Validator:
     ) -> None:
         self._loader = share_of(loader, share)
         self._loss_of = loss_of
-        self._modules = list(model.modules()) if model is not None else []
+        self._model = model
         self._devices = list(devices)
         self._group = process_group
         self._rng = RngState.capture(self._devices)
@@ -55,18 +55,18 @@ class Validator:
     @torch.no_grad()
     def measure(self) -> tuple[float, float | None, int]:
         """Mean loss over the samples, accuracy (or None), and this process's sample count."""
-        training_rng = RngState.capture(self._devices)
-        modes = [(m, m.training) for m in self._modules]
-        for module in self._modules:
-            module.training = False
-        self._rng.restore()
-        self._position.rewind()
-        try:
-            return self._pass()
-        finally:
-            for module, training in modes:
-                module.training = training
-            training_rng.restore()
+        modules = [] if self._model is None else list(self._model.modules())
+        modes = [(m, m.training) for m in modules]
+        with undisturbed(self._model, self._devices):
+            self._rng.restore()
+            self._position.rewind()
+            try:
+                for module in modules:
+                    module.training = False
+                return self._pass()
+            finally:
+                for module, training in modes:
+                    module.training = training
 
     def _pass(self) -> tuple[float, float | None, int]:
         losses: list[torch.Tensor] = []

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import importlib
 import json
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from torch.optim import Optimizer
 from surefoot._strict_json import decode, encode
 from surefoot.lr_range import suggest as rules
 from surefoot.lr_range._course import read_losses
+from surefoot.lr_range._data import RangeData, ValidationPoint
 from surefoot.lr_range._smooth import finite_part
 from surefoot.lr_range.ramp import Ramp, group_ratios, set_rate
 from surefoot.lr_range.stop import StopReason
 from surefoot.lr_range.suggest import NoSuggestion, Suggestion
 from surefoot.outcome import Cost
+from surefoot.plots.range_curve import range_curve
 
 __all__ = ["RangeCurve", "ValidationPoint"]
 
@@ -29,37 +30,14 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class ValidationPoint:
-    """One validation during a range test: after the step with index ``iteration``."""
-
-    iteration: int
-    lr: float
-    loss: float
-    accuracy: float | None
-    samples: int
-
-
-@dataclass(frozen=True)
-class RangeCurve:
+class RangeCurve(RangeData):
     """Loss against learning rate, as :func:`~surefoot.range_test` measured it.
 
     ``loss[i]`` is the training loss of iteration ``i``, before the step that is made with
     ``lr[i]``; nothing is smoothed or left out. ``lr`` holds the rates of the first param group
     that moves; :meth:`group_rates` gives those of the others.
 
-    Args:
-        lr: learning rate of each iteration.
-        loss: training loss of each iteration, mean over all processes; may end in NaN.
-        ramp: the ramp that was walked, with the ranges of all param groups.
-        stop: why the test ended.
-        accuracy: training accuracy of each iteration's batch (0 to 1), or empty.
-        validation: what was measured on the validation set, or empty.
-        hessian_free: the simplified Hessian-free estimate after each step, or empty.
-        optimizer: name of the optimizer's class.
-        momentum: its momentum if it is SGD, else None; :func:`divergence` reads it.
-        batch_norm: whether the network has BatchNorm; None if unknown. :func:`consensus` reads it.
-        cost: forward and backward passes spent, validation included.
-        seconds: wall-clock time spent.
+    Its fields are those of :class:`~surefoot.lr_range.RangeData`.
 
     Example:
         >>> from surefoot.lr_range import Ramp, RangeCurve
@@ -75,25 +53,6 @@ class RangeCurve:
     *When it fails*: a curve says which rates one short run from these weights survives. Late in
     training, for another batch size or another weight decay, the answer is another one.
     """
-
-    lr: list[float]
-    loss: list[float]
-    ramp: Ramp
-    stop: StopReason = StopReason.FINISHED
-    accuracy: list[float] = field(default_factory=list)
-    validation: list[ValidationPoint] = field(default_factory=list)
-    hessian_free: list[float] = field(default_factory=list)
-    optimizer: str = ""
-    momentum: float | None = None
-    batch_norm: bool | None = None
-    cost: Cost = field(default_factory=Cost)
-    seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("loss", "accuracy", "hessian_free"):
-            length = len(getattr(self, name))
-            if length != len(self.lr) and (name == "loss" or length):
-                raise ValueError(f"{len(self.lr)} learning rates but {length} values of {name}")
 
     # -- asking it --------------------------------------------------------------------------
 
@@ -119,6 +78,11 @@ class RangeCurve:
     def suggestions(self) -> dict[str, Suggestion]:
         """The answers of all rules, by name."""
         return {name: self.suggest(name) for name in rules.RULES}
+
+    @property
+    def read(self) -> tuple[list[float], list[float]]:
+        """Rates and losses that the rules read: validation where there is enough, else training."""
+        return read_losses(self)
 
     def loss_at(self, rate: float) -> float:
         """The loss at a rate, between the points on a straight line over the rates' logarithms.
@@ -207,13 +171,11 @@ class RangeCurve:
         return changes
 
     def plot(self, ax: Any = None, **options: Any) -> Any:
-        """Draw the curve with its suggestions; returns the matplotlib Axes, shows nothing.
+        """Draw the curve with its suggestion; returns the matplotlib Axes, shows nothing.
 
         See :func:`surefoot.plots.range_curve.range_curve` for the options.
         """
-        # found by name at the time of use: drawing needs matplotlib, measuring does not
-        drawing = importlib.import_module("surefoot.plots.range_curve")
-        return drawing.range_curve(self, ax=ax, **options)
+        return range_curve(self, ax=ax, **options)
 
     # -- keeping it -------------------------------------------------------------------------
 

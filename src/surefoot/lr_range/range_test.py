@@ -14,14 +14,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from surefoot._networks import has_batch_norm
+from surefoot._no_trace import all_parameters, no_trace, unwrapped
 from surefoot._quiet import devices_of
 from surefoot._reduce import is_distributed, mean
 from surefoot.lr_range._batches import endless
 from surefoot.lr_range._checks import check_inputs, check_settings, iterations
+from surefoot.lr_range._data import ValidationPoint
 from surefoot.lr_range._loss import LossOf
-from surefoot.lr_range._trace import all_parameters, no_trace, unwrapped
+from surefoot.lr_range._position import LoaderPosition
 from surefoot.lr_range._validate import Validator
-from surefoot.lr_range.curve import RangeCurve, ValidationPoint
+from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.estimate import HessianFreeRate
 from surefoot.lr_range.ramp import Ramp, set_rate
 from surefoot.lr_range.stop import StopReason, StopRule
@@ -149,7 +151,8 @@ def range_test(
         )
     began = time.perf_counter()
     loaders = [loader] if val_loader is None else [loader, val_loader]
-    with no_trace(model, optimizer, scaler=grad_scaler, loaders=loaders):
+    positions = map(LoaderPosition, loaders)
+    with no_trace(model, optimizer, scaler=grad_scaler, others=positions):
         validator = None
         if val_loader is not None:
             devices = devices_of(params)

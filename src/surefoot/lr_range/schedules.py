@@ -10,8 +10,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from surefoot._no_trace import unwrapped
 from surefoot._numbers import sequence, whole
-from surefoot.lr_range._trace import unwrapped
 from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.ramp import check_rates, group_ratios, set_rate
 from surefoot.lr_range.suggest import Suggestion

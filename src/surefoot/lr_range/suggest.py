@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surefoot.lr_range._course import (
     Course,
@@ -16,10 +16,8 @@ from surefoot.lr_range._course import (
     remark_on,
     training_course,
 )
+from surefoot.lr_range._data import RangeData
 from surefoot.lr_range.stop import StopReason
-
-if TYPE_CHECKING:
-    from surefoot.lr_range.curve import RangeCurve
 
 __all__ = [
     "DEFAULT",
@@ -67,7 +65,7 @@ class Suggestion:
         return self.rate
 
 
-def steepest(curve: RangeCurve) -> Suggestion:
+def steepest(curve: RangeData) -> Suggestion:
     r"""Where the loss falls fastest per decade of the rate.
 
     .. math:: \arg\min_i \frac{d\,\tilde L}{d \log_{10} \eta}(i)
@@ -81,7 +79,7 @@ def steepest(curve: RangeCurve) -> Suggestion:
     return _at(course, "steepest", i, slope_per_decade=course.slopes[i])
 
 
-def valley(curve: RangeCurve) -> Suggestion:
+def valley(curve: RangeData) -> Suggestion:
     """Half-way down the longest run of falling losses.
 
     The longest falling subsequence of the smoothed losses is taken (not every point of the
@@ -98,7 +96,7 @@ def valley(curve: RangeCurve) -> Suggestion:
     return _at(course, "valley", middle, begin=course.rates[run[0]], end=course.rates[run[-1]])
 
 
-def minimum_tenth(curve: RangeCurve) -> Suggestion:
+def minimum_tenth(curve: RangeData) -> Suggestion:
     """A tenth of the rate at which the smoothed loss is lowest."""
     course = course_or_reason(curve)
     if isinstance(course, str):
@@ -111,7 +109,7 @@ def minimum_tenth(curve: RangeCurve) -> Suggestion:
     return Suggestion(course.rates[i] / 10.0, "minimum_tenth", "", evidence)
 
 
-def slide(curve: RangeCurve) -> Suggestion:
+def slide(curve: RangeData) -> Suggestion:
     """The left end of an interval that slides down from the right until it rests.
 
     An interval of 15 % of the points starts at the right end and moves left while the slopes of
@@ -132,7 +130,7 @@ def slide(curve: RangeCurve) -> Suggestion:
     return _at(course, "slide", max(left, 0), interval_end=course.rates[right])
 
 
-def smith_base(curve: RangeCurve) -> Suggestion:
+def smith_base(curve: RangeData) -> Suggestion:
     """Smith's lower bound for cycles: where the accuracy starts to rise (1506.01186, section 3.3).
 
     The rate from which on the smoothed accuracy stays above a tenth of its whole rise. A curve
@@ -146,7 +144,7 @@ def smith_base(curve: RangeCurve) -> Suggestion:
     return _at(course, "smith_base", i, read_from=course.source)
 
 
-def smith_max(curve: RangeCurve) -> Suggestion:
+def smith_max(curve: RangeData) -> Suggestion:
     """Smith's upper bound for cycles: where the accuracy's rise slows, gets ragged or turns.
 
     The first rate after the steepest rise at which nine tenths of the rise are done, or, if that
@@ -164,7 +162,7 @@ def smith_max(curve: RangeCurve) -> Suggestion:
     return _at(course, "smith_max", i, read_from=course.source, why=why)
 
 
-def divergence(curve: RangeCurve) -> Suggestion:
+def divergence(curve: RangeData) -> Suggestion:
     r"""The largest rate that training survives: beyond it the loss grows.
 
     On a quadratic with largest curvature λ, SGD with momentum β diverges above 2 (1 + β) / λ. The
@@ -204,7 +202,7 @@ BATCH_NORM_FACTOR = 5.0
 """How much more than its range test shows a net with BatchNorm trains with, measured."""
 
 
-def consensus(curve: RangeCurve) -> Suggestion:
+def consensus(curve: RangeData) -> Suggestion:
     """The median of three rules: the steepest place, three valleys, three tenths of the minimum.
 
     The three look at different parts of the curve, so one that is misled is outvoted. The factors
@@ -246,7 +244,7 @@ RULES: dict[str, Callable[[Any], Suggestion]] = {
 DEFAULT = "consensus"
 
 
-def ask(curve: RangeCurve, rule: str) -> Suggestion:
+def ask(curve: RangeData, rule: str) -> Suggestion:
     """The answer of the rule with that name.
 
     Raises:

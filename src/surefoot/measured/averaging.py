@@ -1,12 +1,13 @@
 """Averaged weights: gradients are taken near the average, which is what everybody else sees.
 
-Three sequences (Defazio et al., 2405.15682): the wrapped optimizer moves z, x is an average of the
-z's, and gradients are taken between them,
+Three sequences (Defazio et al., 2405.15682): steps move z, x is an average of the z's, and
+gradients are taken between them,
 
 .. math:: y_t = (1 - \\beta) z_t + \\beta x_t, \\qquad
           x_{t+1} = (1 - c_t) x_t + c_t z_{t+1}, \\qquad c_t = \\frac{w_t}{\\sum_{i \\le t} w_i}
 
-The parameters hold y while the model trains, one copy holds x, and z follows from both.
+The parameters hold y while the model trains, one copy holds x, and z follows from both. Decoupled
+weight decay shrinks y, as there.
 """
 
 from __future__ import annotations
@@ -100,19 +101,14 @@ class Averages:
 
     # A step
 
-    def to_iterate(self, params: Sequence[Tensor]) -> None:
-        """From y to z, which the optimizer moves."""
-        self._settle()
-        if self.total > 0.0:
-            own, averages = self._pairs(params)
-            # z = (y − β x) / (1 − β)
-            _params.lerp(own, averages, -self.share / (1.0 - self.share))
+    def before_step(self) -> float:
+        """The share of a step of z that y sees at once, before x follows: 1 − β, at first all.
 
-    def to_gradient(self, params: Sequence[Tensor]) -> None:
-        """Back to (1 − β) z + β x, with the moved z and the average of before."""
-        if self.total > 0.0:
-            own, averages = self._pairs(params)
-            _params.lerp(own, averages, self.share)
+        So the wrapped optimizer steps from y, with this share of the rate, and z moves by the rest
+        without being written anywhere.
+        """
+        self._settle()
+        return 1.0 - self.share if self.total > 0.0 else 1.0
 
     def absorb(self, params: Sequence[Tensor], step: int) -> None:
         """Take the moved z into the average; the parameters end at the next y.

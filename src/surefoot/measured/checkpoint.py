@@ -26,6 +26,7 @@ class Kept:
         filled_before: steps that the wrapped optimizer had made before it was wrapped.
         closure_differentiates: whether the closure calls ``backward()``; None where not known.
         average_weight: of all steps in the average.
+        units: of the groups.
     """
 
     rate: RateState
@@ -33,13 +34,23 @@ class Kept:
     step: int
     filled_before: int
     closure_differentiates: bool | None
-    average_weight: float = 0.0
+    average_weight: float
+    units: tuple[float, ...]
 
 
-def write(base: dict[str, Any], rate: RateState, cost: Cost, **rest: Any) -> dict[str, Any]:
+def write(base: dict[str, Any], kept: Kept) -> dict[str, Any]:
     """The wrapped optimizer's state_dict, with what is to be kept: plain values."""
-    passes = [cost.forwards, cost.backwards, cost.probes]
-    first = {**base["param_groups"][0], STATE: {**rate.to_dict(), "cost": passes, **rest}}
+    cost = kept.cost
+    own = {
+        **kept.rate.to_dict(),
+        "units": list(kept.units),
+        "cost": [cost.forwards, cost.backwards, cost.probes],
+        "step": kept.step,
+        "filled_before": kept.filled_before,
+        "closure_differentiates": kept.closure_differentiates,
+        "average_weight": kept.average_weight,
+    }
+    first = {**base["param_groups"][0], STATE: own}
     return {**base, "param_groups": [first, *base["param_groups"][1:]]}
 
 
@@ -54,6 +65,7 @@ def read(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], Kept | None]:
         own["filled_before"],
         own["closure_differentiates"],
         own.get("average_weight", 0.0),
+        tuple(own["units"]),
     )
     return plain, Kept(RateState.from_dict(own), Cost(*own["cost"]), *rest)
 

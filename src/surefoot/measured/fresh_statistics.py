@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surefoot import _params
-from surefoot.replay._state import Surroundings, no_trace, replaying
+from surefoot._quiet import undisturbed
+from surefoot.replay._state import Surroundings, replaying
 
 __all__ = ["FreshStatistics"]
 
@@ -83,7 +84,7 @@ class FreshStatistics:
             for norm in self._norms
         ]
         before = [(b, b._version, b.clone()) for b in module.buffers()]
-        with no_trace(surroundings.devices, None, None), replaying(), self._others(blank):
+        with undisturbed(None, surroundings.devices), replaying(), self._others(blank):
             try:
                 for norm in self._norms:
                     norm.momentum = None  # the plain mean over the batches

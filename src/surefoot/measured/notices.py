@@ -29,7 +29,7 @@ UNMOVED = (
 NOT_REPEATABLE = (
     "the loss was {first!r} and then {second!r} for the same weights and the same random numbers, "
     "so a step size cannot be measured with it. Does the forward pass or the closure draw a new "
-    "batch, or use NumPy's or Python's random numbers? Draw them before. Are its buffers out of "
+    "batch, or from a random generator of its own? Draw them before. Are its buffers out of "
     "reach? Pass the model: MeasuredLR(optimizer, model)"
 )
 NOT_ITS_GRADIENT = (

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from surefoot import _reduce
-from surefoot.measured.taken_step import TakenStep
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss
 from surefoot.searches.least_squares import LeastSquaresSearch
+from surefoot.taken_step import TakenStep
 
 __all__ = ["Probes", "is_near", "rounding_of", "search"]
 

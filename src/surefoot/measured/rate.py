@@ -39,6 +39,9 @@ FASTER = 2.0
 """The power of the number of steps with which the rate may rise there on a plateau ..."""
 STILL = 0.02
 """... where the last quarter of the run gained less than this share of all that was gained."""
+HELD = 1.5
+"""By how much the rate may fall there below its highest, as long as the loss goes on falling: the
+curvature of many networks grows until it fits the rate, and follows the rate down."""
 _COURSE = 96
 """Losses kept to see that."""
 _KEPT = 64
@@ -54,7 +57,6 @@ class RateState:
     Rates are multiples of the wrapped optimizer's own ``lr``.
 
     Args:
-        units: each group's ``lr`` that a multiple of 1 stands for.
         in_use: the multiple in use, α and horizon not included; None until measured.
         since: the step at which it was first known.
         measurements: the newest parabolas.
@@ -77,9 +79,9 @@ class RateState:
         pooled: slope, curvature and usual loudness of the lines under averaged weights.
         last: the step at which it was measured last.
         course: steps and losses of the run so far, thinned out.
+        highest: the largest multiple in use since the last alarm, under averaged weights.
     """
 
-    units: tuple[float, ...]
     in_use: float | None = None
     since: int = 0
     measurements: tuple[Measurement, ...] = ()
@@ -101,6 +103,7 @@ class RateState:
     pooled: tuple[float, float, float] = (0.0, 0.0, 0.0)
     last: int = -1
     course: tuple[tuple[int, float], ...] = ()
+    highest: float = 0.0
 
     @property
     def interval(self) -> RateInterval:
@@ -123,19 +126,16 @@ class RateState:
         share = parabola.residual / size if size > 0.0 else 0.0
         return dataclasses.replace(self, misfits=(*self.misfits, share)[-8:])
 
-    @property
-    def stands_still(self) -> bool:
-        """Whether the last quarter of the run so far gained next to nothing."""
-        if len(self.course) < 8:
-            return False
-        now = self.course[-1][0]
+    def gains(self) -> tuple[float, float]:
+        """By how much the loss fell in the last quarter of the run so far, and before that."""
+        now = self.course[-1][0] if self.course else 0
         late = [loss for step, loss in self.course if step > 0.75 * now]
         before = [loss for step, loss in self.course if 0.5 * now < step <= 0.75 * now]
         if now < 32 or len(late) < 3 or len(before) < 3:
-            return False
+            return math.inf, 0.0
         first = math.fsum(loss for _, loss in self.course[:4]) / 4.0
         then, today = math.fsum(before) / len(before), math.fsum(late) / len(late)
-        return then - today < STILL * (first - then)
+        return then - today, first - then
 
     def _onward(self, step: int, loss: float) -> tuple[tuple[int, float], ...]:
         course = (*self.course, (step, loss))
@@ -154,7 +154,9 @@ class RateState:
             in_use = None if self.in_use is None else self.in_use / GROWTH
             kept = self.measurements[-2:]
             losses = (0, loss, 0.0, 0)
-            return dataclasses.replace(self, in_use=in_use, measurements=kept, losses=losses)
+            return dataclasses.replace(
+                self, in_use=in_use, highest=in_use or 0.0, measurements=kept, losses=losses
+            )
         share = max(1.0 / (seen + 1), 0.05)
         mean += share * (loss - mean)
         spread += share * (abs(loss - mean) - spread)
@@ -251,12 +253,24 @@ class RateState:
         course = self.course
         if parabola is not None and math.isfinite(parabola.value0):
             course = self._onward(step, parabola.value0)
-        power = FASTER if dataclasses.replace(self, course=course).stands_still else 1.0
+        gain, whole = dataclasses.replace(self, course=course).gains()
+        power = FASTER if gain < STILL * whole else 1.0
         rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** power)
         wanted = min(max(wanted, in_use / GROWTH), in_use * rise)
-        following = step + (1 if step < 16 else 4 if step < 64 else 16)
+        highest = self.highest
+        if status is Status.NON_FINITE or gain < 0.0 or not a < 0.0:
+            highest = wanted
+        wanted = max(wanted, highest / HELD)
+        highest = max(highest, wanted)
+        following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
         return dataclasses.replace(
-            self, in_use=wanted, pooled=(a, c, usual), last=step, next=following, course=course
+            self,
+            in_use=wanted,
+            highest=highest,
+            pooled=(a, c, usual),
+            last=step,
+            next=following,
+            course=course,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from surefoot._networks import (
 from surefoot._numbers import check_count, check_number, check_share, plain
 from surefoot._params import Copies
 from surefoot._plain import from_plain, to_plain
-from surefoot._quiet import Buffers, RngState, devices_of
+from surefoot._quiet import QuietRoom, devices_of, undisturbed
 from surefoot.directions import Direction
-from surefoot.line import Line, QuietRoom
+from surefoot.line import Line
 from surefoot.optim._keywords import DEFAULTS, Shared, show_shared
 from surefoot.optim._version_0_1 import from_version_0_1
 from surefoot.outcome import Cost, Status, StepOutcome
@@ -383,15 +383,9 @@ class LineSearchOptimizer(Optimizer):
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         call = Closure(closure, params, calls_backward=self.memory.closure_calls_backward)
         nowhere = Direction([], [], norm=1.0)
-        before = RngState.capture(devices_of(params)), Buffers(self._model).snapshot()
-        try:
-            with self._quiet_room() as room:
-                Line(
-                    [], nowhere, call, room, self._mean(call.value(rewind=room.rewind))
-                ).check_repeatable()
-        finally:
-            for kept in before:
-                kept.restore()
+        with undisturbed(self._model, devices_of(params)), self._quiet_room() as room:
+            value0 = self._mean(call.value(rewind=room.rewind))
+            Line([], nowhere, call, room, value0).check_repeatable()
 
     def _book(self, call: Closure, outcome: StepOutcome) -> None:
         memory = self.memory

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from surefoot import _params
 from surefoot._closure import Closure
+from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction, steepest
-from surefoot.line import QuietRoom
 from surefoot.optim._keywords import Shared, formerly
 from surefoot.optim.base import (
     Active,

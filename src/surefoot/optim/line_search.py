@@ -13,8 +13,9 @@ from torch import Tensor
 from surefoot import _params, _reduce
 from surefoot._closure import Closure
 from surefoot._numbers import plain
+from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction, DirectionRule, Steepest
-from surefoot.line import Line, QuietRoom
+from surefoot.line import Line
 from surefoot.optim._keywords import Shared
 from surefoot.optim.base import Active, LineSearchOptimizer, Memory, ParamsLike, rejected
 from surefoot.outcome import Cost, Status, StepOutcome
@@ -253,7 +254,7 @@ class LineSearch(LineSearchOptimizer):
         known = self._full_loss_needs_graph
         call = Closure(full_loss, active.params, calls_backward=False, needs_graph=known)
         try:
-            room.hush()
+            room.repeat()
             value0 = self._mean(call.value(rewind=room.rewind))
             self._full_loss_needs_graph = call.needs_graph
             # the batch's slope is not the slope of all the data

@@ -82,6 +82,32 @@ class PAL(LineSearchOptimizer):
         >>> bool(loss < 1e-3), optimizer.cost.forwards, optimizer.cost.backwards
         (True, 80, 40)
 
+    The paper's algorithm 1, plainly, for the loss ``f`` of a batch at the weights ``x``, all in one
+    vector:
+
+        >>> def plain_step(f, x, d, mu=1.0, alpha=1 / 0.6, s_max=3.16, beta=0.4):
+        ...     x = x.detach().requires_grad_()
+        ...     value0 = f(x)
+        ...     (g,) = torch.autograd.grad(value0, x)
+        ...     d = -g + beta * d
+        ...     unit = d / d.norm()
+        ...     b = g @ unit
+        ...     a = (f(x + mu * unit) - value0 - b * mu) / mu**2
+        ...     if a > 0 and b < 0:
+        ...         s = min(alpha * -b / (2 * a), s_max)
+        ...     else:
+        ...         s = mu if b < 0 else 0.0
+        ...     return (x + s * unit).detach(), d
+        >>> bowl = lambda x: (x**2 * torch.tensor([1.0, 4.0])).sum()
+        >>> x, d = torch.tensor([3.0, 1.0]), torch.zeros(2)
+        >>> p = torch.nn.Parameter(x.clone())
+        >>> optimizer = surefoot.PAL([p], max_length=3.16)
+        >>> for _ in range(10):
+        ...     x, d = plain_step(bowl, x, d)
+        ...     _ = optimizer.step(lambda: bowl(p))
+        >>> torch.allclose(x, p.detach(), atol=1e-4)
+        True
+
     References: Mutschler and Zell, "Parabolic Approximation Line Search for DNNs", 1903.11991.
 
     Departures from the authors' code: all groups are trained; non-finite probes are rejected; where
@@ -89,7 +115,7 @@ class PAL(LineSearchOptimizer):
 
     *When it fails*: the parabola is that of one batch, so with small batches the step is too long
     for all other data; a horizon (``total_steps``) repairs most of that. Models whose forward pass
-    draws random numbers outside torch cannot be measured.
+    draws from a random generator of its own cannot be measured.
     """
 
     memory: PALMemory

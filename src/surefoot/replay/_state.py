@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from surefoot._quiet import Buffers, RngState, devices_of
+from surefoot._quiet import RngState, devices_of
 
 __all__ = ["Surroundings", "is_measuring", "replaying"]
 
@@ -69,27 +69,6 @@ class Surroundings:
                     torch.autocast(kind, enabled=enabled, dtype=dtype, cache_enabled=False)
                 )
             yield
-
-
-@contextlib.contextmanager
-def no_trace(
-    devices: Iterable[torch.device], model: nn.Module | None, before: Buffers | None
-) -> Iterator[None]:
-    """Inside, random states and buffers may be used up; afterwards they are as on entry.
-
-    Args:
-        devices: those whose random numbers may be drawn.
-        model: whose buffers may change.
-        before: the buffers to begin with; None for those of now.
-    """
-    random, after = RngState.capture(devices), Buffers(model).snapshot()
-    try:
-        if before is not None:
-            before.restore()
-        yield
-    finally:
-        random.restore()
-        after.restore()
 
 
 def devices(params: Iterable[Tensor]) -> tuple[torch.device, ...]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
 
-from surefoot._quiet import Buffers
-from surefoot.replay._state import Surroundings, no_trace, replaying
+from surefoot._quiet import Buffers, undisturbed
+from surefoot.replay._state import Surroundings, replaying
 
 __all__ = [
     "FreshGradient",
@@ -169,7 +169,7 @@ class Loss(ABC):
     @contextlib.contextmanager
     def _again(self) -> Iterator[None]:
         surroundings, before = self._start
-        with no_trace(surroundings.devices, self._model, before), replaying():
+        with undisturbed(self._model, surroundings.devices, before), replaying():
             yield
 
     def _with_graph_if_needed(self, evaluate: Callable[[], Any]) -> Any:

@@ -1,6 +1,5 @@
 """Step-size rules, one a file. Each turns a line into a place on it."""
 
-from surefoot.searches._noise import NoisyLine
 from surefoot.searches._search import Search
 from surefoot.searches.armijo import ArmijoSearch
 from surefoot.searches.exact import ExactSearch
@@ -18,7 +17,6 @@ __all__ = [
     "GradientOnlySearch",
     "LargeBatchSearch",
     "LeastSquaresSearch",
-    "NoisyLine",
     "ParabolicSearch",
     "ProbabilisticSearch",
     "Search",

@@ -45,7 +45,7 @@ class Search(ABC):
         """This search with the noise of the batch in it; asked where it compares batches.
 
         Args:
-            line: a :class:`surefoot.searches.NoisyLine`.
+            line: one that tells, ``line.noise_within(t)`` and ``line.noise_between``.
         """
         return self
 

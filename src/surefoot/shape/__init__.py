@@ -1,7 +1,7 @@
 """Line analysis: what the loss looks like along a line, and what the methods would do there."""
 
 from surefoot.shape._walk import SampleProgress
-from surefoot.shape.headings import between, gradient_direction, next_update, random_direction
+from surefoot.shape.directions import between, gradient_direction, next_update, random_direction
 from surefoot.shape.line_sample import LineMinimum, LineSample
 from surefoot.shape.measure import (
     BatchSizeEffect,

@@ -212,7 +212,7 @@ class Walk:
             raise NotRepeatableError(
                 f"the first batch has the loss {once!r} and then {again!r} for the same weights "
                 "and the same random numbers, so a line cannot be sampled. Does the model or the "
-                "loss draw NumPy's or Python's random numbers, or count its calls?"
+                "loss draw from a random generator of its own, or count its calls?"
             )
 
 

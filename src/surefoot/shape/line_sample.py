@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from surefoot.parabola import Parabola
+from surefoot.plots.line import line_sample
 
 __all__ = ["LineMinimum", "LineSample"]
 
@@ -240,9 +240,7 @@ class LineSample:
 
         See :func:`surefoot.plots.line_sample` for the options.
         """
-        # found by name at the time of use: drawing needs matplotlib, measuring does not
-        drawing = importlib.import_module("surefoot.plots.line")
-        return drawing.line_sample(self, ax=ax, **options)
+        return line_sample(self, ax=ax, **options)
 
 
 def _fsum(values: Any) -> float:

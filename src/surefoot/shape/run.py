@@ -16,7 +16,7 @@ from surefoot._archive import load_archive
 from surefoot._numbers import check_count
 from surefoot._quiet import RngState, devices_of
 from surefoot.shape._evaluate import BatchLoss, LossFn
-from surefoot.shape.headings import gradient_direction, next_update
+from surefoot.shape.directions import gradient_direction, next_update
 from surefoot.shape.line_sample import LineSample
 from surefoot.shape.record import LineRecords
 from surefoot.shape.sample import sample_line

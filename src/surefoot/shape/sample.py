@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from surefoot._quiet import devices_of, undisturbed
 from surefoot.directions import Direction
 from surefoot.shape._evaluate import BatchLoss, LossFn
 from surefoot.shape._gather import agree_on_direction, gather_rows
 from surefoot.shape._walk import SampleProgress, Walk
-from surefoot.shape.headings import gradient_direction, untouched
+from surefoot.shape.directions import gradient_direction
 from surefoot.shape.line_sample import LineSample
 
 __all__ = ["SampleProgress", "default_lengths", "sample_line"]
@@ -108,7 +109,7 @@ def sample_line(
     if by_place and isinstance(batches, Iterator):
         raise ValueError("an iterator can be read only once: order='batches', or pass a list")
     evaluate = BatchLoss(model, loss_fn)
-    with untouched(model), torch.no_grad():
+    with undisturbed(model, devices_of(evaluate.params)), torch.no_grad():
         if direction is None:
             first, batches = _peek(batches, by_place)
             direction, kind = gradient_direction(model, loss_fn, first), kind or "gradient"

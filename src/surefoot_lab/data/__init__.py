@@ -11,11 +11,11 @@ from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
 from surefoot_lab.data.loader import (
     AsTheyAre,
+    InOrder,
     Normalize,
     Normalizer,
     TrainLoader,
     augment,
-    in_order,
     normalizer_of,
 )
 from surefoot_lab.data.task import Classification, Regression, Task
@@ -24,6 +24,7 @@ __all__ = [
     "AsTheyAre",
     "Classification",
     "Examples",
+    "InOrder",
     "Normalize",
     "Normalizer",
     "Regression",
@@ -31,7 +32,6 @@ __all__ = [
     "Task",
     "TrainLoader",
     "augment",
-    "in_order",
     "load_data",
     "loader_of",
     "normalizer_of",
@@ -51,26 +51,22 @@ def load_data(config: DataConfig) -> Splits:
         UserError: files are missing or unreadable, a part would be empty, or a setting is not for
             this kind of data.
     """
-    from surefoot_lab.data import cifar, folder, idx, own, svhn, table, text
+    from surefoot_lab.data import folder, own, table, text
     from surefoot_lab.data.digits import digits
+    from surefoot_lab.data.official import official
 
     if config.class_path is not None:
         return own.own_data(config)
 
     load = {
         "digits": digits,
-        "mnist": idx.mnist,
-        "fashion-mnist": idx.fashion_mnist,
-        "cifar10": cifar.cifar10,
-        "cifar100": cifar.cifar100,
-        "svhn": svhn.svhn,
         "imagenet": folder.imagenet,
         "imagefolder": folder.image_folder,
         "text": text.text,
         "diabetes": table.diabetes,
         "friedman": table.friedman,
         "table": table.table,
-    }[config.name]
+    }.get(config.name, official)
     if config.normalize == "published" and config.name not in PUBLISHED:
         raise UserError(
             f"data.normalize: nothing is published for {config.name}; use measured, or one of "

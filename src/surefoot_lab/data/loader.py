@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -179,8 +180,18 @@ def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -
     return padded.gather(2, places).view_as(images)
 
 
-def in_order(examples: Examples, normalizer: Normalize, batch_size: int) -> Iterator[Batch]:
-    """All examples once, in their order, normalized, the last batch perhaps smaller."""
-    for start in range(0, len(examples), batch_size):
-        end = start + batch_size
-        yield normalizer(examples.inputs[start:end]), examples.labels[start:end]
+@dataclass
+class InOrder:
+    """All examples in their order, normalized; the last batch may be smaller."""
+
+    examples: Examples
+    normalizer: Normalize
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(0, len(self.examples), self.batch_size):
+            batch = self.examples[start : start + self.batch_size]
+            yield self.normalizer(batch.inputs), batch.labels

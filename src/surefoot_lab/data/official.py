@@ -1,14 +1,67 @@
-"""What all data sets with an official test set share: fetching, finding, splitting."""
+"""MNIST, Fashion-MNIST, CIFAR and SVHN: torchvision reads the files as they are published."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from surefoot_lab.config import DataConfig, UserError
 from surefoot_lab.data.examples import Examples, Splits, hold_out
 from surefoot_lab.data.images import PUBLISHED
+from surefoot_lab.errors import one_line
+
+# Where the files are looked for if nothing is said, besides `data`.
+PLACES = {
+    "mnist": ("data/mnist", "/usr/share/datasets/mnist"),
+    "fashion-mnist": ("data/fashion-mnist", "/usr/share/datasets/fashion-mnist"),
+}
+HINTS = {"fashion-mnist": " (Debian and Ubuntu: apt install dataset-fashion-mnist)"}
+BATCHES = ("cifar-10-batches-py", "cifar-100-python")
+IDX = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+
+
+def official(config: DataConfig) -> Splits:
+    """A data set with an official test set; the validation images are held out of the others.
+
+    torchvision compares CIFAR and SVHN with the published digests before it opens them.
+
+    Raises:
+        UserError: files are missing, damaged, or cannot be fetched.
+    """
+    roots = [config.root] if config.root else [*PLACES.get(config.name, ()), "data"]
+    if config.download:
+        try:
+            _read(config.name, Path(roots[0]), download=True)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # of the network, the disk, the files
+            raise UserError(
+                f"data.download: {config.name} could not be fetched into {roots[0]} "
+                f"({one_line(error)}); check the network, or set data.root to files that are there"
+            ) from None
+    reasons = []
+    for root in roots:
+        inside = Path(root).name in BATCHES  # the folder of the batches itself
+        for place in (Path(root).parent if inside else Path(root), Path(root) / config.name):
+            try:
+                train, test, classes = _read(config.name, place)
+                return with_validation(config, train, test, tuple(classes))
+            except (UserError, ModuleNotFoundError):
+                raise
+            except Exception as error:  # a damaged file raises what it likes
+                reasons.append(f"{place}: {one_line(error)}")
+    said = next((reason for reason in reasons if "not found" not in reason), reasons[0])
+    raise UserError(
+        f"data.root: no {config.name} in {', '.join(roots)} ({said}); set data.root to the folder "
+        f"that holds it, or data.download: true to fetch it{HINTS.get(config.name, '')}"
+    )
 
 
 def with_validation(
@@ -20,35 +73,51 @@ def with_validation(
     return Splits(rest, validation, test, classes, statistics=statistics)
 
 
-def fetch(config: DataConfig, root: str, downloads: Callable[[str], Any]) -> None:
-    """Let torchvision fetch a data set into `root`, if the experiment says so.
+def _read(name: str, root: Path, download: bool = False) -> tuple[Examples, Examples, list[str]]:
+    """Training and test images, and the names of the classes."""
+    from torchvision import datasets
 
-    Raises:
-        UserError: there is no network, or what came is damaged.
-    """
-    if not config.download:
+    if name == "svhn":
+        parts = [datasets.SVHN(root, split, download=download) for split in ("train", "test")]
+        train, test = (_examples(part.data, part.labels) for part in parts)
+        return train, test, [str(digit) for digit in range(10)]
+    if name.startswith("cifar"):
+        kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+        parts = [kind(root, train=train, download=download) for train in (True, False)]
+        train, test = (_examples(part.data.transpose(0, 3, 1, 2), part.targets) for part in parts)
+        return train, test, parts[0].classes
+    of_idx = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
+    if download:
+        of_idx(root, download=True)
+    with _plain_idx(root / of_idx.__name__ / "raw", root) as folder:
+        kind = type(of_idx.__name__, (of_idx,), {"raw_folder": str(folder)})
+        parts = [kind(root, train=train) for train in (True, False)]
+    train, test = (_examples(part.data.unsqueeze(1), part.targets) for part in parts)
+    return train, test, of_idx.classes
+
+
+def _examples(images: Any, labels: Any) -> Examples:
+    inputs = torch.as_tensor(images).contiguous()
+    targets: Tensor = torch.as_tensor(labels, dtype=torch.int64)
+    if inputs.dtype != torch.uint8 or len(inputs) != len(targets):
+        raise ValueError("images and labels do not belong together")
+    return Examples(inputs, targets)
+
+
+@contextmanager
+def _plain_idx(*folders: Path) -> Iterator[Path]:
+    """The first folder that holds IDX files; unpacked elsewhere where they are gzipped."""
+    names = [f"{stem}-ubyte" for stem in IDX]
+    found = next((f for f in folders if any(f.glob("*-ubyte*"))), folders[-1])
+    if all((found / name).is_file() for name in names):
+        yield found
         return
-    try:
-        downloads(root)
-    except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"data.download: {config.name} could not be fetched into {root} ({reason}); "
-            "check the network, or set data.root to files that are there"
-        ) from None
-
-
-def missing(config: DataConfig, wanted: str, places: str, hint: str = "") -> UserError:
-    """The error for files that are not there."""
-    return UserError(
-        f"data.root: no {wanted} in {places}; set data.root to the folder that holds "
-        f"{config.name}, or data.download: true to fetch it{hint}"
-    )
-
-
-def first_folder(root: str, *inside: str, holding: str) -> Path | None:
-    """The first of `root` and the folders in it that has the file `holding`."""
-    for folder in (Path(root), *(Path(root) / name for name in inside)):
-        if (folder / holding).is_file():
-            return folder
-    return None
+    with tempfile.TemporaryDirectory() as place:
+        for name in names:
+            path = found / f"{name}.gz"
+            plain = found / name
+            if not (path.is_file() or plain.is_file()):
+                raise FileNotFoundError(f"{name}(.gz) not found")
+            content = plain.read_bytes() if plain.is_file() else gzip.decompress(path.read_bytes())
+            Path(place, name).write_bytes(content)
+        yield Path(place)

@@ -1,4 +1,8 @@
-"""Run `surefoot lines`."""
+"""Train, and before every n-th step measure the loss along the direction of that step, for each
+batch and for all the data. Writes records as it goes; called again, it goes on. At the end:
+findings.json, pictures (PNG) and lines.html. The options can stand in the section `lines` of the
+file, too; every setting of the experiment can be overridden as in `surefoot train`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,10 @@ import argparse
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from surefoot.shape import LineRecords, LineSample
@@ -20,37 +22,46 @@ from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.draw import draw
 from surefoot_lab.lines.findings import find, mark
 from surefoot_lab.lines.run import OTHERS, RECORDS, sample_experiment
-from surefoot_lab.parse import joined, parse_with_sections
-from surefoot_lab.values import shown
+from surefoot_lab.parse import parse_words
+from surefoot_lab.report.pictures import Picture, write_pictures
+from surefoot_lab.train.progress import bar_of
+from surefoot_lab.values import validated
 
 ASKED = "asked.json"
 
 
-def run(words: Sequence[str]) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of `surefoot lines`."""
+    parser.add_argument("--every", type=int, help="steps between two lines (10)")
+    parser.add_argument("--along", help="gradient or update (gradient)")
+    parser.add_argument("--images", type=int, help="examples in the full batch (all)")
+    parser.add_argument("--lengths", type=float, nargs="+", help="places (41 from -0.5 to 0.5)")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="lines for these batches, too")
+    parser.add_argument("--measuring-length", type=float, help="of PAL and LABPAL (0.1)")
+    parser.add_argument("--out", help="folder; default runs/NAME/LABEL-seedN-lines")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
+    parser.add_argument(
+        "--report-only", action="store_true", help="only findings and pictures, from the records"
+    )
+
+
+def main(options: argparse.Namespace) -> int:
     """Run `surefoot lines`.
-
-    Args:
-        words: the words after `lines`: its own options, a file, overrides.
-
-    Returns:
-        The exit code.
 
     Raises:
         UserError: the file or an option cannot be used.
     """
-    own, rest = _parser().parse_known_args(joined(words))
-    experiment, sections = parse_with_sections(own.experiment, rest, ("lines",))
+    experiment, _, sections = parse_words(options.words, ("lines",))
     section = sections.get("lines") or {}
-    if not isinstance(section, dict):
-        raise UserError(f"lines: must hold its settings one a line, but it is {shown(section)}")
-    config = LinesConfig.from_dict({**section, **_overrides(own)})
-    folder = (
-        Path(own.out)
-        if own.out
-        else experiment.run_dir.with_name(f"{experiment.run_dir.name}-lines")
-    )
-    if not own.report_only:
-        _claim(folder, experiment, config, own.overwrite)
+    if isinstance(section, dict):
+        names = [field.name for field in dataclasses.fields(LinesConfig)]
+        asked = {name: value for name in names if (value := getattr(options, name)) is not None}
+        section = {**section, **asked}
+    config = validated(LinesConfig, section, "lines")
+    folder = experiment.run_dir.with_name(f"{experiment.run_dir.name}-lines")
+    folder = Path(options.out) if options.out else folder
+    if not options.report_only:
+        _claim(folder, experiment, config, options.overwrite)
         _sample(experiment, config, folder)
     conclude(experiment, config, folder)
     return 0
@@ -62,8 +73,6 @@ def conclude(experiment: Experiment, config: LinesConfig, folder: Path) -> dict[
     Raises:
         UserError: there is no line in it.
     """
-    from surefoot_lab.report.pictures import Picture, write_pictures
-
     samples = _read(folder / RECORDS)
     if not samples:
         raise UserError(f"{folder / RECORDS}: no line has been sampled yet")
@@ -92,14 +101,8 @@ def _read(path: Path) -> list[LineSample]:
 
 def _sample(experiment: Experiment, config: LinesConfig, folder: Path) -> None:
     console = Console()
-    columns = (
-        TextColumn("{task.fields[what]}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, what="sampling")
+    with bar_of(console) as bar:
+        task = bar.add_task("sampling", total=None, figures="")
 
         def on_line(line: LineSample) -> None:
             lowest = line.exact_minimum()
@@ -185,36 +188,3 @@ def _show(found: dict[str, Any]) -> None:
     for name, text in _facts(found):
         table.add_row(name, text)
     Console().print(table)
-
-
-def _overrides(own: argparse.Namespace) -> dict[str, Any]:
-    keys = ("every", "along", "images", "batch_sizes", "lengths", "measuring_length")
-    return {key: value for key in keys if (value := getattr(own, key)) is not None}
-
-
-def _parser() -> argparse.ArgumentParser:
-    from surefoot_lab.cli import _OneLineParser
-
-    parser = _OneLineParser(
-        prog="surefoot lines",
-        usage="surefoot lines EXPERIMENT.yaml [OPTIONS] [--KEY VALUE ...]",
-        description="Train, and before every n-th step measure the loss along the direction of "
-        "that step, for each batch and for all the data. Writes records as it goes; called again, "
-        "it goes on. At the end: findings.json, pictures (PNG) and lines.html. The options can "
-        "stand in the section `lines` of the file, too; every setting of the experiment can be "
-        "overridden as in `surefoot train`.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("experiment", help="the experiment file")
-    parser.add_argument("--every", type=int, help="steps between two lines (10)")
-    parser.add_argument("--along", help="gradient or update (gradient)")
-    parser.add_argument("--images", type=int, help="examples in the full batch (all)")
-    parser.add_argument("--lengths", type=float, nargs="+", help="places (41 from -0.5 to 0.5)")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", help="lines for these batches, too")
-    parser.add_argument("--measuring-length", type=float, help="of PAL and LABPAL (0.1)")
-    parser.add_argument("--out", help="folder; default runs/NAME/LABEL-seedN-lines")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
-    parser.add_argument(
-        "--report-only", action="store_true", help="only findings and pictures, from the records"
-    )
-    return parser

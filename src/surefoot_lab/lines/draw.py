@@ -37,9 +37,6 @@ def draw(
     Returns:
         A sentence on each picture, and its file.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib import pyplot
 
     made: dict[str, Path] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from surefoot.shape import (
     sample_run,
 )
 from surefoot_lab.config import Experiment, UserError
-from surefoot_lab.data import TrainLoader, in_order
+from surefoot_lab.data import InOrder, TrainLoader
 from surefoot_lab.data.loader import Batch
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.train.assemble import Parts, assemble
@@ -52,8 +52,7 @@ def sample_experiment(
     parts = assemble(experiment)
     if parts.team.size > 1:
         raise UserError("surefoot lines runs in one process")
-    everything = FullBatch(parts, config.images)
-    everything.check_sizes(config.batch_sizes)
+    everything = _full_batch(parts, config)
     others = {size: LineRecords(folder / OTHERS.format(size)) for size in config.batch_sizes}
     loss_fn = parts.loss_fn
 
@@ -61,7 +60,7 @@ def sample_experiment(
         step = int(line.step or 0)
         for size, records in others.items():
             records.cut(step)  # a run that resumes here has written it before
-            batch = everything.random(size, experiment.seed + SEED_STEP * step + size)
+            batch = _random_batch(everything, size, experiment.seed + SEED_STEP * step + size)
             records.append(
                 sample_line(
                     parts.model,
@@ -100,43 +99,27 @@ def sample_experiment(
     return {"lines": own, **{str(size): records for size, records in others.items()}}
 
 
-class FullBatch:
+def _full_batch(parts: Parts, config: LinesConfig) -> InOrder:
     """The training examples as they are, not augmented, batch by batch.
 
-    Args:
-        parts: of the experiment.
-        count: the first so many examples; None for all.
+    Raises:
+        UserError: there are fewer than asked for.
     """
+    count, there = config.images, len(parts.data.train)
+    if count is not None and count > there:
+        raise UserError(f"lines.images: {count} is more than the {there} training examples")
+    examples = parts.data.train[slice(0, count)]
+    for size in config.batch_sizes:
+        if size > len(examples):
+            raise UserError(f"lines.batch_sizes: {size} is more than the {len(examples)} examples")
+    return InOrder(examples, parts.normalizer, parts.experiment.batch_size)
 
-    def __init__(self, parts: Parts, count: int | None) -> None:
-        if count is not None and count > len(parts.data.train):
-            raise UserError(
-                f"lines.images: {count} is more than the {len(parts.data.train)} training examples"
-            )
-        self._examples = parts.data.train[slice(0, count)]
-        self._normalizer = parts.normalizer
-        self._batch_size = parts.experiment.batch_size
 
-    def check_sizes(self, sizes: Sequence[int]) -> None:
-        """Refuse batches that are larger than the full one."""
-        for size in sizes:
-            if size > len(self._examples):
-                raise UserError(
-                    f"lines.batch_sizes: {size} is more than the {len(self._examples)} examples"
-                )
-
-    def __len__(self) -> int:
-        return -(-len(self._examples) // self._batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return in_order(self._examples, self._normalizer, self._batch_size)
-
-    def random(self, size: int, seed: int) -> Batch:
-        """A random batch of any size, the same for the same seed."""
-        generator = torch.Generator().manual_seed(seed)
-        places = torch.randperm(len(self._examples), generator=generator)[:size]
-        chosen = self._examples[places]
-        return self._normalizer(chosen.inputs), chosen.labels
+def _random_batch(full: InOrder, size: int, seed: int) -> Batch:
+    """A random batch of any size, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = full.examples[torch.randperm(len(full.examples), generator=generator)[:size]]
+    return full.normalizer(chosen.inputs), chosen.labels
 
 
 class _Stream:

@@ -1,9 +1,13 @@
-"""Networks made for CIFAR's images: pytorchcv's classes, at every depth the papers allow."""
+"""Networks made for CIFAR's images: pytorchcv's, at every depth the papers allow and for any size.
+
+Each takes `num_classes`, `in_channels` and `image_size` (height and width, at least 4 each).
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -21,19 +25,14 @@ def cifar_resnet(
 ) -> nn.Module:
     """ResNet for CIFAR: a 3x3 convolution, three stages of n basic blocks, 6n + 2 layers.
 
-    pytorchcv names the depths 20, 56, 110 and 1202; its class builds the others as well, such as
-    the small resnet8 of one block a stage.
+    He et al. 2016, section 4.2; the shortcut that changes size is a 1x1 convolution.
 
     Args:
         depth: number of layers, 6n + 2: 8, 14, 20, 26, 32, ...
         num_classes: number of outputs.
         in_channels: channels of the images.
-        image_size: height and width of the images, at least 4 each.
+        image_size: of the images.
         widths: channels of the stages.
-
-    Returns:
-        The network (He et al. 2016, section 4.2; the shortcut that changes size is a 1x1
-        convolution).
 
     Raises:
         ValueError: there is no such depth.
@@ -41,16 +40,15 @@ def cifar_resnet(
     from pytorchcv.models.resnet_cifar import CIFARResNet
 
     blocks = _blocks(f"resnet{depth}", depth, 2, 6)
-    return _at_any_size(
-        CIFARResNet(
-            channels=[[width] * blocks for width in widths],
-            init_block_channels=widths[0],
-            bottleneck=False,
-            in_channels=in_channels,
-            in_size=tuple(image_size),
-            num_classes=num_classes,
-        ),
+    channels = [[width] * blocks for width in widths]
+    return _built(
+        CIFARResNet,
         image_size,
+        channels=channels,
+        init_block_channels=widths[0],
+        bottleneck=False,
+        in_channels=in_channels,
+        num_classes=num_classes,
     )
 
 
@@ -64,35 +62,26 @@ def stochastic_depth(
     """ResNet for CIFAR whose blocks are left out at random while it trains (Huang et al. 2016).
 
     One draw a block and batch, from torch's generator. Survivors are scaled up while training,
-    where the paper scales all blocks down when testing; the expectation is the same.
-
-    Args:
-        depth: number of layers, 6n + 2; the paper's is 110.
-        num_classes: number of outputs.
-        in_channels: channels of the images.
-        image_size: height and width of the images.
-        last_survival: probability that the last block is there; falls linearly from 1 (eq. 4).
-
-    Returns:
-        The network.
+    where the paper scales all blocks down when testing; the expectation is the same. The last
+    block is there with probability `last_survival`, which falls linearly from 1 (eq. 4).
 
     Raises:
-        ValueError: there is no such depth.
+        ValueError: `depth` is not 6n + 2.
     """
     from pytorchcv.models.resdropresnet_cifar import CIFARResDropResNet
 
     blocks = _blocks(f"sdresnet{depth}", depth, 2, 6)
     total = 3 * blocks
-    model = CIFARResDropResNet(
+    return _built(
+        CIFARResDropResNet,
+        image_size,
         channels=[[width] * blocks for width in STAGE_WIDTHS],
         init_block_channels=STAGE_WIDTHS[0],
         bottleneck=False,
         life_probs=[1 - block / total * (1 - last_survival) for block in range(1, total + 1)],
         in_channels=in_channels,
-        in_size=tuple(image_size),
         num_classes=num_classes,
     )
-    return _at_any_size(model, image_size)
 
 
 def wide_resnet(
@@ -102,32 +91,18 @@ def wide_resnet(
     in_channels: int = 3,
     image_size: Sequence[int] = CIFAR_SIZE,
 ) -> nn.Module:
-    """WRN-depth-widen for CIFAR (Zagoruyko and Komodakis 2016), without dropout.
+    """WRN-depth-widen for CIFAR (Zagoruyko and Komodakis 2016), without dropout; depth 6n + 4."""
+    from pytorchcv.models.wrn_cifar import get_wrn_cifar
 
-    Args:
-        depth: number of layers, 6n + 4: 10, 16, 22, 28, 40, ...
-        widen: times the channels of a ResNet.
-        num_classes: number of outputs.
-        in_channels: channels of the images.
-        image_size: height and width of the images.
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: there is no such depth.
-    """
-    from pytorchcv.models.wrn_cifar import CIFARWRN
-
-    blocks = _blocks(f"wrn{depth}-{widen}", depth, 4, 6)
-    model = CIFARWRN(
-        channels=[[width * widen] * blocks for width in STAGE_WIDTHS],
-        init_block_channels=STAGE_WIDTHS[0],
+    _blocks(f"wrn{depth}-{widen}", depth, 4, 6)
+    return _built(
+        get_wrn_cifar,
+        image_size,
+        blocks=depth,
+        width_factor=widen,
         in_channels=in_channels,
-        in_size=tuple(image_size),
         num_classes=num_classes,
     )
-    return _at_any_size(model, image_size)
 
 
 def densenet(
@@ -137,24 +112,11 @@ def densenet(
     in_channels: int = 3,
     image_size: Sequence[int] = CIFAR_SIZE,
 ) -> nn.Module:
-    """DenseNet for CIFAR without bottlenecks (Huang et al. 2017).
+    """DenseNet for CIFAR without bottlenecks (Huang et al. 2017); depth 3n + 4.
 
     pytorchcv's: a transition halves the channels (the paper's DenseNet-C), and the first layer has
     2k. Depth 40 with k = 12 so has 0.6 million parameters; the paper's, which keeps all channels,
     has 1.0 million.
-
-    Args:
-        depth: number of layers, 3n + 4: 40, 100, ...
-        growth: channels that each layer adds (k).
-        num_classes: number of outputs.
-        in_channels: channels of the images.
-        image_size: height and width of the images.
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: there is no such depth.
     """
     from pytorchcv.models.densenet_cifar import CIFARDenseNet
 
@@ -165,15 +127,15 @@ def densenet(
         start = channels if stage == 0 else channels // 2
         stages.append(list(itertools.accumulate([growth] * layers, initial=start))[1:])
         channels = stages[-1][-1]
-    model = CIFARDenseNet(
+    return _built(
+        CIFARDenseNet,
+        image_size,
         channels=stages,
         init_block_channels=first,
         bottleneck=False,
         in_channels=in_channels,
-        in_size=tuple(image_size),
         num_classes=num_classes,
     )
-    return _at_any_size(model, image_size)
 
 
 def _blocks(name: str, depth: int, fixed: int, per_block: int) -> int:
@@ -185,8 +147,9 @@ def _blocks(name: str, depth: int, fixed: int, per_block: int) -> int:
     return blocks
 
 
-def _at_any_size(model: nn.Module, image_size: Sequence[int]) -> nn.Module:
-    """The final pooling of all these is made for 8x8, that is 32x32 images."""
+def _built(make: Any, image_size: Sequence[int], **settings: Any) -> nn.Module:
+    """The network; the final pooling of all these is made for 8x8, that is 32x32 images."""
+    model: nn.Module = make(in_size=tuple(image_size), **settings)
     if tuple(image_size) != CIFAR_SIZE:
         model.get_submodule("features").final_pool = nn.AdaptiveAvgPool2d(1)
     return model

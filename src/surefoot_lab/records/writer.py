@@ -15,6 +15,7 @@ from surefoot_lab.values import plain
 
 SCHEMA = 1
 RECORD_NAME = "record.jsonl"
+TRACEBACK_NAME = "traceback.txt"  # of a run that failed
 END_REASONS = ("finished", "non_finite", "interrupted", "failed", "stopped")
 REPEATED = ("step", "measure", "evaluation", "warning")  # what a resumed run writes again
 RESERVE_NAME = ".reserve"

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surefoot_lab.config import Experiment, SweepConfig, UserError, did_you_mean, fields_of
-from surefoot_lab.parse import parse_values, put
+from surefoot_lab.config import Experiment, SweepConfig, UserError, fields_of
+from surefoot_lab.parse import check_key, parse_values, put
 from surefoot_lab.train.log import ADDED, FREE_ON_RESUME
-from surefoot_lab.values import arguments, check_name, plain, shown
+from surefoot_lab.values import number, plain, shown
 
-SECTIONS = ("data", "model", "loss", "optimizer", "scheduler", "train")
+SECTIONS = tuple(dict.fromkeys(s.key.partition(".")[0] for s in fields_of() if "." in s.key))
 DIGITS = 4  # of a random value: enough to repeat it by hand
 
 
@@ -44,13 +44,12 @@ class Trial:
         return {"method": self.method, "cell": self.cell}
 
 
-def trials_of(base: Experiment, sweep: SweepConfig, where: str) -> list[Trial]:
+def trials_of(base: Experiment, sweep: SweepConfig) -> list[Trial]:
     """All runs of a sweep, in the order of the file: the last key changes fastest.
 
     Args:
         base: the experiment without `grid` and `random`.
         sweep: these sections.
-        where: the file they stand in, for error messages.
 
     Raises:
         UserError: a key or value cannot be used, or two cells are the same run.
@@ -58,7 +57,7 @@ def trials_of(base: Experiment, sweep: SweepConfig, where: str) -> list[Trial]:
     trials: dict[str, Trial] = {}
     for drawn in _samples(plain(sweep.random)):
         for values in _combinations(plain(sweep.grid)):
-            trial = _trial(base, {**drawn, **values}, where)
+            trial = _trial(base, {**drawn, **values})
             if trial.fingerprint in trials:
                 raise UserError(f"grid: twice the same run, {trial.experiment.label}")
             trials[trial.fingerprint] = trial
@@ -99,7 +98,7 @@ def _sampler(key: str, what: Any) -> Callable[[random.Random], Any]:
     if kind == "choice" and isinstance(span, list) and span:
         return lambda source: source.choice(span)
     if isinstance(span, list):
-        span = arguments(key, {"span": span})["span"]  # numbers in quotes are numbers
+        span = [number(end) for end in span]
     fits = _is_whole if kind == "integer" else _is_finite
     if not (isinstance(span, list) and len(span) == 2 and all(map(fits, span))):
         wanted = "two whole numbers" if kind == "integer" else "two numbers"
@@ -129,18 +128,12 @@ def _rounded(value: float) -> float:
 
 
 def _check_key(key: str, section: str) -> None:
-    check_name(key, section)
-    known = [setting.key for setting in fields_of()]
     if key in ("name", "label"):
         raise UserError(f"{section}.{key}: follows from the cell; vary what is run instead")
-    if key in known or key in SECTIONS:
-        return
-    if any(f".{name}." in f".{key}" for name in ("init_args",)) and key.split(".")[0] in SECTIONS:
-        return
-    raise UserError(f"{section}.{key}: no such setting; {did_you_mean(key, known)}")
+    check_key(key, f"{section}.")
 
 
-def _trial(base: Experiment, chosen: dict[str, Any], where: str) -> Trial:
+def _trial(base: Experiment, chosen: dict[str, Any]) -> Trial:
     values = base.to_dict()
     # a name and label that follow from the settings follow from those of the cell
     derived = dataclasses.replace(base, name=None, label=None)
@@ -149,7 +142,7 @@ def _trial(base: Experiment, chosen: dict[str, Any], where: str) -> Trial:
             values[key] = None
     for key, value in chosen.items():
         _put(values, key, copy.deepcopy(value))
-    plain = parse_values(values, where)
+    plain = parse_values(values)
     cell = {key: value for key, value in chosen.items() if key != "seed"}
     text = _text(cell, name_classes=values["label"] is not None)
     method = str(plain.label)

@@ -16,10 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import EarlyStoppingConfig, SweepConfig, UserError, from_dict
+from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, UserError
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial
 from surefoot_lab.train.log import MESSAGE_LENGTH
+from surefoot_lab.values import validated
 
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
 OBJECT_STORE_BYTES = 100_000_000  # nothing but settings and scores goes through it
@@ -255,7 +256,7 @@ def _on_worker(config: dict[str, Any], payload: dict[str, Any]) -> None:
 
     torch.set_num_threads(payload["threads"])
     packed = dict(payload["trials"][config["place"]])
-    experiment = from_dict(packed.pop("experiment"))
+    experiment = validated(Experiment, packed.pop("experiment"))
     trial = Trial(experiment, **packed)
     try:
         run_trial(trial, Path(payload["folder"]) / trial.fingerprint, observe=tune.report)

@@ -68,27 +68,18 @@ def _arguments(
             inner = getattr(built, name, None)
             found[f"{key}.class_path"] = type(inner).__name__
             found |= _arguments(key, inner, inner, given.get("init_args") or {})
-        elif (value := _read_back(built, groups, name)) is not _NOWHERE:
-            found[key] = value
+            continue
+        group: dict[str, Any] = next(iter(getattr(groups, "param_groups", [])), {})
+        words = ("initial_lr", "lr") if name == "lr" else (name,)  # where a scheduler starts
+        kept = [group[word] for word in words if word in group]
+        own = vars(built) if built is not None else {}
+        kept += [own[word] for word in (name, f"_{name}") if word in own]
+        if isinstance(getattr(type(built), name, None), property):
+            kept.append(getattr(built, name))
+        values = [value for value in map(_plain, kept) if value is not _NOWHERE]
+        if values:
+            found[key] = values[0]
     return found
-
-
-def _read_back(built: Any, groups: Any, name: str) -> Any:
-    """The value of an argument, where objects keep them: param groups, or an attribute."""
-    places: list[Any] = []
-    for group in getattr(groups, "param_groups", [])[:1]:
-        if name == "lr" and "initial_lr" in group:  # `lr` is where a scheduler starts
-            places.append(group["initial_lr"])
-        if name in group:
-            places.append(group[name])
-    places += [vars(built).get(word, _NOWHERE) for word in (name, f"_{name}") if built is not None]
-    if isinstance(getattr(type(built), name, None), property):
-        places.append(getattr(built, name))
-    for value in places:
-        plain = _plain(value)
-        if plain is not _NOWHERE:
-            return plain
-    return _NOWHERE
 
 
 def _plain(value: Any) -> Any:
@@ -98,16 +89,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         items = [_plain(item) for item in value]
         return _NOWHERE if any(item is _NOWHERE for item in items) else items
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return _NOWHERE
+    return value if value is None or isinstance(value, bool | int | float | str) else _NOWHERE
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            found += _leaves(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
+        inside = isinstance(value, Mapping)
+        found += _leaves(value, f"{prefix}{key}.") if inside else [(f"{prefix}{key}", value)]
     return found

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import zipfile
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from surefoot_lab.config import UserError
+from surefoot_lab.errors import one_line
 
 CHECKPOINT_NAME = "checkpoint.pt"
 SCHEMA = 2
-PIECE_BYTES = 2**24  # read at a time
 DIGEST_BYTES = 64  # of SHA-256 in hexadecimal
-LENGTH_BYTES = 2  # of the number before a ZIP archive's comment
 
 
 def save_checkpoint(
     run_dir: Path, state: dict[str, Any], random_states: list[dict[str, Any]] | None = None
 ) -> None:
     """Write the state and the random states; the old file is there until the new one is whole.
+
+    torch writes a ZIP archive, whose last two bytes are the length of a comment: that comment is
+    the digest of everything before it.
 
     Args:
         run_dir: the run's directory.
@@ -34,72 +37,22 @@ def save_checkpoint(
     Raises:
         OSError: the file cannot be written; the old one is still there.
     """
-    content = {"schema": SCHEMA, "random": random_states or [random_state()], **state}
+    content = io.BytesIO()
+    torch.save({"schema": SCHEMA, "random": random_states or [random_state()], **state}, content)
+    content.seek(-2, io.SEEK_END)
+    content.write(DIGEST_BYTES.to_bytes(2, "little"))
+    content.write(hashlib.sha256(content.getvalue()).hexdigest().encode())
     path = run_dir / CHECKPOINT_NAME
     temporary = path.with_suffix(".tmp")
     try:
-        _write(content, temporary)
+        with open(temporary, "wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except Exception:
         temporary.unlink(missing_ok=True)  # on a full disk, its room is needed
         raise
-
-
-def _write(content: dict[str, Any], path: Path) -> None:
-    with open(path, "wb", buffering=0) as file:
-        target = _Target(file)
-        try:
-            torch.save(content, cast(IO[bytes], target))  # it only ever writes
-            target.write_digest()
-        except RuntimeError as error:  # what torch makes of a write that failed
-            raise (target.error or error) from None
-        os.fsync(file.fileno())
-
-
-class _Target:
-    """A file to write to that remembers what went wrong, and what all was written.
-
-    torch writes a ZIP archive, whose last two bytes are the length of a comment: that comment will
-    be the digest of everything before it. They are held back until it is known.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-        self._last = b""
-        self.error: OSError | None = None
-
-    def write_digest(self) -> None:
-        """Write the comment; nothing may be written after it."""
-        length = DIGEST_BYTES.to_bytes(len(self._last), "little")
-        self._digest.update(length)
-        self._write(length + self._digest.hexdigest().encode())
-
-    def write(self, content: Any) -> int:
-        new = memoryview(content).cast("B")
-        if len(new) < LENGTH_BYTES:
-            new = memoryview(self._last + new.tobytes())
-        else:
-            self._put(self._last)
-        self._last = new[-LENGTH_BYTES:].tobytes()
-        self._put(new[:-LENGTH_BYTES])
-        return memoryview(content).nbytes
-
-    def _put(self, content: Any) -> None:
-        self._digest.update(content)
-        self._write(content)
-
-    def _write(self, content: Any) -> None:
-        rest = memoryview(content)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
 
 def load_checkpoint(run_dir: Path) -> dict[str, Any] | None:
@@ -113,39 +66,34 @@ def load_checkpoint(run_dir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        _check_digest(path)
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+        _check_digest(content)
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
     except Exception as error:  # torch raises what it likes for damaged files
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: cannot be loaded ({reason}); start the run anew with --overwrite"
+            f"{path}: cannot be loaded ({one_line(error)}); start the run anew with --overwrite"
         ) from error
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         raise UserError(f"{path}: written by another version; start anew with --overwrite")
     return state
 
 
-def _check_digest(path: Path) -> None:
+def _check_digest(content: bytes) -> None:
     """Compare a checkpoint with the digest at its end; torch does not look at checksums.
 
     Raises:
         ValueError: they differ, or the file is no archive.
     """
-    with zipfile.ZipFile(path) as file:
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
         if not file.comment:  # written before there were digests: ZIP's own checksums
             damaged = file.testzip()
             if damaged is not None:
                 raise ValueError(f"the checksum of {damaged} is wrong: bytes have changed")
             return
-    rest = path.stat().st_size - DIGEST_BYTES
-    digest = hashlib.sha256()
-    with open(path, "rb") as content:
-        while rest > 0:
-            piece = content.read(min(rest, PIECE_BYTES))
-            digest.update(piece)
-            rest -= len(piece)
-        written = content.read()
-    if digest.hexdigest().encode() != written:
+    digest = hashlib.sha256(content[:-DIGEST_BYTES]).hexdigest()
+    if digest.encode() != content[-DIGEST_BYTES:]:
         raise ValueError("its checksum is wrong: bytes have changed since it was written")
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surefoot._closure import Graphless
-from surefoot_lab.data import Classification, Examples, Normalize, Task, TrainLoader, in_order
+from surefoot_lab.data import Classification, Examples, InOrder, Normalize, Task, TrainLoader
 from surefoot_lab.train.processes import Team
 
 RECALIBRATION_BATCHES = 50
@@ -45,7 +45,7 @@ def score(
     team = team or Team()
     totals = torch.zeros(3, dtype=torch.float64)
     graphless = Graphless()
-    for inputs, labels in in_order(examples[team.slice_of(len(examples))], normalizer, batch_size):
+    for inputs, labels in InOrder(examples[team.slice_of(len(examples))], normalizer, batch_size):
         outputs = graphless(lambda: model(inputs))  # noqa: B023
         totals += task.totals(outputs, labels).detach().cpu()
     loss, right, answers = team.sum(totals.tolist())

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import UserError
-from surefoot_lab.records import RECORD_NAME, RecordWriter, RunRecord, has_record
+from surefoot_lab.records import (
+    RECORD_NAME,
+    TRACEBACK_NAME,
+    RecordWriter,
+    RunRecord,
+    has_record,
+)
 from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
 from surefoot_lab.train.progress import ProgressDisplay
 
 EXPERIMENT_NAME = "experiment.yaml"
-TRACEBACK_NAME = "traceback.txt"
 TENSORBOARD_NAME = "tensorboard"
 MESSAGE_LENGTH = 1000  # of what stands in the record; the rest is in the traceback
 # What a resumed run may be given anew: where the data lies and what else is written, not what is
@@ -31,7 +36,7 @@ ADDED: dict[str, Any] = {
 
 
 class RunLog:
-    """Write each fact once to wherever it belongs.
+    """Write each fact once to wherever it belongs; what is for the record alone, to `record`.
 
     Args:
         run_dir: the run's directory.
@@ -59,10 +64,6 @@ class RunLog:
         for place, rate in enumerate(rates if isinstance(rates, list) else [rates]):
             self._scalar(f"effective_lr/group{place}", rate, fields["step"])
 
-    def measurement(self, step: int, outcome: dict[str, Any]) -> None:
-        """What a line search measured."""
-        self.record.write("measure", **{"step": step, **outcome})
-
     def evaluation(self, effective_lr: Any, **fields: Any) -> None:
         """An evaluation."""
         self.record.evaluation(**fields)
@@ -72,14 +73,6 @@ class RunLog:
         self._scalar(f"{split}/loss", loss, step)
         self._scalar(f"{split}/accuracy", accuracy, step)
 
-    def warning(self, step: int, message: str) -> None:
-        """What the library, or any other, warned of after `step` steps."""
-        self.record.write("warning", step=step, message=message)
-
-    def start(self, **fields: Any) -> None:
-        """The first line."""
-        self.record.start(**fields)
-
     def open_board(self) -> None:
         """Begin with TensorBoard, after the record: which says so if that fails."""
         if self._wants_board:
@@ -87,14 +80,6 @@ class RunLog:
 
             place = str(self.run_dir / TENSORBOARD_NAME)
             self._board = SummaryWriter(place, purge_step=self._purge_step)
-
-    def resume(self, step: int, environment: dict[str, Any]) -> None:
-        """The run goes on from here."""
-        self.record.resume(step, environment)
-
-    def end(self, step: int, reason: str, message: str | None = None) -> None:
-        """How it ended."""
-        self.record.end(step, reason, message)
 
     def fail(self, step: int, error: Exception) -> None:
         """The run ends with an error: in one line of the record, and in full beside it."""
@@ -105,10 +90,6 @@ class RunLog:
         with suppress(OSError):
             text = "".join(traceback.format_exception(error))
             (self.run_dir / TRACEBACK_NAME).write_text(text, "utf-8", "replace")
-
-    def sync(self) -> None:
-        """Force the record to the disk."""
-        self.record.sync()
 
     def close(self) -> None:
         """Close all files."""
@@ -123,14 +104,13 @@ class RunLog:
 
 
 class SilentLog:
-    """The log of a process that leaves the writing to another."""
+    """The log of a process that leaves the writing to another: whatever is said is not written."""
 
     def __getattr__(self, name: str) -> Any:
-        return _say_nothing
+        return self
 
-
-def _say_nothing(*args: Any, **fields: Any) -> None:
-    """Whatever is to be written, another process writes it."""
+    def __call__(self, *args: Any, **fields: Any) -> None:
+        """Say nothing."""
 
 
 def check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.parse import to_yaml
-from surefoot_lab.records import RunRecord, describe_environment, read_run
+from surefoot_lab.records import TRACEBACK_NAME, RunRecord, describe_environment, read_run
 from surefoot_lab.train.applied import applied, check_applied
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
 from surefoot_lab.train.checkpoint import (
@@ -31,7 +31,6 @@ from surefoot_lab.train.evaluate import evaluation_mode, score
 from surefoot_lab.train.log import (
     EXPERIMENT_NAME,
     MESSAGE_LENGTH,
-    TRACEBACK_NAME,
     RunLog,
     SilentLog,
     check_run_dir,
@@ -149,8 +148,10 @@ def _train(
     """
     config, team = parts.experiment.train, parts.team
     wanted = progress and team.leads
-    display = ProgressDisplay(str(parts.experiment.label), parts.extent.total_steps, wanted=wanted)
-    purge_step = (state["step"] if state else 0) + 1 if resume else None
+    done = state["step"] if state else 0
+    label, total = str(parts.experiment.label), parts.extent.total_steps
+    display = ProgressDisplay(label, total, wanted=wanted, done=done)
+    purge_step = done + 1 if resume else None
     log: RunLog | SilentLog = SilentLog()
     if team.leads:
         log = RunLog(path, display, tensorboard=config.tensorboard, purge_step=purge_step)
@@ -205,7 +206,7 @@ class _Run:
         if written is not None:
             self.warned = {w["message"] for w in written.warnings if w["step"] < self.step}
         if written is None or not written.experiment:
-            self.log.start(
+            self.log.record.start(
                 name=str(experiment.name),
                 label=str(experiment.label),
                 seed=experiment.seed,
@@ -214,7 +215,7 @@ class _Run:
                 **start,
             )
         if resumed:
-            self.log.resume(self.step, environment)
+            self.log.record.resume(self.step, environment)
         self.log.open_board()
 
     def execute(self, stop: threading.Event) -> None:
@@ -233,13 +234,13 @@ class _Run:
                 if last or self.step % self.save_every == 0:
                     self._save()
         except KeyboardInterrupt:  # the second one, in the middle of something: no checkpoint
-            self.log.end(self.step, "interrupted", "stopped in the middle of a step")
+            self.log.record.end(self.step, "interrupted", "stopped in the middle of a step")
             return
         if self.step < total:
             self._save()
-            self.log.end(self.step, "interrupted", "go on with --resume")
+            self.log.record.end(self.step, "interrupted", "go on with --resume")
         else:
-            self.log.end(self.step, "finished")
+            self.log.record.end(self.step, "finished")
 
     def _advance(self) -> None:
         """One step of optimizer and scheduler."""
@@ -261,7 +262,7 @@ class _Run:
             return
         if self.step - self.last_measurement >= self.log_every:
             self.last_measurement = self.step
-            self.log.measurement(self.step, outcome.to_dict())
+            self.log.record.write("measure", **{"step": self.step, **outcome.to_dict()})
 
     def _write_step(self) -> bool:
         """Write the line of the steps since the last one; say whether training can go on."""
@@ -280,7 +281,7 @@ class _Run:
         if self.bad_lines < (PATIENCE_LINES if self.searches else 1):
             return True
         message = f"the training loss is not finite at step {self.step}; try a smaller step"
-        self.log.end(self.step, "non_finite", message)
+        self.log.record.end(self.step, "non_finite", message)
         return False
 
     def _evaluate(self, split: str) -> None:
@@ -310,7 +311,7 @@ class _Run:
         message = " ".join(message.split())[:MESSAGE_LENGTH]
         if message not in self.warned:
             self.warned.add(message)
-            self.log.warning(self.step, message)
+            self.log.record.write("warning", step=self.step, message=message)
 
     def _place(self) -> dict[str, Any]:
         return {"step": self.step, "epoch": self.step / self.parts.extent.steps_per_epoch}
@@ -327,7 +328,7 @@ class _Run:
         random_states = self.team.gather(random_state())
         if not self.team.leads:
             return
-        self.log.sync()
+        self.log.record.sync()
         state = {
             "step": self.step,
             "seconds": self.seconds,

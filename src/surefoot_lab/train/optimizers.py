@@ -15,6 +15,7 @@ import surefoot
 from surefoot_lab.build import argument_names, call, find
 from surefoot_lab.config import OptimizerConfig, SchedulerConfig, UserError
 from surefoot_lab.rivals import resolve
+from surefoot_lab.values import validated
 
 AUTO = "auto"
 
@@ -116,7 +117,9 @@ def _build(
     first: list[Any] = [[p for p in model.parameters() if p.requires_grad]]
     if _is_a(constructor, surefoot.LineSearchOptimizer) or hasattr(constructor, "takes_model"):
         first = [model]
-    elif _is_a(constructor, surefoot.MeasuredLR):
+    elif _is_a(constructor, surefoot.MeasuredLR) and constructor is not surefoot.MeasuredLR:
+        given["model"] = model  # MeasuredAdamW and its kin build what they wrap
+    elif constructor is surefoot.MeasuredLR:
         described = given.pop("optimizer", None)
         base, filled_inside = _build_base(described, model, extent, f"{what}.init_args.optimizer")
         first = [base, model]
@@ -133,20 +136,9 @@ def _build_base(
     described: Any, model: nn.Module, extent: Extent, what: str
 ) -> tuple[Any, dict[str, Any]]:
     """The optimizer that another one wraps."""
-    if not isinstance(described, Mapping) or not isinstance(described.get("class_path"), str):
-        raise UserError(
-            f"{what}: must name the optimizer to wrap (such as {{class_path: AdamW}}), "
-            f"but it is {described!r}"
-        )
-    unknown = [key for key in described if key not in ("class_path", "init_args")]
-    if unknown:
-        raise UserError(f"{what}.{unknown[0]}: no such setting; arguments go into init_args")
-    arguments = described.get("init_args") or {}
-    if not isinstance(arguments, Mapping):
-        raise UserError(f"{what}.init_args: must hold arguments one a line, not {arguments!r}")
-    # the reader of the file adds this one to a class that it can import
-    arguments = {key: value for key, value in arguments.items() if key != "params"}
-    config = OptimizerConfig(described["class_path"], arguments)
+    config = validated(OptimizerConfig, described, what)
+    if "class_path" not in described:
+        raise UserError(f"{what}.class_path: must name the optimizer to wrap, such as AdamW")
     base, filled = _build(config, model, extent, what)
     if getattr(base, "wants_closure", None):
         raise UserError(

@@ -1,0 +1,43 @@
+"""Whether the next step measures, and what that will cost. No torch here."""
+
+from __future__ import annotations
+
+from surefoot.measured.pace import Budget
+from surefoot.measured.rate import RateState
+from surefoot.measured.settings import Settings
+
+__all__ = ["checks", "is_due", "repeats"]
+
+_CHECK_EVERY = 8
+"""Measurements from one with two probes to the next, which tells whether the losses lie on a
+parabola and whether the gradient's slope is theirs."""
+_REPEAT_EVERY = 16
+"""Measurements from one that replays the unmoved weights to the next."""
+_NEARLY_NOTHING = 0.05
+"""What is left of a horizon below which measuring is no longer worth it."""
+
+
+def is_due(settings: Settings, rate: RateState, step: int) -> bool:
+    """Whether step number ``step`` measures: the time has come and the budget allows it."""
+    return (
+        step >= rate.next
+        and (rate.in_use is None or settings.left(step) > _NEARLY_NOTHING)
+        and Budget(settings.overhead, settings.total_steps).allows(step, rate.spent, _price(rate))
+    )
+
+
+def _price(rate: RateState) -> float:
+    """Forward-equivalents of the next measurement."""
+    probes = 1 if rate.slopes == "gradient" else 2
+    probes += 1 if checks(rate) else 0
+    return rate.price * (probes + repeats(rate))
+
+
+def checks(rate: RateState) -> bool:
+    """Whether the next measurement looks at a second place."""
+    return rate.attempts in (1, 2) or rate.attempts % _CHECK_EVERY == _CHECK_EVERY - 1
+
+
+def repeats(rate: RateState) -> bool:
+    """Whether it evaluates the unmoved weights again."""
+    return rate.attempts < 2 or rate.attempts % _REPEAT_EVERY == 0

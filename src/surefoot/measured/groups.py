@@ -1,0 +1,109 @@
+"""The wrapped optimizer's groups: their parameters, their units, the rates that are applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from surefoot._quiet import devices_of
+from surefoot.measured.averaging import Averages
+from surefoot.measured.wrapper import multiplied
+
+__all__ = ["Groups"]
+
+
+class Groups:
+    """What is asked of the groups and done to them.
+
+    Args:
+        base: the wrapped optimizer.
+        units: of its groups, where they were known before.
+    """
+
+    def __init__(self, base: Optimizer, units: Sequence[float] = ()) -> None:
+        self._base = base
+        self._units = (*units, *(_unit(group) for group in self.all[len(units) :]))
+
+    def start(self) -> None:
+        """Show what is applied, from the first step on."""
+        for group in self.all:
+            group.setdefault("effective_lr", 0.0)
+
+    @property
+    def all(self) -> list[dict[str, Any]]:
+        """The groups themselves."""
+        return self._base.param_groups
+
+    def params(self) -> list[Tensor]:
+        """All parameters."""
+        return [p for group in self.all for p in group["params"]]
+
+    def with_gradient(self) -> list[Tensor]:
+        """Those that the next step moves."""
+        return [p for p in self.params() if p.grad is not None]
+
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where they are."""
+        return devices_of(self.params())
+
+    @property
+    def units(self) -> tuple[float, ...]:
+        """Each group's rate that a multiple of 1 stands for.
+
+        The rate before schedulers, or the peak of 1cycle, when the group was first seen: it may be
+        added later, here or to the wrapped optimizer.
+        """
+        new = self.all[len(self._units) :]
+        self._units = (*self._units, *(_unit(group) for group in new))
+        return self._units
+
+    @property
+    def scheduled(self) -> float:
+        """What schedulers have made of the groups' rates."""
+        pairs = zip(self.all, self.units, strict=True)
+        return max((float(g["lr"]) / unit for g, unit in pairs if unit > 0.0), default=1.0)
+
+    @property
+    def are_idle(self) -> bool:
+        """Whether nothing will move: every rate is 0 (a warm-up begins), or no gradient is."""
+        if all(float(group["lr"]) == 0.0 for group in self.all):
+            return True
+        return all(p.grad is None for p in self.params())
+
+    def step(self, factor: float, averages: Averages | None) -> None:
+        """The wrapped optimizer's own step, with ``factor`` times its rates.
+
+        Args:
+            factor: of every group's ``lr``.
+            averages: of the weights; the parameters move by what they see of a step at once.
+        """
+        if averages is not None:
+            factor *= averages.before_step()
+        if factor == 1.0:
+            self._base.step()
+            return
+        with multiplied(self.all, factor):
+            self._base.step()
+
+    def publish(self, factor: float) -> float:
+        """Show what was applied; the largest multiple of a unit."""
+        multiple = 0.0
+        for group, unit in zip(self.all, self.units, strict=True):
+            rate = float(group["lr"]) * factor
+            group["effective_lr"] = rate
+            if unit > 0.0:
+                multiple = max(multiple, rate / unit)
+        return multiple
+
+    @property
+    def effective_lr(self) -> float:
+        """The largest rate that was applied last."""
+        return max(float(group["effective_lr"]) for group in self.all)
+
+
+def _unit(group: dict[str, Any]) -> float:
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))

@@ -1,0 +1,92 @@
+"""How far a step goes: what the groups' rates are multiplied by, before anything is measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from surefoot.measured.bound import Bound
+from surefoot.measured.linear import Response
+from surefoot.measured.rate import RateState
+from surefoot.measured.settings import Settings
+from surefoot.outcome import Status
+
+__all__ = ["Reach"]
+
+AVERAGED = 0.7
+"""α under averaged weights."""
+UNDER_A_HORIZON = 3.0
+"""α where the rate falls to zero: measured, docs/measured-lr.md."""
+_RUIN = 0.5
+"""Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the
+loss of one batch says."""
+
+
+@dataclass
+class Reach:
+    """What decides it beside the measured rate.
+
+    Args:
+        settings: of the run.
+        response: of the wrapped optimizer.
+        bound: on the change of the weights.
+        averages: whether weights are averaged.
+        has_batch_norm: whether the model has.
+        filled_before: steps that the wrapped optimizer had made before it was wrapped.
+    """
+
+    settings: Settings
+    response: Response
+    bound: Bound
+    averages: bool
+    has_batch_norm: bool
+    filled_before: int
+
+    @property
+    def alpha(self) -> float:
+        """α: measured minima to go."""
+        if self.settings.step_adaptation is not None:
+            return self.settings.step_adaptation
+        if self.averages:
+            return AVERAGED
+        # with BatchNorm weights can grow without the loss's noticing, and the rate with them
+        return UNDER_A_HORIZON if self.settings.falls and not self.has_batch_norm else 1.0
+
+    def filling(self, step: int) -> float:
+        """How many times longer updates will be as the optimizer's memory fills."""
+        return self.response.growth_to_come(self.filled_before + step)
+
+    def limit(self, rate: RateState, step: int, scheduled: float) -> float:
+        """The longest step."""
+        lowered = self.settings.left(step) * min(1.0, scheduled)
+        return min(self.bound.limit(rate.norm, lowered), _RUIN * rate.size)
+
+    def factor(
+        self, rate: RateState, step: int, scheduled: float, louder: float
+    ) -> tuple[float, Status]:
+        """What the groups' rates are multiplied by.
+
+        Args:
+            rate: what was measured.
+            step: which one it is.
+            scheduled: what schedulers leave of the rates.
+            louder: the gradient's norm over that of the last measured step.
+        """
+        if self.settings.frozen:
+            return 1.0, Status.FIXED
+        if rate.in_use is None:
+            return 1.0, Status.REUSED
+        factor = rate.in_use * self.alpha * self.settings.left(step)
+        if not self.averages:
+            factor *= rate.approach(step)
+        length = factor * scheduled * rate.length / self.filling(step)
+        length *= max(1.0, 0.5 * louder)  # steps of SGD grow with the gradient
+        limit = self.limit(rate, step, scheduled)
+        if length > 1.001 * limit:
+            return factor * limit / length, Status.CAPPED
+        return factor, Status.REUSED
+
+    def note_bound(self, shortened: bool) -> str | None:
+        """Count steps that were shortened; what to say where most were."""
+        too_often = math.isfinite(self.bound.share) and self.bound.note(shortened)
+        return self.bound.advice if too_often else None

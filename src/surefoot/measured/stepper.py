@@ -1,0 +1,461 @@
+"""The order of events: every step of the wrapped optimizer, and a measurement of some of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from surefoot import _reduce
+from surefoot._networks import has_batch_norm, largest_change
+from surefoot.line import NotRepeatableError
+from surefoot.measured import notices
+from surefoot.measured.averaging import Averages, take_averages, without_momentum
+from surefoot.measured.bound import Bound
+from surefoot.measured.checkpoint import STATE, Kept
+from surefoot.measured.due import checks, is_due, repeats
+from surefoot.measured.finite import GradientGauge, has_finite_gradient
+from surefoot.measured.groups import Groups
+from surefoot.measured.history import RatePoint, remember
+from surefoot.measured.linear import respond
+from surefoot.measured.measuring import Measured, Step, conclude, own_slope, roughest, scale_of
+from surefoot.measured.probes import Probes, is_near, rounding_of
+from surefoot.measured.rate import RateState
+from surefoot.measured.reach import Reach
+from surefoot.measured.refusals import check_sparse
+from surefoot.measured.settings import Settings
+from surefoot.measured.trouble import Trouble
+from surefoot.optim.base import rejected
+from surefoot.outcome import Cost, Status, StepOutcome
+from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
+from surefoot.taken_step import TakenStep
+
+__all__ = ["Stepper"]
+
+SHARE, POWER = 0.8, 3.0
+"""β, the share of the average where gradients are taken, and the power of the step with which
+weights of the average grow: measured, docs/zero-tuning.md."""
+_MUCH_LOUDER = 4.0
+"""Times the gradient's norm when last measured, from which on it is measured at once."""
+_LOOK_EVERY = 8
+"""Steps from one look at what schedulers do to the next."""
+
+
+class Stepper:
+    """Takes the wrapped optimizer's steps at the measured rate.
+
+    Args:
+        base: the wrapped optimizer.
+        model: as for :class:`surefoot.MeasuredLR`, as are the others.
+        settings: of the run.
+        process_group: processes to agree with.
+        on_measure: told of every step that measured.
+
+    Attributes:
+        groups: the wrapped optimizer's.
+        rate: what was measured, and the rate in use.
+        history: the measurements.
+        steps: made so far.
+        cost: passes spent.
+        is_due: whether the next step measures.
+        closure_differentiates: whether the loop's closure calls ``backward()``; None where not
+            known.
+    """
+
+    def __init__(
+        self,
+        base: Optimizer,
+        model: nn.Module | None,
+        settings: Settings,
+        process_group: Any,
+        on_measure: Callable[[StepOutcome], None] | None,
+    ) -> None:
+        self._base, self.model, self.settings = base, model, settings
+        self._response = respond(base)
+        self._averages: Averages | None = None
+        if settings.averages and not self._response.averaged:
+            without_momentum(base)
+            self._response = respond(base)
+            self._averages = Averages(model, SHARE, POWER)
+        self.groups = Groups(base)
+        self.history: list[RatePoint] = []
+        self._start_anew()
+        self._attach(process_group, on_measure)
+
+    def _start_anew(self) -> None:
+        """The state of a run in which nothing was measured yet."""
+        self.rate = RateState()
+        self.steps, self.cost = 0, Cost()
+        self.closure_differentiates: bool | None = None
+        # a memory that is there counts as filled
+        self._filled_before = 32 if self._base.state else 0
+
+    def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
+        """What copies and checkpoints do not keep."""
+        self._process_group, self._on_measure = group, on_measure
+        self._line, self._recorder = TakenStep(group), Recorder(self.model)
+        self._trouble, self._gauge = Trouble(), GradientGauge()
+        self._passes, self._louder = 1, 1.0
+        self._last: StepOutcome | None = None
+        self._applied: tuple[float, Status] | None = None
+        averages, given = self._averages is not None, self.settings.max_change
+        largest = math.inf if averages else largest_change(self.model)
+        self._reach = Reach(
+            self.settings,
+            self._response,
+            Bound(largest if given is None else given),
+            averages,
+            self.model is not None and has_batch_norm(self.model),
+            self._filled_before,
+        )
+        self._base.param_groups[0].setdefault(STATE, None)
+        self.groups.start()
+        self.plan()
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("_base", "model", "settings", "_response", "groups", "rate", "history", "steps")
+        more = ("cost", "_filled_before", "closure_differentiates", "_averages")
+        return {n: vars(self)[n] for n in (*names, *more)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._attach(None, None)
+
+    def kept(self) -> Kept:
+        """What a checkpoint keeps."""
+        return Kept(
+            self.rate,
+            self.cost,
+            self.steps,
+            self._filled_before,
+            self.closure_differentiates,
+            0.0 if self._averages is None else self._averages.total,
+            self.groups.units,
+        )
+
+    def with_averages(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """The wrapped optimizer's state_dict, with averages where there are any."""
+        if self._averages is None:
+            return state_dict
+        return self._averages.write(state_dict, self.groups.params())
+
+    def load(self, state_dict: dict[str, Any], own: Kept | None) -> None:
+        """Go on from :meth:`with_averages` and :meth:`kept`, or anew without the latter."""
+        plain, averages = take_averages(state_dict)
+        self._base.load_state_dict(plain)
+        self._base.param_groups[0][STATE] = None
+        self.groups = Groups(self._base, () if own is None else own.units)
+        self._start_anew()
+        if own is not None:
+            self.rate, self.cost = own.rate, own.cost
+            self.steps, self._filled_before = own.step, own.filled_before
+            self.closure_differentiates = own.closure_differentiates
+            if self._averages is not None:
+                self._averages.load(self.groups.params(), averages, own.average_weight)
+        self._last = self._applied = None
+        self._reach.filled_before = self._filled_before
+        self.plan()
+
+    def change(self, **settings: Any) -> None:
+        """Go on with other settings."""
+        self.settings = self._reach.settings = dataclasses.replace(self.settings, **settings)
+        self.plan()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """A context in which the parameters hold the averaged weights."""
+        return nullcontext() if self._averages is None else self._averages.shown()
+
+    @property
+    def last(self) -> StepOutcome | None:
+        """Outcome of the last step; None before the first."""
+        if self._last is None and self._applied is not None:
+            t, status = self._applied
+            cost = Cost(self._passes, self._passes)
+            self._last = StepOutcome(
+                t, math.nan, status, math.nan, effective_lr=self.groups.effective_lr, cost=cost
+            )
+        return self._last
+
+    # Listening
+
+    def plan(self) -> None:
+        """Decide whether the next step measures, and listen if so."""
+        self.is_due = is_due(self.settings, self.rate, self.steps)
+        if self.is_due and self.closure_differentiates is not False:
+            self._recorder.arm(self.groups.params())
+
+    def tape(self) -> Tape | None:
+        """What was heard."""
+        return self._recorder.finish() if self.is_due else None
+
+    def watch(self, function: Callable[[], Any]) -> Watched:
+        """Listen no more: a function that can be run again is there."""
+        self._recorder.disarm()
+        return self.watched(function)
+
+    def watched(self, function: Callable[[], Any]) -> Watched:
+        """A loss, or a closure, to be run again."""
+        return Watched(function, self.groups.params(), self.model, self.groups.devices())
+
+    # A step
+
+    def take(self, loss: Loss | None, value: float | None = None) -> None:
+        """Step along the gradient that is there.
+
+        Args:
+            loss: what was differentiated, on steps that measure.
+            value: of the loss, where it is known; else the gradient tells whether it is finite.
+        """
+        if value is None and self.groups.are_idle:
+            self._base.step()
+            self._publish(0.0)
+            self.plan()
+        elif self.is_due:
+            self._measured_step(loss)
+        elif self._is_bad(value):
+            self._refuse(math.nan if value is None else value)
+        else:
+            self._plain_step()
+
+    def _is_bad(self, value: float | None) -> bool:
+        """Whether the loss, or the gradient in its stead, is not finite.
+
+        A gradient much louder than usual is measured soon.
+        """
+        if self.settings.frozen:
+            return False
+        if value is not None:
+            return not math.isfinite(value)
+        loud = self._listen()
+        if self._louder > _MUCH_LOUDER and self.rate.next > self.steps + 1:
+            self.rate = dataclasses.replace(self.rate, next=self.steps + 1)
+        return not math.isfinite(loud)
+
+    def _listen(self) -> float:
+        loud = self._gauge.norm(self.groups.with_gradient)
+        self._louder = loud / self.rate.loud if self.rate.loud > 0.0 else 1.0
+        return loud
+
+    def _plain_step(self) -> None:
+        """The wrapped optimizer's own step at the rate in use."""
+        factor, status = self._factor()
+        self._note_bound(status is Status.CAPPED)
+        self._apply(factor)
+        self._absorb()
+        self._trouble.refused = 0
+        if (self.steps + 1) % _LOOK_EVERY == 0:
+            self._notice_schedules()
+        self._last, self._applied = None, (self._multiple, status)
+        self._book(Cost())
+
+    def _factor(self) -> tuple[float, Status]:
+        """What the groups' rates are multiplied by, as far as can be told before the step."""
+        if self.rate.in_use is not None and self.settings.left(self.steps) == 0.0:
+            self._tell("end", notices.PAST_THE_END.format(total=self.settings.total_steps))
+        return self._reach.factor(self.rate, self.steps, self.groups.scheduled, self._louder)
+
+    def _apply(self, factor: float) -> None:
+        self.groups.step(factor, self._averages)
+        self._publish(factor)
+
+    def _absorb(self) -> None:
+        """Take what was moved into the average."""
+        if self._averages is not None:
+            self._averages.absorb(self.groups.with_gradient(), self.steps)
+
+    def _publish(self, factor: float) -> None:
+        self._multiple = self.groups.publish(factor)
+
+    def _notice_schedules(self) -> None:
+        self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
+
+    def _note_bound(self, shortened: bool) -> None:
+        advice = self._reach.note_bound(shortened)
+        if advice is not None:
+            self._tell("bound", advice)
+
+    def _tell(self, kind: str, message: str) -> None:
+        self._trouble.tell(kind, message)
+
+    def _book(self, probes: Cost) -> None:
+        """A step was made; plan the next."""
+        self.steps += 1
+        self.cost = self.cost + probes + Cost(self._passes, self._passes)
+        self.plan()
+
+    # A step that measures
+
+    def _measured_step(self, loss: Loss | None) -> None:
+        """The wrapped optimizer's step, and a measurement of it."""
+        problem = self._problem(loss)
+        if problem is not None:
+            self._cannot_measure(loss, problem)
+            return
+        assert loss is not None
+        value0 = _reduce.mean(float(loss.value), self._process_group, loss.value.device)
+        self._passes = loss.backwards
+        active, frozen = self.groups.with_gradient(), self.settings.frozen
+        check_sparse(active)
+        if not frozen and not (math.isfinite(value0) and has_finite_gradient(active)):
+            self._refuse(value0)
+            return
+        self._notice_schedules()
+        loud = 1.0 if frozen else self._listen()
+        self.rate = dataclasses.replace(self.rate, loud=loud)
+        try:
+            self._measure(loss, value0, active)
+        finally:
+            self._line.forget()
+
+    def _problem(self, loss: Loss | None) -> str | None:
+        """Why nothing can be measured, the same on every process; None where something can."""
+        problem = "no forward pass of the model was seen before step()"
+        if loss is not None:
+            problem = loss.problem() or ""
+        if _reduce.is_distributed(self._process_group):
+            device = self.groups.params()[0].device
+            if _reduce.mean(float(bool(problem)), self._process_group, device) > 0.0:
+                problem = problem or "another process cannot"
+        return problem or None
+
+    def _measure(self, loss: Loss, value0: float, active: list[Tensor]) -> None:
+        probes = Probes(self._line, loss, value0, self._recorder.model, self._process_group)
+        moved = loss.weights_have_moved
+        if repeats(self.rate) or moved:
+            self._repeat(probes, moved)
+        factor, status = self._factor()
+        if self.rate.in_use is None and not self.settings.frozen:
+            factor *= self.rate.trial
+        grads = [p.grad for p in active]
+        scale = None if moved else scale_of(loss, active)
+        self._line.begin(active)
+        try:
+            self._apply(factor)
+            slope = own_slope(probes, active, grads, scale)
+            is_out = self._see(probes.value0)
+            step = self._describe(loss, active, status, foreign=scale is None and not moved)
+            measured = conclude(step, probes, self.rate, slope, self._tell)
+        except BaseException:
+            self._line.return_to_start()
+            raise
+        self._absorb()
+        if self._averages is not None:
+            for module in self._recorder.outermost:
+                self._averages.watch(module)
+        self._learn(measured, step, factor, loss, probes.cost)
+        if is_out and self._averages is not None:
+            self._averages.go_home(self.groups.params())
+        if self._on_measure is not None and self._last is not None and self._last.status.measured:
+            self._on_measure(self._last)
+
+    def _repeat(self, probes: Probes, moved: bool) -> None:
+        """Evaluate the loss where the step begins once more."""
+        first, again = probes.value0, probes.evaluate()
+        if not moved and not is_near(again, first, rounding_of(probes.loss.value)):
+            message = notices.NOT_REPEATABLE.format(first=first, second=again)
+            if self.rate.in_use is None:
+                self.plan()
+                raise NotRepeatableError(message)
+            self._tell("repeat", message)
+        probes.value0 = again
+
+    def _see(self, value0: float) -> bool:
+        """Take note of a loss and of the weights' norm; whether the loss is out of its range."""
+        rate, size = self.rate, self._line.start_size()
+        seen = rate.saw(value0)
+        self.rate = dataclasses.replace(seen, norm=min(rate.norm, size), size=size)
+        return rate.in_use is not None and seen.in_use != rate.in_use
+
+    def _describe(self, loss: Loss, active: list[Tensor], status: Status, foreign: bool) -> Step:
+        scheduled = self.groups.scheduled
+        return Step(
+            number=self.steps,
+            multiple=self._multiple,
+            alpha=self._reach.alpha,
+            left=self.settings.left(self.steps),
+            scheduled=scheduled,
+            filling=self._reach.filling(self.steps),
+            limit=self._reach.limit(self.rate, self.steps, scheduled),
+            total_steps=self.settings.total_steps,
+            frozen=self.settings.frozen,
+            shortened=status is Status.CAPPED,
+            checks=checks(self.rate),
+            share=0.0 if self._averages is None else 1.0 - self._averages.share,
+            foreign=foreign,
+            rounding=rounding_of(loss.value),
+            eps=roughest(active),
+        )
+
+    def _learn(self, measured: Measured, step: Step, factor: float, loss: Loss, cost: Cost) -> None:
+        """Book a measurement."""
+        if measured.share != 1.0:
+            self._publish(factor * measured.share)
+        if not self.settings.frozen and self.rate.in_use is not None:
+            self._note_bound(measured.limited)
+        spent = measured.rate.spent + cost.forward_equivalents / self._passes
+        price = (3.0 if loss.calls_backward else 1.0) / self._passes
+        self.rate = dataclasses.replace(measured.rate, spent=spent, price=price)
+        self._last = dataclasses.replace(
+            measured.outcome,
+            effective_lr=self.groups.effective_lr,
+            cost=cost + Cost(self._passes, self._passes),
+        )
+        self._trouble.refused = self._trouble.failed = 0
+        self._book(cost)
+        remember(self.history, self._point(step, self._last))
+
+    def _point(self, step: Step, outcome: StepOutcome) -> RatePoint:
+        """What the history keeps of a measurement."""
+        unit, found, rate = max(self.groups.units), self.rate.interval, outcome.effective_lr
+        has_bound = math.isfinite(self._reach.bound.share) and outcome.length > 0.0
+        return RatePoint(
+            step=self.steps,
+            effective_lr=rate,
+            measured=None if found.value is None else found.value * unit,
+            low=found.low * unit,
+            high=found.high * unit,
+            bound=rate * step.limit / outcome.length if has_bound else math.inf,
+            decay=step.left * step.scheduled,
+        )
+
+    # A step that is none
+
+    def _refuse(self, value0: float) -> None:
+        """No step on a loss or a gradient that is not finite; the rate stays."""
+        self._hold(rejected(value0))
+        if self._trouble.refuse() and self._averages is not None:
+            # on from the average, which left the range of finite losses last
+            self._averages.go_home(self.groups.params())
+            in_use = None if self.rate.in_use is None else 0.25 * self.rate.in_use
+            self.rate = dataclasses.replace(self.rate, in_use=in_use, next=self.steps + 1)
+        self._trouble.give_up(self.groups.params())
+        if self._on_measure is not None and self._last is not None:
+            self._on_measure(self._last)
+
+    def _hold(self, outcome: StepOutcome) -> None:
+        """A step that does not move the weights."""
+        self._publish(0.0)
+        self._last = dataclasses.replace(outcome, cost=Cost(self._passes, self._passes))
+        self._book(Cost())
+
+    def _cannot_measure(self, loss: Loss | None, problem: str) -> None:
+        """Say that nothing is measured, and how it could be; step at the rate in use, if any."""
+        following = self._trouble.cannot_measure(self.steps)
+        self.rate = dataclasses.replace(self.rate, next=following)
+        overwritten = isinstance(loss, Tape) and loss.was_overwritten  # the next one keeps it
+        retries = (overwritten or self._recorder.looks_again()) and self._trouble.may_pass
+        message = self._trouble.explain(problem, self.model)
+        if self.rate.in_use is not None or self.settings.frozen:
+            if not retries:
+                self._tell("cannot", message)
+            self._plain_step()
+        elif retries:
+            self._hold(StepOutcome(0.0, 0.0, Status.COLLECTING, math.nan))
+        else:
+            self.plan()
+            raise ReplayError(message)

@@ -1,0 +1,121 @@
+"""The line of a step that the optimizer took: t = 0 where it began, t = 1 where it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surefoot import _params, _reduce
+from surefoot._networks import at_least_initial
+
+__all__ = ["TakenStep"]
+
+
+class TakenStep:
+    """One copy of the weights, and the way from it to where they are now.
+
+    At every time the weights and the copy are two places on the line, so any third can be reached
+    without a third set of tensors:
+
+    .. math:: \\theta(t) = \\theta(a) + \\frac{t - a}{s - a} (\\theta(s) - \\theta(a))
+
+    with *a* the place of the copy and *s* that of the weights.
+
+    Args:
+        process_group: processes that hold shards of the same weights.
+    """
+
+    def __init__(self, process_group: Any = None) -> None:
+        self._group = process_group
+        self._params: list[Tensor] = []
+        self._copies: list[Tensor] = []
+        self._shares: list[float] = []
+        self._shapes: list[tuple[int, ...]] = []
+        self._is_sharded = False
+        self._anchor = self._place = 0.0
+
+    @torch.no_grad()
+    def begin(self, params: Sequence[Tensor]) -> None:
+        """The optimizer is about to step: remember where."""
+        self._is_sharded = _reduce.is_sharded(params)
+        self._shares = _reduce.shard_shares(params)
+        self._shapes = [tuple(p.shape) for p in params]
+        self._params = _reduce.local(params)
+        self._copies = [p.clone() for p in self._params]
+        self._anchor, self._place = 0.0, 1.0
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._params, self._copies = [], []
+
+    @torch.no_grad()
+    def slope_and_length(self, grads: Sequence[Tensor | None]) -> tuple[float, float]:
+        """Derivative of the loss at t = 0 and Euclidean length, each per unit of ``t``.
+
+        Call it before the weights are placed elsewhere.
+
+        Args:
+            grads: the gradient at t = 0, one a parameter; None for zero.
+        """
+        own = [None if g is None else _reduce.local([g])[0] for g in grads]
+        slopes, squares = _params.slopes_and_norms_sq(self._params, self._copies, own)
+        slopes = [s * share for s, share in zip(slopes, self._shares, strict=True)]
+        squares = [s * share for s, share in zip(squares, self._shares, strict=True)]
+        slope, square = _reduce.over_shards(
+            (math.fsum(slopes), math.fsum(squares)), self._is_sharded, self._group
+        )
+        return slope, math.sqrt(max(0.0, square))
+
+    @torch.no_grad()
+    def moves(self) -> list[Tensor]:
+        """From t = 0 to where the weights are, one new tensor a parameter."""
+        return list(torch._foreach_sub(self._params, self._copies)) if self._params else []
+
+    def start_size(self) -> float:
+        """The norm of the weights at the start; see :func:`surefoot._networks.at_least_initial`."""
+        parts = zip(_params.norms_sq(self._copies), self._shares, strict=True)
+        square = math.fsum(square * share for square, share in parts)
+        (square,) = _reduce.over_shards([square], self._is_sharded, self._group)
+        return at_least_initial(square, self._shapes)
+
+    @torch.no_grad()
+    def keep_end(self) -> None:
+        """From here on the end is what is kept to the bit, not the start."""
+        if self._anchor == 0.0:
+            _params.swap(self._params, self._copies)
+            self._anchor, self._place = 1.0, 0.0
+
+    @torch.no_grad()
+    def go_to(self, t: float) -> None:
+        """Place the weights at ``t``; at the kept end of the line to the bit."""
+        if t == self._place:
+            return
+        if t == self._anchor:
+            raise ValueError("use go_back: there the line would be lost")
+        stretch = (t - self._anchor) / (self._place - self._anchor)
+        _params.lerp(self._params, self._copies, 1.0 - stretch)
+        self._place = t
+
+    def return_to_end(self) -> None:
+        """Place the weights at t = 1, to the bit where that is what is kept or where they are."""
+        if self._anchor == 1.0:
+            self.go_back()
+        else:
+            self.go_to(1.0)
+
+    def return_to_start(self) -> None:
+        """Place the weights at t = 0, to the bit where that is what is kept."""
+        if self._anchor == 0.0:
+            self.go_back()
+        else:
+            self.go_to(0.0)
+
+    @torch.no_grad()
+    def go_back(self) -> None:
+        """Place the weights where the copy is, to the bit; the line ends there."""
+        _params.assign(self._params, self._copies)
+        self._place = self._anchor

@@ -1,0 +1,107 @@
+"""The range test of an experiment, and the experiment that follows from its curve."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+
+from surefoot.lr_range import Progress, RangeCurve, range_test
+from surefoot_lab.config import Experiment, SchedulerConfig, UserError
+from surefoot_lab.data import InOrder, TrainLoader
+from surefoot_lab.data.loader import Batch
+from surefoot_lab.errors import one_line
+from surefoot_lab.train.assemble import assemble
+from surefoot_lab.train.progress import bar_of
+
+
+def measure(
+    experiment: Experiment, *, validate: bool = False, **settings: Any
+) -> tuple[RangeCurve, int]:
+    """The range test of an experiment, with a progress bar on a terminal.
+
+    The experiment's scheduler is left out: the test makes its own rates.
+
+    Args:
+        experiment: what is measured.
+        validate: on the validation images, too.
+        **settings: of `surefoot.range_test`.
+
+    Returns:
+        The curve, and the number of steps the experiment is to be trained.
+
+    Raises:
+        UserError: something in the experiment cannot be used.
+    """
+    parts = assemble(without_schedule(experiment))
+    if parts.team.size > 1:
+        raise UserError("range-test runs in one process; train with several afterwards")
+    if validate and len(parts.data.validation) == 0:
+        raise UserError("--validate: the experiment has no validation images")
+    size = experiment.train.eval_batch_size
+    validation = InOrder(parts.data.validation, parts.normalizer, size) if validate else None
+    with bar_of(Console()) as bar:
+        task = bar.add_task("range test", total=settings["num_iter"], figures="")
+
+        def show(progress: Progress) -> None:
+            figures = f"lr {progress.lr:.2e}  loss {progress.loss:.4f}  best {progress.best:.4f}"
+            bar.update(task, completed=progress.iteration + 1, figures=figures)
+
+        try:
+            curve = range_test(
+                parts.model,
+                parts.optimizer,
+                Stream(parts.loader),
+                parts.loss_fn,
+                val_loader=validation,
+                on_progress=show,
+                **settings,
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(one_line(error)) from error
+    return curve, parts.extent.total_steps
+
+
+def without_schedule(experiment: Experiment) -> Experiment:
+    """The experiment at a constant rate."""
+    return dataclasses.replace(copy.deepcopy(experiment), scheduler=SchedulerConfig())
+
+
+def with_one_cycle(
+    experiment: Experiment, curve: RangeCurve, rate: float, total_steps: int
+) -> Experiment:
+    """The experiment with a 1cycle schedule, shortened by what the test has spent.
+
+    Raises:
+        UserError: nothing of the budget is left to train with.
+    """
+    # a step is one forward and one backward pass, three forward-equivalents
+    spent = math.ceil(curve.cost.forward_equivalents / 3)
+    if total_steps - spent < 10:
+        raise UserError(
+            f"steps: the range test has used {spent} of {total_steps} steps, and too few are left "
+            "to train with"
+        )
+    return dataclasses.replace(
+        experiment,
+        label=f"{experiment.optimizer.class_path.rpartition('.')[2]} + measured 1cycle",
+        steps=total_steps - spent,
+        scheduler=SchedulerConfig("surefoot.lr_range.one_cycle", {"max_lr": rate}),
+    )
+
+
+class Stream:
+    """The batches of a training loader without end; its place can be kept."""
+
+    def __init__(self, loader: TrainLoader) -> None:
+        self.state_dict = loader.state_dict
+        self.load_state_dict = loader.load_state_dict
+        self._next = loader.next_batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            yield self._next()

@@ -1,0 +1,113 @@
+"""Train one network as an experiment file says; every setting of the file can be overridden by its
+dotted key. Another class_path leaves out the arguments that the file gives to its own. Without a
+file: digits, a small conv net, measured AdamW.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from surefoot_lab._command import EXIT_CODES, FAILED
+from surefoot_lab.config import UserError, fields_of
+from surefoot_lab.errors import one_line
+from surefoot_lab.parse import parse_words, to_yaml
+from surefoot_lab.records import TRACEBACK_NAME
+from surefoot_lab.values import shown
+
+if TYPE_CHECKING:
+    from surefoot_lab.records import RunRecord
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of `surefoot train`; its settings stand in the help alone."""
+    add_run_arguments(parser).add_argument(
+        "--resume", action="store_true", help="go on from the run directory's checkpoint"
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the experiment as commented YAML"
+    )
+    lines = [f"  --{s.key}  {s.help} (default: {shown(s.default)})" for s in fields_of()]
+    parser.epilog = "\n".join(["settings:", *lines])
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Declare where a run goes; what excludes its replacement can be added to the result."""
+    parser.add_argument("--out", metavar="RUN", help="run directory; default runs/NAME/LABEL")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace the run in the run directory"
+    )
+    return group
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run `surefoot train`."""
+    words, out = options.words, options.out
+    if out is not None and (not out.strip() or "\0" in out):
+        raise UserError(f"--out: names no directory: {out!r}")
+    if options.resume and out and parse_words(words).file is None:
+        words = [_experiment_of_run(Path(out)), *words]
+    experiment = parse_words(words).experiment
+    if options.print_config:
+        print(to_yaml(experiment, comments=True), end="")
+        return 0
+    from surefoot_lab.train import train  # torch comes in here, not with --help
+
+    run_dir = Path(out) if out else experiment.run_dir
+    settings = {"resume": options.resume, "overwrite": options.overwrite}
+    return conclude(lambda: train(experiment, run_dir, **settings), run_dir)
+
+
+def conclude(run: Callable[[], RunRecord], run_dir: Path) -> int:
+    """Carry out a run and say how it ended.
+
+    Args:
+        run: trains, and returns the record.
+        run_dir: where.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: what `run` raises, before anything was trained.
+    """
+    file = run_dir / TRACEBACK_NAME
+    former = _written(file)
+    try:
+        record = run()
+    except UserError:
+        raise
+    except Exception as error:  # of the model, the loss, the optimizer
+        if _written(file) == former:  # nothing of this run stands there
+            raise
+        reason = one_line(error)
+        name = type(error).__name__
+        told = name if reason == name else f"{name}: {reason}"
+        print(f"surefoot: error: the run failed: {told} (see {file})", file=sys.stderr)
+        return FAILED
+    end = record.end or {"reason": "interrupted", "message": None, "step": 0}
+    message = f" ({end['message']})" if end["message"] else ""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{end['reason']} at step {end['step']}{message}: {run_dir}")
+    return EXIT_CODES[end["reason"]]
+
+
+def _written(file: Path) -> int | None:
+    """When a file was written last, in nanoseconds; None if it is not there."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _experiment_of_run(run_dir: Path) -> str:
+    file = run_dir / "experiment.yaml"
+    if not file.is_file():
+        raise UserError(f"{run_dir}: nothing to resume (it has no experiment.yaml)")
+    return str(file)
