@@ -98,8 +98,11 @@ def told(runs: list[dict[str, Any]] | None, unit: str) -> str:
     """A cell."""
     if not runs:
         return "–"
-    mean, half = mean_and_half([r["figure"] for r in runs])
+    figures = [r["figure"] for r in runs]
+    mean, half = mean_and_half(figures)
     digits = 1 if unit == "%" else 2 if mean > 20 else 3
+    if len(runs) == 2:
+        return " and ".join(f"{figure:.{digits}f}" for figure in figures)
     spread = "" if math.isnan(half) else f" ± {half:.{digits}f}"
     return f"{mean:.{digits}f}{spread} ({len(runs)})"
 
@@ -124,7 +127,8 @@ def table(runs: Runs) -> str:
         constant, falling = (searched(task, methods, ending) for ending in ("", "linear"))
         cells = [told(methods.get(name), row.unit) for name in OURS]
         for name in (constant, falling):
-            attempts = f", {methods[name][0]['attempts']} attempts" if name else ""
+            count = methods[name][0]["attempts"] if name else 1
+            attempts = f", {count} attempts" if count > 1 else ""
             cells.append(f"{told(methods.get(name or ''), row.unit)}{attempts}")
         used = {*OURS, constant, falling}
         rest = [f"{n}: {told(r, row.unit)}" for n, r in methods.items() if n not in used]
@@ -164,7 +168,7 @@ def source(records: list[dict[str, Any]]) -> str:
 
 def draw(runs: Runs) -> plt.Figure:
     """Attempts against the distance to the searched constant rate, a mark a method and task."""
-    figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
+    figure, ax = plt.subplots(figsize=(10, 5), layout="constrained")
     markers = "osD^vP*Xh<>"
     colours = {"measured AdamW": "#c1440e", "measured AdamW, length known": "#d9a441"}
     colours |= {"measured Muon": "#6c5b7b", "measured Muon, length known": "#b39ddb"}
@@ -184,7 +188,12 @@ def draw(runs: Runs) -> plt.Figure:
             shown.add(task)
             ax.plot(place, gap, markers[i % len(markers)], color=colour, alpha=0.85, label=label)
     ax.axhline(0.0, color="black", linewidth=0.8)
-    ax.set(xscale="log", yscale="symlog", xlabel="attempts (runs that the figure costs)")
+    ax.set(xscale="log", xlabel="attempts (runs that the figure costs)")
+    ax.set_yscale("symlog", linscale=0.5)
+    ticks = [-10, -5, -2, -1, 0, 1, 2, 5, 10]
+    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    low, high = ax.get_ylim()
+    ax.set_ylim(1.3 * min(low, -1.0), 1.3 * max(high, 1.0))
     ax.set_ylabel("behind the searched constant rate,\npoints or % of the loss; less is better")
     ax.set_xticks([1, 3, 10, 36], ["1", "3", "10", "36"])
     ax.minorticks_off()
@@ -195,9 +204,8 @@ def draw(runs: Runs) -> plt.Figure:
         plt.Line2D([], [], marker="s", linestyle="", color="#1f6f8b", label="searched"),
         plt.Line2D([], [], marker="s", linestyle="", color="#9a9a9a", label="other methods"),
     ]
-    first = ax.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    ax.add_artist(first)
-    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(1.0, 0.0))
+    figure.legend(handles=handles, frameon=False, loc="outside right upper")
+    figure.legend(frameon=False, loc="outside right lower")
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     return figure

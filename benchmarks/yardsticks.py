@@ -23,9 +23,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 import surefoot
 
+DEVICE = "cpu"
+"""Where models and batches are; `--device` sets it."""
 Groups = list[dict[str, Any]]
 Schedule = Callable[[float], float]
 """Share of the run that is over, from 0 to 1, to the factor of the rate."""
@@ -129,9 +132,14 @@ def at_rate(
     return Method(name, lambda groups, *_: kind(groups, lr=rate, **settings), schedule, attempts)
 
 
+def put(batch: Any) -> Any:
+    """A batch on the device."""
+    return tree_map(lambda x: x.to(DEVICE) if isinstance(x, Tensor) else x, batch)
+
+
 def train(task: Task, method: Method, seed: int) -> dict[str, Any]:
     """One run: the figure at its end, the rates on the way, seconds."""
-    model = task.model(seed)
+    model = task.model(seed).to(DEVICE)
     torch.manual_seed(seed)
     optimizer = method.build(task.groups(model), model, task.steps)
     schedule = method.schedule and torch.optim.lr_scheduler.LambdaLR(
@@ -142,7 +150,7 @@ def train(task: Task, method: Method, seed: int) -> dict[str, Any]:
     _mode(optimizer, "train")
     model.train()
     for step in range(1, task.steps + 1):
-        loss = task.loss(model, next(batches))
+        loss = task.loss(model, put(next(batches)))
         loss.backward()
         if task.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), task.clip)
@@ -180,6 +188,8 @@ def told() -> dict[str, str]:
         device = next(
             (x.split(":")[1].strip() for x in lines if x.startswith("model name")), device
         )
+    if DEVICE != "cpu":
+        device = torch.cuda.get_device_name(DEVICE)
     return {
         "torch": torch.__version__,
         "surefoot": surefoot.__version__,
@@ -234,8 +244,17 @@ def command(description: str, here: Path) -> argparse.ArgumentParser:
     parser.add_argument(
         "--steps", type=int, help="length of every run, instead of what is built in"
     )
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=here / "results.jsonl")
     return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options; the device is set."""
+    global DEVICE
+    options = parser.parse_args()
+    DEVICE = options.device
+    return options
 
 
 def chosen(methods: Iterable[Method], words: list[str] | None) -> list[Method]:

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def _part(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _replace_data(folder: Path) -> None:
     """What tensorflow_datasets would load, from files."""
+    with suppress(ImportError):
+        import triton  # noqa: F401 (loaded after tensorflow it ends the process)
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -64,7 +67,7 @@ def main() -> None:
     os.chdir(HERE)  # the runner imports the submission by its path
     sys.path.insert(0, str(HERE))
     import submission_runner
-    from absl import app, flags
+    from absl import flags
 
     folder = tempfile.mkdtemp()
     flags.FLAGS(
@@ -83,7 +86,6 @@ def main() -> None:
             "--overwrite=True",
         ]
     )
-    del app
     kept: list[dict[str, Any]] = []
     plain = submission_runner.train_once
 

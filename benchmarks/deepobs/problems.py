@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from yardsticks import put
 
 
 class Problem:
@@ -60,7 +61,7 @@ class Problem:
 
     def mean(self, model: nn.Module, batches: list[Any], of: Any) -> float:
         """Mean over test batches, all of the same size."""
-        return float(sum(float(of(model, batch)) for batch in batches) / len(batches))
+        return float(sum(float(of(model, put(batch))) for batch in batches) / len(batches))
 
 
 def _in_batches(data: tuple[Tensor, ...], size: int) -> list[tuple[Tensor, ...]]:
@@ -137,7 +138,7 @@ class QuadraticDeep(Problem):
 
     def evaluate(self, model: nn.Module) -> float:
         kept = len(self.test) // self.batch_size * self.batch_size
-        return float(model(self.test[:kept]).mean())
+        return float(model(put(self.test[:kept])).mean())
 
 
 class QuadraticReshuffled(QuadraticDeep):
@@ -443,7 +444,7 @@ class CharRnnProblem(Problem):
 
     def evaluate(self, model: nn.Module) -> float:
         state, right = None, []
-        for x, y in self.test:
+        for x, y in map(put, self.test):
             logits, state = model(x, state)
             right.append((logits.argmax(2) == y).float().mean())
         return 100.0 * float(torch.stack(right).mean())

@@ -17,7 +17,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from problems import PROBLEMS, Problem  # noqa: E402
 from torch.optim import SGD, Adam  # noqa: E402
-from yardsticks import MEASURED, Method, at_rate, chosen, command, linear, run  # noqa: E402
+from yardsticks import MEASURED, Method, at_rate, chosen, command, linear, parsed, run  # noqa: E402
 
 BEST = {
     "quadratic_deep": 0.0398107,
@@ -30,7 +30,7 @@ BEST = {
 """Adam's rate that was best of 36, for `char_rnn` of the novel's."""
 MOMENTUM = {"quadratic_deep": 2.51189e-3, "quadratic_reshuffled": 2.51189e-3}
 """SGD's with momentum .99, where it was the best of all published figures."""
-SHORT = {"fmnist_2c2d": 0.25, "fmnist_vae": 0.1, "cifar10_3c3d": 0.25, "char_rnn": 0.5}
+SHORT = {"fmnist_2c2d": 0.25, "fmnist_vae": 0.05, "cifar10_3c3d": 0.25, "char_rnn": 0.5}
 """Epochs of a short run."""
 DATA = {
     "fmnist_2c2d": "fashion_mnist",
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float)
     for kind in ("fashion-mnist", "cifar10", "shakespeare"):
         parser.add_argument(f"--{kind}", type=Path)
-    options = parser.parse_args()
+    options = parsed(parser)
     for name in options.tasks or PROBLEMS:
         folder = getattr(options, DATA[name]) if name in DATA else None
         if name in DATA and folder is None:

@@ -21,7 +21,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.optim import Adam  # noqa: E402
-from yardsticks import MEASURED, UNTUNED, at_rate, chosen, command, linear, run  # noqa: E402
+from yardsticks import MEASURED, UNTUNED, at_rate, chosen, command, linear, parsed, put, run  # noqa: E402
 
 PUBLISHED = {"mlp": 68.0, "cnn": 94.0, "gru": 91.0}
 STEPS, BATCH = 6000, 100
@@ -113,7 +113,7 @@ class Classify:
         return F.cross_entropy(model(batch[0]), batch[1])
 
     def evaluate(self, model: nn.Module) -> float:
-        *_, x, y = data()
+        *_, x, y = put(data())
         return 100.0 * float((model(x).argmax(1) == y).float().mean())
 
 
@@ -122,7 +122,7 @@ METHODS = [*MEASURED, at_rate(Adam, 1e-2, None, 1), at_rate(Adam, 1e-2, linear, 
 
 def main() -> None:
     parser = command(__doc__.splitlines()[0], HERE)
-    options = parser.parse_args()
+    options = parsed(parser)
     for network in options.tasks or NETWORKS:
         steps = options.steps or (STEPS if options.full else SHORT.get(network, STEPS))
         seeds = options.seeds or range(30 if options.full else SEEDS[network])

@@ -22,7 +22,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.optim import AdamW, Optimizer  # noqa: E402
-from yardsticks import MUON, UNTUNED, Groups, Method, chosen, command, linear, run  # noqa: E402
+from yardsticks import MUON, UNTUNED, Groups, Method, chosen, command, linear, parsed, put, run  # noqa: E402
 
 import surefoot  # noqa: E402
 
@@ -110,7 +110,7 @@ class Shakespeare:
         count = (len(self.validation) - 1) // BLOCK
         x, y = (self.validation[i : i + count * BLOCK].view(count, BLOCK) for i in (0, 1))
         losses = [
-            len(a) * float(self.loss(model, (a, b)))
+            len(a) * float(self.loss(model, put((a, b))))
             for a, b in zip(x.split(128), y.split(128), strict=True)
         ]
         return sum(losses) / count
@@ -150,7 +150,7 @@ GRID = [_cell(rate, schedule) for schedule in SCHEDULES for rate in RATES]
 def main() -> None:
     parser = command(__doc__.splitlines()[0], HERE)
     parser.add_argument("--shakespeare", type=Path, required=True)
-    options = parser.parse_args()
+    options = parsed(parser)
     task = Shakespeare(options.shakespeare, options.steps or (STEPS if options.full else SHORT))
     found = chosen([*MEASURED, *MUON, RECIPE, *UNTUNED, *GRID], options.methods)
     run(options.out, [task], lambda _: found, options.seeds or range(3))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from surefoot._evaluation import Graphless, gradients_aside, scalar
 from surefoot._heads import count_heads
 from surefoot.outcome import Cost
 
-__all__ = ["CLOSURE_HELP", "Closure", "Graphless"]
+__all__ = ["Closure", "checked_closure"]
 
-T = TypeVar("T")
-
-CLOSURE_HELP = """\
+_HELP = """\
 a line search evaluates the loss more than once a step, so step() needs a closure:
 
     def closure():
@@ -24,40 +22,6 @@ a line search evaluates the loss more than once a step, so step() needs a closur
 
     loss = optimizer.step(closure)
 """
-
-
-class Graphless:
-    """Evaluates without recording a graph, but with one where the loss differentiates inside.
-
-    A loss that holds derivatives (of a physics-informed net, a gradient penalty, forces) cannot be
-    evaluated under ``no_grad``: torch raises. Then it is evaluated again, with a graph that is
-    thrown away, and so are all later ones.
-    """
-
-    def __init__(self, needs_graph: bool = False) -> None:
-        self.needs_graph = needs_graph
-        """Whether an evaluation was seen to need a graph."""
-
-    def __call__(self, evaluate: Callable[[], T], rewind: Callable[[], None] | None = None) -> T:
-        """What ``evaluate`` returns; ``rewind`` is called between a failed try and the next."""
-        if not self.needs_graph:
-            try:
-                with torch.no_grad():
-                    return evaluate()
-            except Exception as error:
-                if not _asks_for_graph(error):
-                    raise
-            if rewind is not None:
-                rewind()
-        with torch.enable_grad():
-            found = evaluate()
-        self.needs_graph = True  # only now: where the second try fails, too, it was something else
-        return found
-
-
-def _asks_for_graph(error: Exception) -> bool:
-    """Whether it may be raised because no graph is recorded, as torch's own errors say."""
-    return isinstance(error, AssertionError) or "grad" in str(error)
 
 
 class Closure:
@@ -111,7 +75,7 @@ class Closure:
         with torch.enable_grad():
             loss = self._closure()
         self.calls_backward = any(p.grad is not None for p in self._params)
-        checked = _scalar(loss)
+        checked = scalar(loss)
         if self._counts_heads:
             self.heads = count_heads(loss)
         self.cost = self.cost + Cost(1, 1, 0)
@@ -144,11 +108,6 @@ class Closure:
             rewind: puts buffers and random state back, should the closure have to run again
                 because it needs a graph.
         """
-        grads = [p.grad for p in self._params]
-        # Out of the closure's reach: its zero_grad() would wipe, its backward() would overwrite
-        # the very tensors that may be the direction we walk along.
-        for p in self._params:
-            p.grad = None
         tries = 0
 
         def run() -> Any:
@@ -156,7 +115,7 @@ class Closure:
             tries += 1
             return self._closure()
 
-        try:
+        with gradients_aside(self._params):
             if self.calls_backward is False:
                 loss = self._graphless(run, rewind)
             else:  # may call backward() where its convention is not yet known: it gets a graph
@@ -164,21 +123,14 @@ class Closure:
                     loss = run()
             if self.calls_backward is None:
                 self.calls_backward = any(p.grad is not None for p in self._params)
-        finally:
-            for p, grad in zip(self._params, grads, strict=True):
-                p.grad = grad
         backwards, probes = int(self.calls_backward), tries if probe else 0
         self.cost = self.cost + Cost(tries, backwards, probes)
-        return _scalar(loss)
+        return scalar(loss)
 
 
-def _scalar(loss: Any) -> Tensor:
-    """The loss as a detached 0-dim tensor, or an error that says what came instead."""
-    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.is_floating_point():
-        return loss.detach().reshape(())
-    if isinstance(loss, numbers.Real) and not isinstance(loss, bool):
-        return torch.tensor(float(loss))
-    came = repr(loss)
-    if isinstance(loss, Tensor):
-        came = f"a tensor of shape {tuple(loss.shape)} and {loss.dtype}"
-    raise TypeError(f"the closure must return the loss as one number, but returned {came}")
+def checked_closure(closure: Any) -> Callable[[], Any]:
+    """Refuse what is no closure: most often nothing, or the loss itself."""
+    if callable(closure):
+        return closure  # type: ignore[no-any-return]
+    got = "" if closure is None else f"step() got {type(closure).__name__} instead of a closure; "
+    raise TypeError(got + _HELP)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from surefoot._params import Copies
+from surefoot._params import Copies, put_unnoticed
 from surefoot._quiet import Buffers, RngState, devices_of
 
 __all__ = ["all_parameters", "no_trace", "unwrapped"]
@@ -134,7 +134,7 @@ class _Parameters:
         ):
             p.requires_grad_(requires)
             if grad is not None and content is not None:
-                grad.copy_(content)
+                put_unnoticed(grad, content)
             p.grad = grad
 
 

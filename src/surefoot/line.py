@@ -12,6 +12,7 @@ from torch import Tensor
 
 from surefoot import _reduce
 from surefoot._closure import Closure
+from surefoot._evaluation import agree, gradients_aside
 from surefoot._params import Copies, dot_and_norm_sq
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction
@@ -146,8 +147,7 @@ class Line:
         """
         self._move(t)
         self._room.repeat()
-        kept = [p.grad for p in self._params]
-        try:
+        with gradients_aside(self._params):
             loss = self._closure.gradient()
             reached = [i for i, p in enumerate(self._params) if p.grad is not None]
             dot, _ = dot_and_norm_sq(
@@ -155,9 +155,6 @@ class Line:
                 [self._direction.tensors[i] for i in reached],
                 [self._direction.weights[i] for i in reached],
             )
-        finally:
-            for p, grad in zip(self._params, kept, strict=True):
-                p.grad = grad
         slope = dot / self._closure.gradient_scale
         return (
             _reduce.mean(float(loss), self._group, loss.device),
@@ -171,11 +168,11 @@ class Line:
             NotRepeatableError: if the loss differs from the first evaluation.
         """
         again = self.value(0.0)
-        if self._repeats(again):
+        if math.isnan(again) or agree(again, self._value0):
             return
         if self._closure.calls_backward is False and not self._closure.needs_graph:
             self._closure.needs_graph = True  # a loss may ask by itself whether there is a graph
-            if self._repeats(self.value(0.0)):
+            if agree(self.value(0.0), self._value0):
                 return
             self._closure.needs_graph = False
         raise NotRepeatableError(
@@ -184,12 +181,6 @@ class Line:
             "batch, or from a random generator of its own? Draw them before step(closure). "
             "Are its buffers out of reach? Pass the model itself as the first argument."
         )
-
-    def _repeats(self, again: float) -> bool:
-        # On the CPU the two agree to the bit. A few ulp are forgiven for accelerators' kernels that
-        # add in another order each time, and for those chosen by whether a graph is recorded.
-        close = math.isclose(again, self._value0, rel_tol=1e-5, abs_tol=1e-12)
-        return close or math.isnan(again)
 
     def commit(self, t: float) -> None:
         """End the visit at ``t`` instead of the start."""

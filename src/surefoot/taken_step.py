@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,14 +28,16 @@ class TakenStep:
 
     Args:
         process_group: processes that hold shards of the same weights.
+        keeps_line: the line outlives a way back to what was kept, for :meth:`take_move`.
     """
 
-    def __init__(self, process_group: Any = None) -> None:
-        self._group = process_group
+    def __init__(self, process_group: Any = None, keeps_line: bool = False) -> None:
+        self._group, self._keeps_line = process_group, keeps_line
         self._params: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._shares: list[float] = []
         self._shapes: list[tuple[int, ...]] = []
+        self._slopes: list[float] = []
         self._is_sharded = False
         self._anchor = self._place = 0.0
 
@@ -65,10 +68,34 @@ class TakenStep:
         slopes, squares = _params.slopes_and_norms_sq(self._params, self._copies, own)
         slopes = [s * share for s, share in zip(slopes, self._shares, strict=True)]
         squares = [s * share for s, share in zip(squares, self._shares, strict=True)]
+        self._slopes = slopes
         slope, square = _reduce.over_shards(
             (math.fsum(slopes), math.fsum(squares)), self._is_sharded, self._group
         )
         return slope, math.sqrt(max(0.0, square))
+
+    def slopes_of(self, parts: Sequence[Sequence[int]]) -> list[float]:
+        """The slope of :meth:`slope_and_length`, by parts of the parameters.
+
+        Args:
+            parts: which of the parameters, by their places, belong to each.
+        """
+        own = [math.fsum(self._slopes[i] for i in part) for part in parts]
+        return _reduce.over_shards(own, self._is_sharded, self._group)
+
+    @contextmanager
+    def staying(self, places: Sequence[int]) -> Iterator[None]:
+        """Inside, these parameters are where the step began; call it at the step's end.
+
+        Args:
+            places: of the parameters among those that :meth:`begin` was given.
+        """
+        chosen = [self._params[i] for i in places], [self._copies[i] for i in places]
+        _params.swap(*chosen)
+        try:
+            yield
+        finally:
+            _params.swap(*chosen)
 
     @torch.no_grad()
     def moves(self) -> list[Tensor]:
@@ -117,5 +144,19 @@ class TakenStep:
     @torch.no_grad()
     def go_back(self) -> None:
         """Place the weights where the copy is, to the bit; the line ends there."""
-        _params.assign(self._params, self._copies)
-        self._place = self._anchor
+        if self._keeps_line and self._place != self._anchor:
+            _params.swap(self._params, self._copies)
+            self._anchor, self._place = self._place, self._anchor
+        else:
+            _params.assign(self._params, self._copies)
+            self._place = self._anchor
+
+    @torch.no_grad()
+    def take_move(self) -> list[Tensor] | None:
+        """The move per unit of ``t``, in the copy's memory; None where the line was lost."""
+        if self._place == self._anchor or not self._copies:
+            return None
+        per = 1.0 / (self._place - self._anchor)
+        _params.momentum_update(self._copies, self._params, -per, per)
+        move, self._copies = self._copies, []
+        return move

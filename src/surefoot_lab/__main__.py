@@ -4,8 +4,6 @@ import os
 import sys
 from typing import NoReturn
 
-from surefoot_lab.cli import main
-
 
 def run() -> NoReturn:
     """Run the command and end the process with its exit code.
@@ -13,6 +11,10 @@ def run() -> NoReturn:
     One of several processes ends at once: a thread of Gloo that still frees a tensor while Python
     shuts down aborts it, which on a busy machine turns a run that was finished into a failed one.
     """
+    try:
+        from surefoot_lab.cli import main
+    except ModuleNotFoundError as error:  # the library alone is installed
+        sys.exit(f"surefoot: error: the command needs {error.name}: pip install 'surefoot[lab]'")
     code = main()
     if "RANK" not in os.environ:
         sys.exit(code)

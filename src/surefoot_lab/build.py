@@ -53,15 +53,7 @@ def call(
     Raises:
         UserError: an argument is unknown, missing, of the wrong type or out of range.
     """
-    names = argument_names(function)
-    former = getattr(getattr(function, "__init__", None), "former_names", ())
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function))
-    for name in init_args:
-        if name not in names and name not in former and not takes_any:
-            raise UserError(
-                f"{what}.init_args.{name}: {_name(function)} has no such argument; "
-                f"{did_you_mean(name, names[len(positional) :])}"
-            )
+    check_arguments(function, init_args, what, len(positional))
     for name in _required(function)[len(positional) :]:
         if name not in init_args:
             raise UserError(f"{what}.init_args.{name}: {_name(function)} needs it; give it a value")
@@ -73,6 +65,25 @@ def call(
         texts = [f"{k} is the text {v!r}" for k, v in init_args.items() if _looks_like_a_number(v)]
         hint = f" ({', '.join(texts)})" if texts else ""
         raise UserError(f"{what}: {_name(function)}: {one_line(error)}{hint}") from error
+
+
+def check_arguments(
+    function: Callable[..., Any], init_args: Mapping[str, Any], what: str, positional: int
+) -> None:
+    """Refuse arguments that a class or function does not take after so many positional ones.
+
+    Raises:
+        UserError: names the first, and what was probably meant.
+    """
+    names = argument_names(function)
+    former = getattr(getattr(function, "__init__", None), "former_names", ())
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function))
+    for name in init_args:
+        if name not in names and name not in former and not takes_any:
+            raise UserError(
+                f"{what}.init_args.{name}: {_name(function)} has no such argument; "
+                f"{did_you_mean(name, names[positional:])}"
+            )
 
 
 def argument_names(function: Callable[..., Any]) -> list[str]:

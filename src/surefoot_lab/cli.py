@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from surefoot_lab._command import BAD_INPUT, INTERRUPTED, Command, OneLineParser
+from surefoot_lab.completion import SHELLS, script
 from surefoot_lab.errors import UserError, did_you_mean
 
 COMMANDS = {
@@ -47,6 +48,7 @@ COMMANDS = {
             "surefoot_lab.demo",
         ),
         Command("report", "one HTML page from the records of runs", "surefoot_lab.report"),
+        Command("ls", "list the runs below a folder", "surefoot_lab.list_runs"),
     )
 }
 # Packages that an extra other than `lab` installs, by the name that is imported.
@@ -140,8 +142,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"surefoot {_version()}")
+    parser.add_argument(
+        "--completion",
+        choices=SHELLS,
+        metavar="SHELL",
+        action=_Completion,
+        help='what makes a shell complete: eval "$(surefoot --completion bash)"; zsh and fish, too',
+    )
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="see below")
     return parser
+
+
+class _Completion(argparse.Action):
+    """Print the script and end."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        takes = [command.name for command in COMMANDS.values() if command.takes_experiment]
+        print(script(values, list(COMMANDS), takes), end="")
+        parser.exit()
 
 
 def _version() -> str:

@@ -163,16 +163,16 @@ class OptimizerConfig(Settings):
     """The optimizer. Line-search optimizers get the model and a closure, others the parameters.
 
     Attributes:
-        class_path: a name from surefoot (`LABPAL`, `PAL`), from torch.optim (`SGD`, `Adam`), of a
-            rival (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `SaLSA`, ...; docs/rivals.md), or
-            an import path. `MeasuredLR` wraps another: its `init_args.optimizer` has a
-            `class_path` and `init_args` of its own.
+        class_path: a name from surefoot (`MeasuredAdamW`, `LABPAL`, `PAL`), from torch.optim
+            (`SGD`, `Adam`), of a rival (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `SaLSA`, ...;
+            docs/rivals.md), or an import path. `MeasuredLR` wraps another: its
+            `init_args.optimizer` has a `class_path` and `init_args` of its own.
         init_args: its arguments. `total_steps`, `dataset_size` and `batch_size` are filled in if
             it takes them and they are not given (null leaves them off); so is the word `auto` for
             `total_steps`, `T_max`, `total_iters`, `max_iter`, `epochs` and `steps_per_epoch`.
     """
 
-    class_path: str = "LABPAL"
+    class_path: str = "MeasuredAdamW"
     init_args: Arguments = field(default_factory=dict)
 
 
@@ -246,7 +246,7 @@ class Experiment(Settings):
     label: str | None = None
     seed: Seed = 0
     steps: Positive | None = None
-    epochs: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 10
+    epochs: Annotated[Real, Field(gt=0, lt=1e9, allow_inf_nan=False)] = 10
     batch_size: Positive = 128
     data: Section[DataConfig] = field(default_factory=DataConfig)
     model: Section[ModelConfig] = field(default_factory=ModelConfig)
@@ -379,4 +379,5 @@ def _method(optimizer: OptimizerConfig) -> str:
     inner = (optimizer.init_args or {}).get("optimizer")
     if _last_word(str(optimizer.class_path)) == "MeasuredLR" and isinstance(inner, dict):
         return f"Measured {_last_word(str(inner.get('class_path')))}"
-    return str(optimizer.class_path)
+    # MeasuredAdamW and its kin are what they wrap, measured
+    return re.sub(r"^Measured(?=[A-Z])(?!LR$)", "Measured ", _last_word(str(optimizer.class_path)))

@@ -248,7 +248,7 @@ def _conclude(
     trials: list[Trial], failures: list[str], report: Path, seconds: float, console: Any
 ) -> int:
     """Print the table, write the page, say where it is."""
-    from surefoot_lab.compare import summarize, terminal_table
+    from surefoot_lab.compare import advise, summarize, terminal_table
     from surefoot_lab.records import has_record, read_runs
     from surefoot_lab.report import write_report
 
@@ -261,10 +261,8 @@ def _conclude(
     runs = read_runs(run_dirs)
     methods = summarize(runs)
     console.print(terminal_table(methods))
-    measured = [method.label for method in methods if method.rates == "measured"]
-    chosen = [method.label for method in methods if method.rates != "measured"]
-    console.print(f"Learning rate measured:        {', '.join(measured)}", markup=False)
-    console.print(f"Learning rate had to be given: {', '.join(chosen)}", markup=False)
+    if (advice := advise(runs, methods)) is not None:
+        console.print(f"\n{advice.sentence}", markup=False)
     try:
         write_report(runs, report, title="Digits: rates measured and rates chosen")
     except OSError as error:

@@ -163,7 +163,7 @@ def _sorted_out(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]]
             check_key(key[2:])
             if not given and (following := next(words, None)) is not None:
                 given, value = "=", following
-            if not given:
+            if not given or not value.strip():
                 raise UserError(f"{word}: needs a value")
             overrides.append((key[2:], value))
         elif file is None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import re
+import typing
 from collections.abc import Hashable, Mapping
 from typing import Annotated, Any, TypeVar, cast
 
@@ -28,6 +29,7 @@ _SAID = {
     "literal_error": "must be one of {expected}",
     "dataclass_type": "must hold its settings one a line (such as 'class_path: ...')",
     "dict_type": "must hold its settings one a line",
+    "tuple_type": "must be a list",
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be above {gt}",
     "less_than": "must be below {lt}",
@@ -78,10 +80,10 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 def _keys(kind: Any, prefix: str) -> list[str]:
     """The names of all settings, with dots."""
     found: list[str] = []
-    for name, field in kind.__dataclass_fields__.items():
+    for name, hint in typing.get_type_hints(kind).items():
         key = f"{prefix}.{name}" if prefix else name
-        inner = getattr(field.default_factory, "__dataclass_fields__", None)
-        found += [key] if inner is None else _keys(field.default_factory, key)
+        inner = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
+        found += _keys(inner[0], key) if inner else [key]
     return found
 
 

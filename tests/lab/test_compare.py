@@ -13,6 +13,7 @@ from rich.console import Console
 
 from surefoot_lab.compare import (
     State,
+    advise,
     environments,
     evaluation_curve,
     level_with_best,
@@ -163,25 +164,76 @@ def test_a_failed_run_is_counted_and_shown_but_not_averaged(tmp_path: Path) -> N
     assert "SGD 1.0: 1 non-finite, 1 interrupted of 3" in text
 
 
-def test_level_with_the_best_is_two_standard_errors_of_the_difference(tmp_path: Path) -> None:
-    values = {
-        "best": (0.96, 0.97, 0.98),
-        "near": (0.95, 0.96, 0.97),
-        "far": (0.90, 0.91, 0.92),
-        "single": (0.969,),
-    }
+def _several(folder: Path, values: dict[str, tuple[float, ...]], **more: dict) -> list:
     for label, seeds in values.items():
         for seed, value in enumerate(seeds):
-            plain_run(tmp_path, label, seed, value, [value])
-    methods = summarize(read_runs([tmp_path]))
+            plain_run(folder, label, seed, value, [value], **more.get(label, {}))
+    return read_runs([folder])
+
+
+def test_level_with_the_best_is_an_interval_by_seed_that_holds_zero(tmp_path: Path) -> None:
+    values = {
+        "best": (0.96, 0.97, 0.98),
+        "near": (0.97, 0.95, 0.96),  # as often above as below
+        "behind": (0.950, 0.959, 0.971),  # always a point behind: not chance
+        "single": (0.969,),
+    }
+    methods = summarize(_several(tmp_path, values))
     expected = []
-    best = values["best"]
-    for label in ("near", "far"):
-        error = math.sqrt(np.var(best, ddof=1) / 3 + np.var(values[label], ddof=1) / 3)
-        if abs(np.mean(best) - np.mean(values[label])) < 2 * error:
+    for label in ("near", "behind"):
+        differences = np.subtract(values[label], values["best"])
+        half = 4.302653 * differences.std(ddof=1) / math.sqrt(3)  # Student's t, 2 degrees
+        if differences.mean() - half < 0 < differences.mean() + half:
             expected.append(label)
     assert expected == ["near"]
     assert [m.label for m in level_with_best(methods, "test_accuracy")] == expected
+    text = _terminal(methods)
+    assert "≈ 96.0" in text
+    assert text.count("≈") == 2  # the cell and its explanation
+
+
+MEASURED = {"class_path": "surefoot.MeasuredLR", "init_args": {"total_steps": None}}
+WITH_LENGTH = {"class_path": "surefoot.PAL", "init_args": {"total_steps": 30}}
+
+
+def test_the_advice_is_the_method_within_noise_that_asks_for_least(tmp_path: Path) -> None:
+    values = {
+        "SGD": (0.96, 0.97, 0.98),
+        "Measured": (0.97, 0.96, 0.965),
+        "PAL": (0.96, 0.965, 0.972),
+        "far": (0.5, 0.5, 0.51),
+    }
+    for label, seeds in values.items():
+        status = {} if label in ("SGD", "far") else {"status": "minimum"}
+        named = {"Measured": MEASURED, "PAL": WITH_LENGTH}.get(label)
+        for seed, value in enumerate(seeds):
+            lines = [step(30, 0.1, **status), evaluation(30, "test", value), end(30)]
+            write_run(tmp_path, label, seed, lines, optimizer=named)
+    runs = read_runs([tmp_path])
+    found = advise(runs, summarize(runs))
+    assert found.method.label == "Measured"
+    assert {m.label for m in found.level} == {"SGD", "Measured", "PAL"}
+    assert found.sentence == (
+        "On this task use Measured, because its test accuracy, 96.5 ± 0.5 %, is within noise of "
+        "the best (SGD, 97.0 ± 1.0 %) and nothing was chosen for it; PAL is within noise, too."
+    )
+
+
+def test_a_clear_winner_is_advised_whatever_it_asks_for(tmp_path: Path) -> None:
+    runs = _several(tmp_path, {"tuned": (0.96, 0.97, 0.98), "other": (0.5, 0.51, 0.53)})
+    found = advise(runs, summarize(runs))
+    assert found.method.label == "tuned"
+    assert found.sentence == (
+        "On this task use tuned, because it has the best test accuracy, 97.0 ± 1.0 %."
+    )
+
+
+def test_one_run_a_method_advises_nothing(tmp_path: Path) -> None:
+    runs = _several(tmp_path, {"first": (0.96,), "second": (0.5,)})
+    found = advise(runs, summarize(runs))
+    assert found.method is None
+    assert "at least two seeds" in found.sentence
+    assert advise(runs[:1], summarize(runs[:1])) is None
 
 
 def test_columns_without_accuracy_show_losses(tmp_path: Path) -> None:

@@ -44,13 +44,14 @@ def test_the_demo_ends_with_a_table_and_a_page(short_demo: tuple[Path, str]) -> 
     assert str(here / "report.html") in printed
     runs = read_runs([here / "surefoot-demo"])
     assert sorted(run.label for run in runs) == sorted(demo.METHODS)
-    assert [run.end["reason"] for run in runs] == ["finished"] * 7
+    assert [run.end["reason"] for run in runs] == ["finished"] * len(demo.METHODS)
     rows = {label: line for label in demo.METHODS for line in printed.splitlines()
             if line.split("  ")[0].strip() == label}  # fmt: skip
     assert set(rows) == set(demo.METHODS)
     for label, row in rows.items():
-        assert ("measured" in row) == ("PAL" in label)
+        assert ("measured" in row) == ("PAL" in label or label.startswith("Measured"))
         assert ("1.33 ×" in row) == (label == "PAL")
+    assert "one run a method tells no difference from chance" in " ".join(printed.split())
     assert printed.splitlines()[-1].strip() == str(here / "report.html")
 
 
@@ -61,7 +62,7 @@ def _figures(path: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key not in clock} for line in lines]
 
 
-@pytest.mark.parametrize("label", ["LABPAL-NSGD", "PAL", "SGD 0.1"])
+@pytest.mark.parametrize("label", ["Measured AdamW", "LABPAL", "SGD 0.1"])
 def test_a_seed_gives_the_same_run_again(
     tmp_path: Path, label: str, short_demo: tuple[Path, str]
 ) -> None:
@@ -166,9 +167,10 @@ class _InThisProcess:
 
 def test_the_experiment_of_a_trial_is_the_method_as_listed(short_demo: tuple[Path, str]) -> None:
     runs = read_runs([short_demo[0] / "surefoot-demo"])
-    (optimizer,) = (run.experiment["optimizer"] for run in runs if run.label == "LABPAL-SGD")
-    assert optimizer["class_path"] == "surefoot.LABPAL"
-    assert optimizer["init_args"]["mode"] == "sgd"
+    (optimizer,) = (run.experiment["optimizer"] for run in runs if run.label == "Measured SGD")
+    assert optimizer["class_path"] == "surefoot.MeasuredLR"
+    assert optimizer["init_args"]["optimizer"] == {"class_path": "torch.optim.SGD"}
+    assert optimizer["init_args"]["total_steps"] is None  # averaged weights: nothing is chosen
 
 
 def test_ctrl_c_ends_the_demo_at_once_and_quietly(here: Path) -> None:

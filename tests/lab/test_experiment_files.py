@@ -212,9 +212,10 @@ def test_the_same_class_keeps_its_arguments() -> None:
         text = "optimizer: {class_path: SGD, init_args: {lr: 0.1}}\n"
         found = _parsed(text, "--optimizer.class_path", path).optimizer
         assert found.init_args == {"lr": 0.1}
-    text = "optimizer: {init_args: {mode: sgd}}\n"  # of the default, LABPAL
+    text = "optimizer: {init_args: {overhead: 0.1}}\n"  # of the default
     assert _parsed(text, "--optimizer.class_path=SGD").optimizer.init_args == {}
-    assert _parsed(text, "--optimizer.class_path=LABPAL").optimizer.init_args == {"mode": "sgd"}
+    same = "--optimizer.class_path=surefoot.MeasuredAdamW"
+    assert _parsed(text, same).optimizer.init_args == {"overhead": 0.1}
 
 
 def test_sections_and_wrapped_optimizers_can_be_given_as_a_whole() -> None:
@@ -248,7 +249,7 @@ def test_the_folder_of_a_run_tells_data_of_ones_own_apart() -> None:
         folder(name="mnist", root="/data/mnist"),
     ]
     names = ["table-houses", "table-cars", "text-faust", "imagefolder-pets", "pets", "mnist"]
-    assert found == [f"runs/{name}-mlp/labpal-seed0" for name in names]
+    assert found == [f"runs/{name}-mlp/measured-adamw-seed0" for name in names]
     long = [Experiment(name="x" * 300 + end).run_dir.parent.name for end in "ab"]
     assert len(set(long)) == 2
     assert all(len(name) < 200 for name in long)
@@ -256,7 +257,8 @@ def test_the_folder_of_a_run_tells_data_of_ones_own_apart() -> None:
 
 def test_a_sweeps_cell_is_the_same_wherever_its_data_lie() -> None:
     def mark(**data: Any) -> str:
-        base = Experiment(data=DataConfig(**data), model=ModelConfig("mlp"))
+        labpal = OptimizerConfig("LABPAL")
+        base = Experiment(data=DataConfig(**data), model=ModelConfig("mlp"), optimizer=labpal)
         return trials_of(base, SweepConfig(grid={"seed": [0]}))[0].fingerprint
 
     assert mark(name="table", root="a.csv") == mark(name="table", root="b/c.csv")
@@ -493,6 +495,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
 def test_an_error_does_not_point_to_the_traceback_of_an_older_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from surefoot_lab.train import loop
     from surefoot_lab.train.stepping import Stepper
 
     words = ["train", "--steps=3", "--model.class_path=mlp", "--train.tensorboard=false"]
@@ -506,7 +509,7 @@ def test_an_error_does_not_point_to_the_traceback_of_an_older_run(
         assert main(words) == 1
     assert "(see run/traceback.txt)" in capsys.readouterr().err
     with monkeypatch.context() as patch:
-        patch.setattr("surefoot_lab.train.loop.assemble", lambda *a: fail(None, None))  # type: ignore[arg-type]
+        patch.setattr(loop, "assemble", lambda *a: fail(None, None))  # type: ignore[arg-type]
         with pytest.raises(KeyError):  # nothing was written about it: Python tells all there is
             main([*words, "--overwrite"])
     assert "traceback.txt" not in capsys.readouterr().err

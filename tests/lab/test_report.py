@@ -82,6 +82,19 @@ class Page(HTMLParser):
         return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points of a chart, as Vega's `flatten` would make them."""
+    ((columns,),) = [data for data in spec["datasets"].values() if "step" in data[0]]
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def named(spec: dict[str, Any]) -> list[str]:
+    (names,) = [param["value"] for param in spec["params"] if param["name"] == "names"]
+    return names
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """Three methods, one with a name of markup, one with a failed run."""
@@ -142,7 +155,7 @@ def test_names_of_markup_are_text(runs: Path) -> None:
     for place in ("Title " + HOSTILE, "NaN " + HOSTILE):
         assert place in page.text
     assert HOSTILE in [row[0][0] for row in page.tables["methods"]]
-    assert HOSTILE in page.data["methods"]
+    assert HOSTILE in named(page.data["train_loss"])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +164,7 @@ def test_names_of_markup_are_text(runs: Path) -> None:
 def test_no_name_breaks_out(tmp_path: Path, label: str) -> None:
     plain_run(tmp_path, label, 0, 0.9, [0.9])
     page = _page(tmp_path)
-    assert page.data["methods"] == [label]
+    assert named(page.data["train_loss"]) == [label]
     assert sum(tag == "script" for tag, _ in page.tags) == 3
     assert page.tables["methods"][1][0][0] == " ".join(label.split())
 
@@ -194,7 +207,7 @@ def test_the_table_holds_the_figures_of_the_records(runs: Path) -> None:
             values = expected[label][figure]
             mean = statistics.mean(values)
             sd = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            assert text == f"{100 * mean:.1f}{sd} %"
+            assert text.removeprefix("≈ ") == f"{100 * mean:.1f}{sd} %"
             assert float(sort) == pytest.approx(mean)
         assert cells[2][0] == "1.00 ×"
     complete = sorted(
@@ -215,17 +228,57 @@ def test_every_run_is_listed_with_its_end(runs: Path) -> None:
 def test_curves_hold_the_lines_of_the_record(tmp_path: Path) -> None:
     plain_run(tmp_path, "SGD", 0, 0.9, [0.5, 0.75])
     plain_run(tmp_path, "SGD", 1, 0.9, [0.7, 0.85])
-    charts = _page(tmp_path).data["charts"]
-    assert set(charts) == {"effective_lr", "train_loss", "validation_accuracy", "validation_loss"}
-    first, second = charts["validation_accuracy"]["seeds"]
-    assert (first["step"], first["value"]) == ([10, 20], [0.5, 0.75])
-    assert (second["cost"], second["value"]) == ([30, 60], [0.7, 0.85])
-    (mean,) = charts["validation_accuracy"]["means"]
-    assert mean["value"] == [0.6, 0.8]
-    assert (mean["low"], mean["high"], mean["n"]) == ([0.5, 0.75], [0.7, 0.85], [2, 2])
-    assert charts["train_loss"]["seeds"][0]["value"] == [
-        float(f"{2 / n:.5g}") for n in range(1, 21)
-    ]
+    specs = _page(tmp_path).data
+    charts = {"effective_lr", "train_loss", "validation_accuracy", "validation_loss"}
+    assert set(specs) == {*charts, "dots"}
+    points = rows(specs["validation_accuracy"])
+    assert {point["rank"] for point in points} == {0}
+    curves = [[p for p in points if p["run"] == run] for run in (0, 1, None)]
+    shown = [[(p["step"], p["cost"], p["value"]) for p in curve] for curve in curves]
+    assert shown[:2] == [[(10, 30, 0.5), (20, 60, 0.75)], [(10, 30, 0.7), (20, 60, 0.85)]]
+    mean = [(p["step"], p["value"], p["low"], p["high"], p["n"]) for p in curves[2]]
+    assert mean == [(10, 0.6, 0.5, 0.7, 2), (20, 0.8, 0.75, 0.85, 2)]
+    losses = [p["value"] for p in rows(specs["train_loss"]) if p["run"] == 0]
+    assert losses == [float(f"{2 / n:.5g}") for n in range(1, 21)]
+
+
+def _budget(folder: Path, label: str, name: str, epochs: float, test: float) -> None:
+    path = plain_run(folder, label, 0, test, [test])
+    text = (path / "record.jsonl").read_text(encoding="utf-8")
+    start, rest = text.split("\n", 1)
+    line = json.loads(start)
+    line["name"], line["experiment"]["epochs"] = name, epochs
+    (path / "record.jsonl").write_text(json.dumps(line) + "\n" + rest, encoding="utf-8")
+
+
+def test_tasks_and_budgets_are_apart_and_mixing_them_is_told(tmp_path: Path) -> None:
+    for name, epochs, test in (("digits", 10, 0.9), ("digits", 9.7, 0.91), ("digits", 30, 0.99)):
+        _budget(tmp_path, f"SGD {epochs}", name, epochs, test)
+    _budget(tmp_path, "SGD 10", "other", 10, 0.5)  # the same label, and another task
+    page = _page(tmp_path)
+    tables = [key for key in page.tables if key.startswith("methods")]
+    found = [[row[0][0] for row in page.tables[key][1:]] for key in tables]
+    assert found == [["SGD 9.7", "SGD 10"], ["SGD 30"], ["SGD 10"]]
+    assert "several tasks or budgets" in page.text
+    assert named(page.data["train_loss-1"]) == ["SGD 30"]
+
+
+def test_the_rate_column_shows_what_a_schedule_goes_up_to(tmp_path: Path) -> None:
+    path = plain_run(tmp_path, "1cycle", 0, 0.9, [0.9], scheduler="torch.optim.x.OneCycleLR")
+    file = path / "record.jsonl"
+    text = file.read_text(encoding="utf-8")
+    text = text.replace('OneCycleLR", "init_args": {}', 'OneCycleLR", "init_args": {"max_lr": 0.5}')
+    file.write_text(text, encoding="utf-8")
+    (_, row) = _page(tmp_path).tables["methods"]
+    assert row[-2] == ("up to 0.5, OneCycleLR", "0.5")
+
+
+def test_an_interval_without_width_is_left_out(tmp_path: Path) -> None:
+    for seed in range(3):
+        plain_run(tmp_path, "first", seed, 0.9, [0.9])
+        plain_run(tmp_path, "second", seed, 0.894, [0.9])
+    (_, _, row) = _page(tmp_path).tables["milestones"]
+    assert row[-1][0] == "−0.6"
 
 
 def test_the_page_says_what_was_run_and_where(runs: Path) -> None:
@@ -252,14 +305,14 @@ def test_runs_without_accuracy_make_a_page_of_losses(tmp_path: Path) -> None:
     write_run(tmp_path, "regression", 0, [*lines, end(10)])
     page = _page(tmp_path)
     assert page.tables["methods"][1][1] == ("0.5", "0.5")
-    assert "validation_accuracy" not in page.data["charts"]
-    assert page.data["dots"]["title"] == "Test loss of each seed"
+    assert "validation_accuracy" not in page.data
+    assert "Test loss of each seed" in page.text
 
 
 def test_a_run_that_never_stepped_makes_a_page(tmp_path: Path) -> None:
     write_run(tmp_path, "SGD", 0, [])
     page = _page(tmp_path)
-    assert page.data["charts"] == {}
+    assert page.data == {}
     assert page.tables["methods"][1][-1][0] == "0 of 1 1 unfinished"
 
 

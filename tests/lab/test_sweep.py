@@ -113,39 +113,6 @@ def test_more_random_samples_leave_the_first_as_they_are(tmp_path: Path) -> None
     assert {json.dumps(t.experiment.model.init_args["widths"]) for t in many} == {"[4]", "[8, 8]"}
 
 
-@pytest.mark.parametrize(
-    ("sections", "message"),
-    [
-        ("grid: {optimiser.lr: [1]}", r"grid.optimiser.lr: no such setting"),
-        ("grid: {batch_size: 3}", r"grid.batch_size: must be a list of values, not 3"),
-        ("grid: {batch_size: [0]}", r"batch_size: must be at least 1, not 0"),
-        ("grid: {batch_size: [many]}", r"batch_size: must be a whole number, not 'many'"),
-        ("grid: {seed: [1, 1]}", r"grid: twice the same run, SGD"),
-        ("grid: {label: [a]}", r"grid.label: follows from the cell"),
-        ("grid: [1]", r"grid: must hold its settings"),
-        ("random: {seed: {uniform: [0, 1]}}", r"random.samples: must be a whole number"),
-        ("random: {samples: 1, epochs: 3}", r"random.epochs: must be one of uniform"),
-        ("random: {samples: 1, epochs: {uniform: [3]}}", r"must be \[low, high\], not \[3\]"),
-        ("random: {samples: 1, epochs: {log_uniform: [0, 1]}}", r"must be above 0, not 0"),
-        ("early_stopping: {grace: 1}", r"early_stopping.grace: no such setting"),
-        ("gpus_per_trial: -1", r"gpus_per_trial: must be at least 0"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_in_one_line(
-    sections: str, message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        _trials(tmp_path, sections + "\n")
-    assert "\n" not in str(caught.value)
-
-
-def test_train_says_where_a_sweep_belongs(tmp_path: Path) -> None:
-    from surefoot_lab.parse import parse_words
-
-    with pytest.raises(UserError, match=r"grid.*use surefoot sweep"):
-        parse_words([_file(tmp_path, "grid:\n  seed: [0, 1]\n")])
-
-
 # One trial
 
 

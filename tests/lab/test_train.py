@@ -88,6 +88,10 @@ def test_line_search_optimizers_get_the_model_others_its_trainable_parameters() 
     assert isinstance(pal, surefoot.PAL)
     assert filled == {"total_steps": 25}
     assert pal.total_steps == 25
+    with pytest.warns(DeprecationWarning, match="step_multiplier"):  # an experiment of version 0.1
+        former, _ = build_optimizer(OptimizerConfig("PAL", {"lr": 0.5}), model, EXTENT)
+    assert isinstance(former, surefoot.PAL)
+    assert former.step_multiplier == 0.5
     sgd, filled = build_optimizer(OptimizerConfig("torch.optim.SGD", {"lr": 0.1}), model, EXTENT)
     assert filled == {}
     trainable = [p for p in model.parameters() if p.requires_grad]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from surefoot.measured.rate import HELD, RateState
+import pytest
+
+from surefoot.measured.rate import HELD, PAST, RateState
 from surefoot.outcome import Status
 from surefoot.parabola import Parabola
 
@@ -33,10 +35,15 @@ def walk(
 
 
 def test_curvature_that_follows_the_rate_down_takes_a_third_of_it() -> None:
-    course = walk(1000, lambda s: 1.0 / (1 + s), lambda s: 0.1 if s < 200 else 0.1 + s / 500)
+    course = walk(1000, lambda s: 1.0 / (1 + s), lambda s: 0.1 if s < 200 else 0.25)
     highest = max(rate for _, rate in course)
     assert highest == max(rate for step, rate in course if step < 250)
     assert course[-1][1] == highest / HELD
+
+
+def test_it_is_not_held_where_the_batchs_own_loss_would_rise() -> None:
+    course = walk(1000, lambda s: 1.0 / (1 + s), lambda s: 0.1 if s < 200 else 2.0)
+    assert course[-1][1] == pytest.approx(PAST / 2.0, rel=0.01)
 
 
 def test_where_the_loss_rises_the_rate_is_what_is_measured() -> None:

@@ -30,28 +30,6 @@ def in_float64(n: int) -> list[tuple[Tensor, Tensor]]:
 
 
 @both
-@pytest.mark.parametrize("set_to_none", [True, False])
-def test_the_lbfgs_convention_takes_the_same_steps(make: Any, set_to_none: bool) -> None:
-    data, ends = in_float64(8), []
-    for calls_backward in (False, True):
-        model = noisy().double()
-        optimizer = make(model)
-        torch.manual_seed(3)
-        for batch in data:
-            plain = closure_for(model, batch)
-
-            def closure() -> Tensor:
-                optimizer.zero_grad(set_to_none=set_to_none)  # noqa: B023
-                loss = plain()  # noqa: B023
-                loss.backward()
-                return loss
-
-            optimizer.step(closure if calls_backward else plain)
-        ends.append(snapshot(model))
-    assert_close(*ends)
-
-
-@both
 def test_zero_grad_in_a_closure_without_backward_does_no_harm(make: Any) -> None:
     ends = []
     for zeroing in (False, True):
@@ -97,18 +75,6 @@ def test_accelerate_prepared_optimizer(make: Any) -> None:
         alone.step(closure_for(twin, batch))
     assert_close(snapshot(model), snapshot(twin))
     assert inner.cost.backwards > alone.cost.backwards
-
-
-@both
-def test_step_returns_the_loss_at_the_start_detached(make: Any) -> None:
-    model, (batch,) = noisy(), batches(1)
-    torch.manual_seed(1)
-    expected = closure_for(model, batch)().detach()
-    torch.manual_seed(1)
-    loss = make(model).step(closure_for(model, batch))
-    assert torch.equal(loss, expected)
-    assert loss.shape == ()
-    assert not loss.requires_grad
 
 
 @both

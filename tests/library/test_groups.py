@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from _problems import batches, closure_for, noisy, snapshot
+from _problems import batches, closure_for, noisy
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
@@ -27,94 +27,6 @@ def train(
     for x, y in batches(steps):
         losses.append(float(optimizer.step(closure_for(model, (x.to(**to), y)))))
     return losses
-
-
-@both
-def test_two_groups_with_different_lr_both_move_by_their_ratio(make: Any) -> None:
-    model = noisy()
-    groups = [
-        {"params": model.conv.parameters(), "lr": 1.0},
-        {"params": model.head.parameters(), "lr": 0.1},
-    ]
-    optimizer = make(groups, model=model)
-    optimizer.step(closure_for(model, batches(1)[0]))
-    before = snapshot(model)
-    grads = {}
-    while True:
-        optimizer.step(closure_for(model, batches(1)[0]))
-        if optimizer.last.length > 0.0:
-            break
-    for name, p in model.named_parameters():
-        grads[name] = p.grad
-    after = snapshot(model)
-    assert torch.equal(before["norm.weight"], after["norm.weight"])  # in no group
-    assert not torch.equal(before["conv.weight"], after["conv.weight"])
-    assert not torch.equal(before["head.weight"], after["head.weight"])
-    first, second = (g["effective_lr"] for g in optimizer.param_groups)
-    assert second == pytest.approx(0.1 * first)
-
-
-@both
-def test_frozen_and_grad_less_parameters_stay(make: Any) -> None:
-    model = noisy()
-    model.conv.weight.requires_grad_(False)
-    model.extra = nn.Parameter(torch.ones(3))  # never used by the loss
-    optimizer = make(model.parameters(), model=model)
-    before = snapshot(model)
-    train(model, optimizer)
-    after = snapshot(model)
-    for name in ("conv.weight", "extra"):
-        assert torch.equal(before[name], after[name])
-    assert not torch.equal(before["head.weight"], after["head.weight"])
-
-
-@both
-def test_a_group_can_be_added_and_moves(make: Any) -> None:
-    model = noisy()
-    optimizer = make(model.conv.parameters(), model=model)
-    train(model, optimizer, steps=3)
-    optimizer.add_param_group({"params": model.head.parameters(), "lr": 0.5})
-    before = snapshot(model)
-    train(model, optimizer)
-    assert not torch.equal(before["head.weight"], snapshot(model)["head.weight"])
-
-
-@both
-def test_channels_last_and_non_contiguous_take_the_same_steps(make: Any) -> None:
-    """Layout is not arithmetic: in float64 the walks agree far below any step."""
-    walks = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        model = noisy().double().to(memory_format=layout)
-        model.drop.p = 0.0  # random numbers fall in the order of memory
-        model.head.weight = nn.Parameter(model.head.weight.detach().t().contiguous().t())
-        optimizer = make(model)
-        torch.manual_seed(4)
-        train(model, optimizer, dtype=torch.float64, memory_format=layout)
-        walks.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
-        assert model.conv.weight.is_contiguous(memory_format=layout)
-    assert torch.allclose(*walks, rtol=1e-6, atol=1e-8)  # curvatures are differences of losses
-
-
-@both
-def test_bf16_autocast_trains(make: Any) -> None:
-    model = noisy()
-    model.drop.p = 0.0
-    optimizer = make(model)
-    batch = batches(1, size=64)[0]
-
-    def closure() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return closure_for(model, batch)()
-
-    losses = [float(optimizer.step(closure)) for _ in range(30)]
-    assert all(p.dtype is torch.float32 for p in model.parameters())
-    assert losses[-1] < 0.7 * losses[0]
-    assert optimizer.last.status in (
-        Status.MINIMUM,
-        Status.REUSED,
-        Status.CAPPED,
-        Status.COLLECTING,
-    )
 
 
 @both
@@ -194,15 +106,6 @@ def test_torch_schedulers_act_on_alpha(make: Any, quadratic: Any) -> None:
 def test_one_cycle_cannot_switch_momentum_on(make: Any) -> None:
     with pytest.raises(ValueError, match="momentum"):
         OneCycleLR(make(noisy()), max_lr=1.0, total_steps=10)
-
-
-@both
-def test_an_lr_of_zero_stands_still(make: Any) -> None:
-    model = noisy()
-    optimizer = make(model, step_multiplier=0.0)
-    before = [p.clone() for p in model.parameters()]
-    train(model, optimizer)
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 @both

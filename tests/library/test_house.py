@@ -78,15 +78,6 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert surefoot.__version__ == citation[1] == project[1] == changes[1]
 
 
-def test_the_readme_example_runs() -> None:
-    readme = (ROOT / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(import surefoot.*?)```", readme, re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", example], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_only_params_writes_parameters() -> None:
     """One file moves weights: in-place arithmetic on tensors appears nowhere else in the core."""
     writers = re.compile(r"_foreach_(?!norm)\w+_\(|\.(add|sub|mul|copy|lerp)_\(|(?<!utils)\.data\b")

@@ -14,6 +14,8 @@ from surefoot.measured.history import RatePoint, remember
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402
+
 # a net this small grows from nothing: the bound decides, and says so
 pytestmark = pytest.mark.filterwarnings("ignore:most of the last")
 
@@ -75,7 +77,7 @@ def test_the_picture_draws_what_was_measured() -> None:
     assert list(lines["applied"].get_xdata()) == [p.step for p in points]
     named = {text.get_text() for text in ax.get_legend().get_texts()}
     assert {"applied", "measured minimum", "95 % interval", "decay"} <= named
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
 
 
 def test_nothing_measured_is_no_picture() -> None:

@@ -91,7 +91,11 @@ def test_nothing_to_draw_is_an_error() -> None:
 def test_marks_lie_on_the_curve_and_the_default_is_named(validated: bool) -> None:
     losses = [*(2.3 for _ in range(20)), *FALLING, 9e9]
     curve = make_curve(losses, validated=validated)
-    ax = curve.plot()
+    alone = curve.plot()
+    (dot,) = (line for line in alone.lines if len(line.get_xdata()) == 1)
+    assert float(dot.get_xdata()[0]) == curve.suggestion()
+    assert sum(len(line.get_xdata()) > 2 for line in alone.lines) == 1
+    ax = curve.plot(suggestions=curve.suggestions())
     drawn = {line.get_label(): line for line in ax.lines}
     read = drawn["validation loss" if validated else "training loss"]
     rates, values = (list(map(float, xs)) for xs in (read.get_xdata(), read.get_ydata()))
@@ -104,7 +108,7 @@ def test_marks_lie_on_the_curve_and_the_default_is_named(validated: bool) -> Non
         assert low - 1e-9 <= height <= high + 1e-9, label
         assert ax.get_ylim()[0] <= height <= ax.get_ylim()[1]
         assert (mark.get_alpha() == 1.0) == label.startswith("consensus")
-    assert [text.get_text() for text in ax.texts] == [f"consensus: {curve.suggestion():.2g}"]
+    assert [text.get_text() for text in ax.texts] == [f"suggested: {curve.suggestion():.2g}"]
 
 
 def test_a_mark_in_flight_leaves_its_line_and_its_name() -> None:

@@ -1,4 +1,4 @@
-"""Every diff on the page about porting runs, before and after, and what is wrapped has measured."""
+"""Every diff of README and docs runs, before and after, and what is wrapped has measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 import surefoot
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "porting.md"
+PAGES = (DOCS.parent / "README.md", DOCS / "porting.md")
 _BLOCK = re.compile(
     r"^#+ (?P<title>.*?)$"
     r"|<!-- run first, before every block\n(?P<always>.*?)-->"
@@ -26,13 +26,14 @@ _BLOCK = re.compile(
 
 def blocks() -> Iterator[Any]:
     """Title, what runs before, and the lines of each diff."""
-    always = first = title = ""
-    for match in _BLOCK.finditer(PAGE.read_text(encoding="utf-8")):
-        title, always = match["title"] or title, match["always"] or always
-        first = match["first"] or first
-        if match["diff"]:
-            yield pytest.param(always + first, match["diff"], id=title)
-            first = ""
+    for page in PAGES:
+        always = first = title = ""
+        for match in _BLOCK.finditer(page.read_text(encoding="utf-8")):
+            title, always = match["title"] or title, match["always"] or always
+            first = match["first"] or first
+            if match["diff"]:
+                yield pytest.param(always + first, match["diff"], id=title)
+                first = ""
 
 
 def side(diff: str, sign: str) -> str:
@@ -73,7 +74,7 @@ def test_a_diff_runs(first: str, diff: str, sign: str, wrapped: list[surefoot.Me
             pytest.importorskip(package)
     scope: dict[str, Any] = {"__name__": "porting"}
     exec(compile(first, "run first", "exec"), scope)
-    exec(compile(side(diff, sign), str(PAGE), "exec"), scope)
+    exec(compile(side(diff, sign), "a diff of the docs", "exec"), scope)
     if sign == "-":
         assert not wrapped
     else:

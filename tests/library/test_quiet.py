@@ -26,39 +26,6 @@ MAKERS: list[Callable[..., LineSearchOptimizer]] = [
 ]
 
 
-@pytest.mark.parametrize("make", MAKERS)
-def test_buffers_and_random_state_are_those_of_sgd(
-    make: Callable[..., LineSearchOptimizer],
-) -> None:
-    data = batches(20)
-    model = noisy()
-    optimizer = make(model)
-    torch.manual_seed(5)
-    for batch in data:
-        optimizer.step(closure_for(model, batch))
-    state = torch.get_rng_state()
-
-    twin = noisy()
-    sgd = torch.optim.SGD(twin.parameters(), lr=0.01)
-    torch.manual_seed(5)
-    for batch in data:
-        sgd.zero_grad()
-        closure_for(twin, batch)().backward()
-        sgd.step()
-    assert model.norm.num_batches_tracked == twin.norm.num_batches_tracked == 20
-    assert torch.equal(state, torch.get_rng_state())
-
-
-def test_running_statistics_come_from_the_start_of_the_step() -> None:
-    model, (batch,) = noisy(), batches(1)
-    twin = noisy()
-    torch.manual_seed(5)
-    closure_for(twin, batch)()
-    torch.manual_seed(5)
-    PAL(model).step(closure_for(model, batch))
-    assert_same(dict(model.norm.named_buffers()), dict(twin.norm.named_buffers()))
-
-
 def line_through(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Line, QuietRoom, Closure]:
     params = list(model.parameters())
     call = Closure(closure_for(model, batch), params)

@@ -233,11 +233,14 @@ def test_plot_draws_into_axes_and_shows_nothing(monkeypatch: pytest.MonkeyPatch)
     assert ax.get_xscale() == "log"
     (line, *_) = ax.get_lines()
     assert list(line.get_xdata()) == curve.lr
+    assert ax.get_legend() is None  # one curve, one dot
+    pyplot.close(figure)
+    ax = curve.plot(suggestions=curve.suggestions())
     named = [text.get_text() for text in ax.get_legend().get_texts()]
     assert f"steepest: {curve.suggestion('steepest'):.2g}" in named
-    pyplot.close(figure)
+    pyplot.close(ax.figure)
 
-    ax = make_curve(FALLING, accuracy=[0.1] * len(FALLING)).plot(suggestions={})
+    ax = make_curve(FALLING, accuracy=[0.1] * len(FALLING)).plot(suggestions={}, accuracy=True)
     assert len(ax.figure.axes) == 2
     pyplot.close(ax.figure)
 

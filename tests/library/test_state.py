@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,38 +47,6 @@ def run(
     for i in range(start, stop):
         x, y = data[i]
         optimizer.step(closure_for(model, (x.to(dtype), y)))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("k", [1, 2, 5])  # in a measurement, after one, in an accumulation
-def test_resumed_equals_uninterrupted(name: str, dtype: torch.dtype, k: int) -> None:
-    make = MAKERS[name]
-    model = noisy().to(dtype)
-    optimizer = make(model)
-    run(model, optimizer, 0, k, dtype)
-    file = io.BytesIO()
-    torch.save(
-        {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-        },
-        file,
-    )
-    run(model, optimizer, k, 10, dtype)
-
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
-    fresh = noisy(seed=99).to(dtype)
-    resumed = make(fresh)
-    fresh.load_state_dict(saved["model"])
-    resumed.load_state_dict(saved["optimizer"])
-    torch.set_rng_state(saved["rng"])
-    run(fresh, resumed, k, 10, dtype)
-    assert_same(snapshot(fresh), snapshot(model))
-    assert plain(resumed) == plain(optimizer)
-    assert resumed.cost == optimizer.cost
 
 
 def plain(optimizer: LineSearchOptimizer) -> list[dict[str, Any]]:
@@ -129,45 +95,6 @@ def saved_on_the_way(name: str, folder: Path) -> dict[str, torch.Tensor]:
     torch.save(checkpoint, folder / f"{name}.pt")
     run(model, optimizer, 5, 10, torch.float32)
     return snapshot(model)
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_scalars_of_the_state_are_plain_python(name: str) -> None:
-    model = noisy()
-    optimizer = MAKERS[name](model)
-    run(model, optimizer, 0, 7, torch.float32)
-
-    def check(value: object) -> None:
-        if isinstance(value, (list, dict)):
-            for item in value.values() if isinstance(value, dict) else value:
-                check(item)
-        else:
-            assert value is None or type(value) in (int, float, bool, str), value
-
-    for group in optimizer.state_dict()["param_groups"]:
-        for key, value in group.items():
-            if key != "params":
-                check(value)
-        assert not {"max_lr", "min_lr", "momentum", "max_momentum", "base_momentum"} & group.keys()
-    for state in optimizer.state.values():
-        assert all(isinstance(v, torch.Tensor) for v in state.values())
-
-
-@pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
-def test_copies_go_their_own_way(name: str, how: str) -> None:
-    model = noisy()
-    optimizer = MAKERS[name](model)
-    run(model, optimizer, 0, 5, torch.float32)
-    both = (model, optimizer)
-    twin, twin_optimizer = (
-        copy.deepcopy(both) if how == "deepcopy" else pickle.loads(pickle.dumps(both))
-    )
-    state = torch.get_rng_state()
-    run(model, optimizer, 5, 10, torch.float32)
-    torch.set_rng_state(state)
-    run(twin, twin_optimizer, 5, 10, torch.float32)
-    assert_same(snapshot(twin), snapshot(model))
 
 
 def test_counters_missing_in_an_old_checkpoint_start_at_zero() -> None:

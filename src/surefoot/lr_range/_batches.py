@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
-import torch
-
-__all__ = ["endless", "samples_in", "to_device"]
+__all__ = ["endless"]
 
 
 def endless(loader: Iterable[Any]) -> Generator[Any, None, None]:
@@ -38,31 +36,3 @@ def _remembered(iterator: Iterator[Any]) -> Iterator[Any]:
     while seen:
         yield from seen
     raise ValueError("the loader is empty: it gave no batch")
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on ``device``; tuples, lists and mappings are walked."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(value, device) for value in batch)
-    if hasattr(batch, "to"):  # BatchEncoding, PackedSequence and their like
-        return batch.to(device)
-    return batch
-
-
-def samples_in(batch: Any) -> int:
-    """How many samples a batch holds: the first dimension of the first tensor found."""
-    if isinstance(batch, torch.Tensor):
-        return int(batch.shape[0]) if batch.ndim else 1
-    values = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(values, Iterable) and not isinstance(values, (str, bytes)):
-        for value in values:
-            count = samples_in(value)
-            if count:
-                return count
-    return 0

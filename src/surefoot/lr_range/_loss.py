@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from surefoot.lr_range._batches import samples_in, to_device
+from surefoot._batches import samples_in, to_device
 
 __all__ = ["Evaluation", "LossOf"]
 

@@ -71,9 +71,9 @@ def _median_of_three(values: Sequence[float]) -> list[float]:
 
 
 def _gaussian_mean(values: Sequence[float], i: int, sigma: float) -> float:
-    reach = max(1, math.ceil(3.0 * sigma))
+    radius = max(1, math.ceil(3.0 * sigma))
     total = weight = 0.0
-    for k in range(max(i - reach, 0), min(i + reach + 1, len(values))):
+    for k in range(max(i - radius, 0), min(i + radius + 1, len(values))):
         w = math.exp(-0.5 * ((k - i) / sigma) ** 2)
         total += w * values[k]
         weight += w

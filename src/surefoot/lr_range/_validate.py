@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from surefoot._closure import Graphless
+from surefoot._batches import samples_in
+from surefoot._evaluation import Graphless
 from surefoot._quiet import RngState, undisturbed
 from surefoot._reduce import mean
-from surefoot.lr_range._batches import samples_in
 from surefoot.lr_range._loss import Evaluation, LossOf
 from surefoot.lr_range._position import LoaderPosition
 from surefoot.lr_range._share import share_of

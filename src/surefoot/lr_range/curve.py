@@ -79,6 +79,11 @@ class RangeCurve(RangeData):
         """The answers of all rules, by name."""
         return {name: self.suggest(name) for name in rules.RULES}
 
+    @property
+    def read(self) -> tuple[list[float], list[float]]:
+        """Rates and losses that the rules read: validation where there is enough, else training."""
+        return read_losses(self)
+
     def loss_at(self, rate: float) -> float:
         """The loss at a rate, between the points on a straight line over the rates' logarithms.
 
@@ -166,7 +171,7 @@ class RangeCurve(RangeData):
         return changes
 
     def plot(self, ax: Any = None, **options: Any) -> Any:
-        """Draw the curve with its suggestions; returns the matplotlib Axes, shows nothing.
+        """Draw the curve with its suggestion; returns the matplotlib Axes, shows nothing.
 
         See :func:`surefoot.plots.range_curve.range_curve` for the options.
         """

@@ -128,6 +128,15 @@ class Toy:
             raise ArithmeticError("the toy's step is not finite")
         return moves
 
+    def silence(self) -> None:
+        """From here on every gradient is zero."""
+        self._gradients = [[torch.zeros_like(g) for g in each] for each in self._gradients]
+
+    def hold(self, times: float = 1.0) -> None:
+        """From here on every gradient is the first one, that many times as large."""
+        first = [times * g for g in self._gradients[0]]
+        self._gradients = [first for _ in self._gradients]
+
     def travel(self, factor: float) -> list[float]:
         """How far from each other the weights are once settled and after all gradients."""
         for k in range(GRADIENTS):

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot._evaluation import agree
 from surefoot._quiet import devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
-from surefoot.measured.probes import is_near
 from surefoot.replay import Loss, Tape, Watched
 from surefoot.replay.loss import have_changed, marks
 
@@ -80,5 +80,5 @@ def check_repeatable(
     watched = Watched(closure, params, model, devices_of(params))
     watched.calls_backward = calls_backward
     first, second = watched.replay(), watched.replay()
-    if not (math.isnan(first) or is_near(first, second, 0.0)):
+    if not (math.isnan(first) or agree(first, second)):
         raise NotRepeatableError(notices.NOT_REPEATABLE.format(first=first, second=second))

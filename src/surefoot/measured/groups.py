@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from surefoot._quiet import devices_of
 from surefoot.measured.averaging import Averages
+from surefoot.measured.decay import DecayForm
 from surefoot.measured.wrapper import multiplied
 
 __all__ = ["Groups"]
@@ -26,6 +27,7 @@ class Groups:
 
     def __init__(self, base: Optimizer, units: Sequence[float] = ()) -> None:
         self._base = base
+        self._ratios: tuple[float, ...] = ()
         self._units = (*units, *(_unit(group) for group in self.all[len(units) :]))
 
     def start(self) -> None:
@@ -62,6 +64,25 @@ class Groups:
         return self._units
 
     @property
+    def ratios(self) -> tuple[float, ...]:
+        """What each group's rate is multiplied by, beside what all are; 1 unless measured."""
+        return (*self._ratios, *(1.0 for _ in self.all[len(self._ratios) :]))
+
+    @ratios.setter
+    def ratios(self, value: Sequence[float]) -> None:
+        self._ratios = tuple(value)
+
+    def places(self, params: Sequence[Tensor]) -> list[list[int]]:
+        """Which of some parameters, by their places among them, are in each group."""
+        place = {id(p): i for i, p in enumerate(params)}
+        return [[place[id(p)] for p in group["params"] if id(p) in place] for group in self.all]
+
+    def multiples(self) -> tuple[float, ...]:
+        """By group, the multiple of its unit that was applied last."""
+        pairs = zip(self.all, self.units, strict=True)
+        return tuple(g["effective_lr"] / unit if unit > 0.0 else 0.0 for g, unit in pairs)
+
+    @property
     def scheduled(self) -> float:
         """What schedulers have made of the groups' rates."""
         pairs = zip(self.all, self.units, strict=True)
@@ -74,30 +95,55 @@ class Groups:
             return True
         return all(p.grad is None for p in self.params())
 
-    def step(self, factor: float, averages: Averages | None) -> None:
+    def step(
+        self, factor: float, averages: Averages | None, decays: Sequence[float | None] = ()
+    ) -> None:
         """The wrapped optimizer's own step, with ``factor`` times its rates.
 
         Args:
             factor: of every group's ``lr``.
             averages: of the weights; the parameters move by what they see of a step at once.
+            decays: each group's weight decay; None for its own.
         """
         if averages is not None:
             factor *= averages.before_step()
-        if factor == 1.0:
+        factors = [factor * ratio for ratio in self.ratios]
+        if all(each == 1.0 for each in factors) and not decays:
             self._base.step()
             return
-        with multiplied(self.all, factor):
+        with multiplied(self.all, factors, decays):
             self._base.step()
 
+    def decays(
+        self, form: DecayForm, factor: float, left: float, step: int, total_steps: int | None
+    ) -> list[float | None]:
+        """Each group's weight decay for a step; None for those that are not to decay.
+
+        Those are the groups whose own is 0, unless every group's is.
+        """
+        any_decays = any(float(group["weight_decay"]) > 0.0 for group in self.all)
+        found: list[float | None] = []
+        for group, ratio in zip(self.all, self.ratios, strict=True):
+            rate = float(group["lr"]) * factor * ratio
+            decays = float(group["weight_decay"]) > 0.0 or not any_decays
+            found.append(form.decay(rate, left, step, total_steps) if decays else None)
+            group["effective_weight_decay"] = found[-1] or 0.0
+        return found
+
     def publish(self, factor: float) -> float:
-        """Show what was applied; the largest multiple of a unit."""
+        """Show what was applied; the largest multiple of a unit, ratios not included."""
         multiple = 0.0
-        for group, unit in zip(self.all, self.units, strict=True):
+        for group, unit, ratio in zip(self.all, self.units, self.ratios, strict=True):
             rate = float(group["lr"]) * factor
-            group["effective_lr"] = rate
+            group["effective_lr"] = rate * ratio
             if unit > 0.0:
                 multiple = max(multiple, rate / unit)
         return multiple
+
+    @property
+    def effective_decays(self) -> tuple[float, ...]:
+        """By group, the weight decay that was applied last."""
+        return tuple(float(group.get("effective_weight_decay", 0.0)) for group in self.all)
 
     @property
     def effective_lr(self) -> float:

@@ -23,11 +23,16 @@ class _Named(MeasuredLR):
     _build: Callable[..., Optimizer]
 
     def __init__(self, params: Iterable[Any], lr: float | None = None, **settings: Any) -> None:
-        own = {name: value for name, value in settings.items() if name in _OWN}
-        rest = {name: value for name, value in settings.items() if name not in _OWN}
+        own = {name: value for name, value in settings.items() if _is_own(name, value)}
+        rest = {name: value for name, value in settings.items() if name not in own}
         if lr is not None:
             rest["lr"] = lr
         super().__init__(type(self)._build(params, **rest), **own)
+
+
+def _is_own(name: str, value: Any) -> bool:
+    # a number is the wrapped optimizer's own decay
+    return name in _OWN and (name != "weight_decay" or isinstance(value, str))
 
 
 class MeasuredAdamW(_Named):

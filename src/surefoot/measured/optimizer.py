@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from surefoot._numbers import check_count
 from surefoot.measured import notices
+from surefoot.measured.advice import Advice, Prediction
 from surefoot.measured.checkpoint import read, write
 from surefoot.measured.closures import call, check_repeatable
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
+from surefoot.measured.ratios import GroupRatio
 from surefoot.measured.refusals import check_base, check_model, check_scaler
 from surefoot.measured.settings import Settings
 from surefoot.measured.stepper import Stepper
@@ -62,6 +65,12 @@ class MeasuredLR(Wrapper):
         overhead: what measuring may cost, as a share of plain training in forward-equivalents.
             Without ``total_steps``, 24 forward-equivalents more, for the start.
         frozen: measure and report, but train as the plain optimizer does.
+        groups: ``"ratio"``: groups keep the ratios of their ``lr``; ``"measured"``: those are
+            measured, too; see ``ratios``.
+        weight_decay: ``"measured"``: the weight decay that holds the decay time at the length of
+            the run, of groups that have one, or of all where none has.
+        advice: keep what :meth:`advice` and :meth:`predict` need: one copy of the weights from a
+            step that measures to the next.
         process_group: processes to agree with; None for torch's default group, if there is one.
         on_measure: called with the :class:`StepOutcome` of every step that measured.
 
@@ -110,6 +119,9 @@ class MeasuredLR(Wrapper):
         averaging: bool | None = None,
         overhead: float = 0.03,
         frozen: bool = False,
+        groups: Literal["ratio", "measured"] = "ratio",
+        weight_decay: Literal["given", "measured"] = "given",
+        advice: bool = False,
         process_group: Any = None,
         on_measure: Callable[[StepOutcome], None] | None = None,
     ) -> None:
@@ -123,6 +135,9 @@ class MeasuredLR(Wrapper):
             averaging=averaging,
             overhead=overhead,
             frozen=frozen,
+            groups=groups,
+            weight_decay=weight_decay,
+            advice=advice,
         )
         super().__init__(optimizer)
         stop_abandoned()
@@ -157,6 +172,11 @@ class MeasuredLR(Wrapper):
         return self._stepper.rate.interval
 
     @property
+    def ratios(self) -> list[GroupRatio]:
+        """How the groups' rates relate, as far as ``groups="measured"`` has found out."""
+        return self._stepper.ratios.told()
+
+    @property
     def last(self) -> StepOutcome | None:
         """Outcome of the last step; None before the first."""
         return self._stepper.last
@@ -171,12 +191,59 @@ class MeasuredLR(Wrapper):
 
     @property
     def total_steps(self) -> int | None:
-        """Length of the run; may be set anew."""
+        """Length of the run; may be set anew, and a decay that has begun goes on from its place."""
         return self._stepper.settings.total_steps
 
     @total_steps.setter
     def total_steps(self, value: int | None) -> None:
-        self._stepper.change(total_steps=value)
+        self._stepper.extend(value)
+
+    @torch.no_grad()
+    def finish(self, steps: int) -> None:
+        """Begin the end of the run: the rate falls linearly to zero from wherever it is.
+
+        Where weights are averaged, nothing changes: the average is as good as a decay from it
+        (docs/beyond-the-rate.md).
+
+        Args:
+            steps: until the end; ``total_steps`` is set accordingly.
+        """
+        check_count("steps", steps)
+        self._stepper.finish(steps)
+
+    def advice(self, batch_size: int | None = None) -> Advice:
+        """The rate, the gradient noise scale and the batch size beyond which returns diminish.
+
+        Args:
+            batch_size: examples in a step's batch, over all processes and accumulated ones.
+
+        Returns:
+            A dataclass that prints as words.
+
+        Raises:
+            RuntimeError: unless the optimizer was built with ``advice=True``.
+        """
+        self._check_advice()
+        return self._stepper.advice(batch_size)
+
+    def predict(self, steps: int) -> Prediction | None:
+        """The loss that ``finish(steps)`` would reach, with an interval.
+
+        Args:
+            steps: of the decay.
+
+        Returns:
+            None where too little was measured.
+
+        Raises:
+            RuntimeError: unless the optimizer was built with ``advice=True``.
+        """
+        self._check_advice()
+        return self._stepper.predict(steps)
+
+    def _check_advice(self) -> None:
+        if not self._stepper.settings.advice:
+            raise RuntimeError("build MeasuredLR with advice=True: it keeps what that needs")
 
     # The loop
 

@@ -15,7 +15,7 @@ from surefoot.replay import Loss
 from surefoot.searches.least_squares import LeastSquaresSearch
 from surefoot.taken_step import TakenStep
 
-__all__ = ["Probes", "is_near", "rounding_of", "search"]
+__all__ = ["Probes", "rounding_of", "search"]
 
 _MAX_TRIES = 8
 _BEYOND = 4.0
@@ -128,12 +128,3 @@ def rounding_of(loss: Tensor) -> float:
     """Relative error below which differences of losses mean nothing: a few ulp."""
     dtype = loss.dtype if loss.dtype.is_floating_point else torch.float32
     return 4.0 * torch.finfo(dtype).eps
-
-
-def is_near(first: float, second: float, rounding: float) -> bool:
-    """Whether two losses are the same but for rounding.
-
-    A few ulp are forgiven for accelerators' kernels that add in another order each time, and for
-    those chosen by whether a graph is recorded.
-    """
-    return math.isclose(first, second, rel_tol=max(1e-5, 16.0 * rounding), abs_tol=1e-12)

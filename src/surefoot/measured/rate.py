@@ -41,7 +41,10 @@ STILL = 0.02
 """... where the last quarter of the run gained less than this share of all that was gained."""
 HELD = 1.5
 """By how much the rate may fall there below its highest, as long as the loss goes on falling: the
-curvature of many networks grows until it fits the rate, and follows the rate down."""
+curvature of many networks grows until it fits the rate, and follows the rate down ..."""
+PAST = 2.0
+"""... though not beyond this many of the minima measured last: there the batch's own loss would
+hardly fall any more."""
 _COURSE = 96
 """Losses kept to see that."""
 _KEPT = 64
@@ -260,7 +263,10 @@ class RateState:
         highest = self.highest
         if status is Status.NON_FINITE or gain < 0.0 or not a < 0.0:
             highest = wanted
-        wanted = max(wanted, highest / HELD)
+        held = highest / HELD
+        if c > 0.0:
+            held = min(held, PAST * -a / c)
+        wanted = max(wanted, held)
         highest = max(highest, wanted)
         following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
         return dataclasses.replace(

@@ -49,8 +49,10 @@ class Reach:
             return self.settings.step_adaptation
         if self.averages:
             return AVERAGED
-        # with BatchNorm weights can grow without the loss's noticing, and the rate with them
-        return UNDER_A_HORIZON if self.settings.falls and not self.has_batch_norm else 1.0
+        # with BatchNorm weights can grow without the loss's noticing, and the rate with them; a
+        # rate that was held already is where it is: measured, docs/beyond-the-rate.md
+        planned = self.settings.falls and self.settings.decay_from is None
+        return UNDER_A_HORIZON if planned and not self.has_batch_norm else 1.0
 
     def filling(self, step: int) -> float:
         """How many times longer updates will be as the optimizer's memory fills."""

@@ -21,10 +21,21 @@ class Settings:
     averaging: bool | None = None
     overhead: float = 0.03
     frozen: bool = False
+    groups: str = "ratio"
+    weight_decay: str = "given"
+    advice: bool = False
+    decay_from: tuple[int, float] | None = None
+    """Step from which on the rate falls to its end, and what was left of it there."""
 
     def __post_init__(self) -> None:
         if self.horizon not in ("linear", "none"):
             raise ValueError(f'horizon must be "linear" or "none", got {self.horizon!r}')
+        if self.groups not in ("ratio", "measured"):
+            raise ValueError(f'groups must be "ratio" or "measured", got {self.groups!r}')
+        if self.weight_decay not in ("given", "measured"):
+            raise ValueError(
+                f'weight_decay must be "given" or "measured", got {self.weight_decay!r}'
+            )
         if self.total_steps is not None:
             check_count("total_steps", self.total_steps)
         check_number("overhead", self.overhead, at_least=0.0)
@@ -45,12 +56,14 @@ class Settings:
     @property
     def falls(self) -> bool:
         """Whether the rate falls to zero over the run."""
-        given = self.horizon == "linear" and self.total_steps is not None
-        return given and not self.frozen and not self.averages
+        if self.total_steps is None or self.frozen:
+            return False
+        return self.decay_from is not None or (self.horizon == "linear" and not self.averages)
 
     def left(self, step: int) -> float:
-        """The factor that falls from 1 to 0 over ``total_steps``."""
+        """The factor that falls from 1 to 0 over ``total_steps``, or from where a decay began."""
         if not self.falls:
             return 1.0
         assert self.total_steps is not None
-        return max(0.0, 1.0 - step / self.total_steps)
+        start, level = self.decay_from or (0, 1.0)
+        return max(0.0, level * (1.0 - (step - start) / (self.total_steps - start)))

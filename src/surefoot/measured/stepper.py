@@ -12,20 +12,25 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _reduce
+from surefoot._evaluation import agree
 from surefoot._networks import has_batch_norm, largest_change
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
+from surefoot.measured.advice import Advice, Prediction, predict
 from surefoot.measured.averaging import Averages, take_averages, without_momentum
 from surefoot.measured.bound import Bound
 from surefoot.measured.checkpoint import STATE, Kept
-from surefoot.measured.due import checks, is_due, repeats
+from surefoot.measured.decay import DecayForm, decay_form
+from surefoot.measured.due import checks, is_due, parts, repeats
 from surefoot.measured.finite import GradientGauge, has_finite_gradient
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Measured, Step, conclude, own_slope, roughest, scale_of
-from surefoot.measured.probes import Probes, is_near, rounding_of
+from surefoot.measured.noise import Fresh, noise_scale, own_share
+from surefoot.measured.probes import Probes, rounding_of
 from surefoot.measured.rate import RateState
+from surefoot.measured.ratios import GroupLine, Ratios, drawn
 from surefoot.measured.reach import Reach
 from surefoot.measured.refusals import check_sparse
 from surefoot.measured.settings import Settings
@@ -42,6 +47,8 @@ SHARE, POWER = 0.8, 3.0
 weights of the average grow: measured, docs/zero-tuning.md."""
 _MUCH_LOUDER = 4.0
 """Times the gradient's norm when last measured, from which on it is measured at once."""
+_LOSSES = 256
+"""Losses kept for predictions."""
 _LOOK_EVERY = 8
 """Steps from one look at what schedulers do to the next."""
 
@@ -76,12 +83,17 @@ class Stepper:
         on_measure: Callable[[StepOutcome], None] | None,
     ) -> None:
         self._base, self.model, self.settings = base, model, settings
+        self._process_group = process_group
         self._response = respond(base)
         self._averages: Averages | None = None
         if settings.averages and not self._response.averaged:
             without_momentum(base)
             self._response = respond(base)
             self._averages = Averages(model, SHARE, POWER)
+        self._decay: DecayForm | None = None
+        if settings.weight_decay == "measured":
+            self._decay = decay_form(base)
+        self._share = own_share(base) if settings.advice and not self._response.averaged else None
         self.groups = Groups(base)
         self.history: list[RatePoint] = []
         self._start_anew()
@@ -89,16 +101,19 @@ class Stepper:
 
     def _start_anew(self) -> None:
         """The state of a run in which nothing was measured yet."""
-        self.rate = RateState()
+        self.rate, self.ratios = RateState(), Ratios()
         self.steps, self.cost = 0, Cost()
         self.closure_differentiates: bool | None = None
+        self._fresh = Fresh(self._share, self._process_group)
+        self._losses: list[tuple[int, float]] = []
         # a memory that is there counts as filled
         self._filled_before = 32 if self._base.state else 0
 
     def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
         """What copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
-        self._line, self._recorder = TakenStep(group), Recorder(self.model)
+        self._recorder = Recorder(self.model)
+        self._line = TakenStep(group, keeps_line=self.settings.advice)
         self._trouble, self._gauge = Trouble(), GradientGauge()
         self._passes, self._louder = 1, 1.0
         self._last: StepOutcome | None = None
@@ -119,11 +134,16 @@ class Stepper:
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_base", "model", "settings", "_response", "groups", "rate", "history", "steps")
-        more = ("cost", "_filled_before", "closure_differentiates", "_averages")
-        return {n: vars(self)[n] for n in (*names, *more)}
+        more = ("cost", "_filled_before", "closure_differentiates", "_averages", "_decay")
+        new = ("ratios", "_share", "_losses")
+        kept = {n: vars(self)[n] for n in (*names, *more, *new)}
+        return {**kept, "pairs": self._fresh.pairs}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        pairs = state.pop("pairs")
         vars(self).update(state)
+        self._fresh = Fresh(self._share)
+        self._fresh.pairs = pairs
         self._attach(None, None)
 
     def kept(self) -> Kept:
@@ -136,7 +156,16 @@ class Stepper:
             self.closure_differentiates,
             0.0 if self._averages is None else self._averages.total,
             self.groups.units,
+            self.ratios,
+            self._fresh.pairs,
+            self._losses,
+            self._ending,
         )
+
+    @property
+    def _ending(self) -> tuple[int, int, float] | None:
+        total, decay = self.settings.total_steps, self.settings.decay_from
+        return None if total is None or decay is None else (total, *decay)
 
     def with_averages(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """The wrapped optimizer's state_dict, with averages where there are any."""
@@ -155,6 +184,11 @@ class Stepper:
             self.rate, self.cost = own.rate, own.cost
             self.steps, self._filled_before = own.step, own.filled_before
             self.closure_differentiates = own.closure_differentiates
+            self.ratios, self._fresh.pairs, self._losses = own.ratios, own.pairs, own.losses
+            self.groups.ratios = own.ratios.applied
+            if own.ending is not None:
+                total, *decay = own.ending
+                self.change(total_steps=total, decay_from=tuple(decay))
             if self._averages is not None:
                 self._averages.load(self.groups.params(), averages, own.average_weight)
         self._last = self._applied = None
@@ -165,6 +199,34 @@ class Stepper:
         """Go on with other settings."""
         self.settings = self._reach.settings = dataclasses.replace(self.settings, **settings)
         self.plan()
+
+    def finish(self, steps: int) -> None:
+        """Let the rate fall to zero from here; an average is at its end at any time."""
+        if self._averages is None:
+            left = self.settings.left(self.steps)
+            self.change(total_steps=self.steps + steps, decay_from=(self.steps, left))
+
+    def extend(self, total_steps: int | None) -> None:
+        """Another length of the run; a decay that has begun goes on from where it is."""
+        decay = self.settings.decay_from
+        if decay is not None:
+            decay = (self.steps, self.settings.left(self.steps))
+        self.change(total_steps=total_steps, decay_from=decay)
+
+    def advice(self, batch_size: int | None) -> Advice:
+        """What the measurements say beyond the rate."""
+        found = self.rate.interval
+        lr = None if found.value is None else found.value * max(self.groups.units)
+        scale = noise_scale(self._fresh.pairs, self._share)
+        return Advice(found, lr, scale, batch_size)
+
+    def predict(self, steps: int) -> Prediction | None:
+        """The loss that a decay of so many steps would reach."""
+        pairs = self._fresh.pairs[-16:]
+        if not pairs or self._share is None:
+            return None
+        excess = 0.25 * math.fsum(p.fresh - p.own for p in pairs) / len(pairs) / self._share
+        return predict(self._losses, max(excess, 0.0), self.steps, steps)
 
     def averaged(self) -> AbstractContextManager[None]:
         """A context in which the parameters hold the averaged weights."""
@@ -186,12 +248,16 @@ class Stepper:
     def plan(self) -> None:
         """Decide whether the next step measures, and listen if so."""
         self.is_due = is_due(self.settings, self.rate, self.steps)
-        if self.is_due and self.closure_differentiates is not False:
+        if self._hears and self.closure_differentiates is not False:
             self._recorder.arm(self.groups.params())
+
+    @property
+    def _hears(self) -> bool:
+        return self.is_due or self._fresh.waits
 
     def tape(self) -> Tape | None:
         """What was heard."""
-        return self._recorder.finish() if self.is_due else None
+        return self._recorder.finish() if self._hears else None
 
     def watch(self, function: Callable[[], Any]) -> Watched:
         """Listen no more: a function that can be run again is there."""
@@ -215,7 +281,12 @@ class Stepper:
             self._base.step()
             self._publish(0.0)
             self.plan()
-        elif self.is_due:
+            return
+        if self._fresh.waits:
+            known = loss is not None and not loss.weights_have_moved
+            scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
+            self._fresh.end(1.0 if value is not None else scale)
+        if self.is_due:
             self._measured_step(loss)
         elif self._is_bad(value):
             self._refuse(math.nan if value is None else value)
@@ -260,7 +331,14 @@ class Stepper:
         return self._reach.factor(self.rate, self.steps, self.groups.scheduled, self._louder)
 
     def _apply(self, factor: float) -> None:
-        self.groups.step(factor, self._averages)
+        decays: list[float | None] = []
+        if self._decay is not None:
+            known = self.rate.in_use is not None
+            left = self.settings.left(self.steps) * self.groups.scheduled if known else 0.0
+            decays = self.groups.decays(
+                self._decay, factor, left, self.steps, self.settings.total_steps
+            )
+        self.groups.step(factor, self._averages, decays)
         self._publish(factor)
 
     def _absorb(self) -> None:
@@ -338,25 +416,75 @@ class Stepper:
             self._apply(factor)
             slope = own_slope(probes, active, grads, scale)
             is_out = self._see(probes.value0)
+            line = None if slope is None else self._probe_parts(probes, active, scale or 1.0)
             step = self._describe(loss, active, status, foreign=scale is None and not moved)
             measured = conclude(step, probes, self.rate, slope, self._tell)
         except BaseException:
             self._line.return_to_start()
             raise
+        if self.settings.advice:
+            self._keep_move(active, measured, slope)
         self._absorb()
         if self._averages is not None:
             for module in self._recorder.outermost:
                 self._averages.watch(module)
         self._learn(measured, step, factor, loss, probes.cost)
+        if line is not None:
+            self._learn_ratios(line, measured.outcome)
         if is_out and self._averages is not None:
             self._averages.go_home(self.groups.params())
         if self._on_measure is not None and self._last is not None and self._last.status.measured:
             self._on_measure(self._last)
 
+    def _keep_move(self, active: list[Tensor], measured: Measured, slope: float | None) -> None:
+        """Wait with this step's move for the next gradient."""
+        parabola, move = measured.outcome.parabola, self._line.take_move()
+        if slope is not None and parabola is not None and move is not None:
+            bend = parabola.curvature * self._multiple**2 * measured.share
+            self._fresh.begin(self.steps, active, move, slope, bend)
+
+    def _probe_parts(self, probes: Probes, active: list[Tensor], scale: float) -> GroupLine | None:
+        """The loss where a random half of the groups stayed behind."""
+        if not parts(self.settings, self.rate) or self.rate.in_use is None:
+            return None
+        places = self.groups.places(active)
+        multiples = self.groups.multiples()
+        slopes = self._line.slopes_of(places)
+        moving = [k for k, slope in enumerate(slopes) if places[k] and multiples[k] > 0.0]
+        if len(moving) < 2:
+            return None
+        chosen = drawn(self.steps, len(moving))
+        moved = [False] * len(places)
+        for k, moves in zip(moving, chosen, strict=True):
+            moved[k] = moves
+        stay = [i for k in moving if not moved[k] for i in places[k]]
+        with self._line.staying(stay):
+            value = probes.evaluate()
+        sloped = [s / scale for s in slopes]
+        tangent = math.fsum(s for s, moves in zip(sloped, moved, strict=True) if moves)
+        return GroupLine(
+            self.steps,
+            tuple(s / m if m > 0.0 else 0.0 for s, m in zip(sloped, multiples, strict=True)),
+            multiples,
+            tuple(moved),
+            math.nan,
+            2.0 * (value - probes.value0 - tangent),
+        )
+
+    def _learn_ratios(self, line: GroupLine, outcome: StepOutcome) -> None:
+        """Take note of what the groups' own lines say."""
+        parabola = outcome.parabola
+        if parabola is None or not parabola.is_finite or not math.isfinite(line.bend_some):
+            return
+        multiple = max(m / r for m, r in zip(line.multiples, self.groups.ratios, strict=True))
+        line = line._replace(bend=parabola.curvature * multiple**2)
+        self.ratios = self.ratios.learned(line)
+        self.groups.ratios = self.ratios.applied
+
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
         first, again = probes.value0, probes.evaluate()
-        if not moved and not is_near(again, first, rounding_of(probes.loss.value)):
+        if not moved and not agree(again, first, rounding_of(probes.loss.value)):
             message = notices.NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
                 self.plan()
@@ -404,10 +532,24 @@ class Stepper:
             measured.outcome,
             effective_lr=self.groups.effective_lr,
             cost=cost + Cost(self._passes, self._passes),
+            **self._beyond(),
         )
         self._trouble.refused = self._trouble.failed = 0
+        if self.settings.advice:
+            self._losses = [*self._losses, (self.steps, measured.outcome.value0)][-_LOSSES:]
         self._book(cost)
         remember(self.history, self._point(step, self._last))
+
+    def _beyond(self) -> dict[str, Any]:
+        """What an outcome tells beside the common rate, of what was asked for."""
+        told: dict[str, Any] = {}
+        if self.settings.groups == "measured":
+            told["ratios"] = self.groups.ratios
+        if self._decay is not None:
+            told["weight_decay"] = self.groups.effective_decays
+        if self.settings.advice:
+            told["noise_scale"] = noise_scale(self._fresh.pairs, self._share).value
+        return told
 
     def _point(self, step: Step, outcome: StepOutcome) -> RatePoint:
         """What the history keeps of a measurement."""

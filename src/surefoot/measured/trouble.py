@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from surefoot._notices import Notices
 from surefoot.measured import notices
 from surefoot.measured.finite import are_finite
 from surefoot.measured.groups import Groups
-from surefoot.measured.notices import Notices
 
 __all__ = ["Trouble"]
 

@@ -60,13 +60,28 @@ class Wrapper(Optimizer):
 
 
 @contextmanager
-def multiplied(groups: Sequence[dict[str, Any]], factor: float) -> Iterator[None]:
-    """Inside, every group's ``lr`` is ``factor`` times what it is; afterwards the same object."""
-    rates = [group["lr"] for group in groups]
+def multiplied(
+    groups: Sequence[dict[str, Any]],
+    factors: Sequence[float],
+    decays: Sequence[float | None] = (),
+) -> Iterator[None]:
+    """Inside, every group's ``lr`` is its factor times what it is; afterwards the same object.
+
+    Args:
+        groups: the groups.
+        factors: one each.
+        decays: the weight decay of each inside; None or nothing for its own.
+    """
+    kept = [(group["lr"], group.get("weight_decay")) for group in groups]
     try:
-        for group, lr in zip(groups, rates, strict=True):
-            group["lr"] = lr * factor
+        for group, factor in zip(groups, factors, strict=True):
+            group["lr"] = group["lr"] * factor
+        for group, decay in zip(groups, decays, strict=False):
+            if decay is not None:
+                group["weight_decay"] = decay
         yield
     finally:
-        for group, lr in zip(groups, rates, strict=True):
+        for group, (lr, decay) in zip(groups, kept, strict=True):
             group["lr"] = lr
+            if "weight_decay" in group:
+                group["weight_decay"] = decay

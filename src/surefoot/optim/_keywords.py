@@ -62,7 +62,10 @@ def show_shared(cls: type) -> None:
             hints = get_type_hints(Shared)
             parameters[-1:] = [
                 inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=hints[name]
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=d,
+                    annotation=_as_written(name),
                 )
                 for name, d in DEFAULTS.items()
             ]
@@ -72,6 +75,11 @@ def show_shared(cls: type) -> None:
     if cls.__doc__:
         lines = cls.__doc__.splitlines(keepends=True)
         cls.__doc__ = "".join(map(_expanded, lines))
+
+
+def _as_written(name: str) -> Any:
+    hint = Shared.__annotations__[name]
+    return getattr(hint, "__forward_arg__", hint)
 
 
 def _expanded(line: str) -> str:

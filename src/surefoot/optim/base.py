@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,22 +14,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
-from surefoot._closure import CLOSURE_HELP, Closure
-from surefoot._networks import (
-    MAX_CHANGE,
-    can_be_ruined,
-    check_belongs,
-    largest_change,
-    weights_norm,
-)
+from surefoot._closure import Closure, checked_closure
+from surefoot._networks import check_belongs, largest_change, weights_norm
 from surefoot._numbers import check_count, check_number, check_share, plain
 from surefoot._params import Copies
 from surefoot._plain import from_plain, to_plain
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
 from surefoot.directions import Direction
 from surefoot.line import Line
+from surefoot.optim._active import Active
 from surefoot.optim._keywords import DEFAULTS, Shared, show_shared
 from surefoot.optim._version_0_1 import from_version_0_1
+from surefoot.optim._watch import Watch
 from surefoot.outcome import Cost, Status, StepOutcome
 
 if TYPE_CHECKING:
@@ -55,23 +50,8 @@ PUBLISHED_MAX_LENGTH = 3.16
 """s_max of PAL's released code."""
 _NORM_EVERY = 32
 """Steps after which the norm of the weights is computed anew."""
-_FAR = 0.5
-"""Length of a step, as a share of the weights' norm, from which on it is told."""
-_REFUSALS = 50
-"""Steps refused in a row after which it is told."""
-_HEADS = (
-    "the loss adds up the losses of {} heads. One step for all of them follows the one that bends "
-    "most, and line searches tend to fail there (docs/line-searches.md): compare with "
-    "surefoot.MeasuredLR around torch.optim.AdamW, which scales every weight by itself"
-)
 STATE = "line_search"
 """The key in the first group of a checkpoint under which :class:`Memory` lies."""
-
-
-class _Steps:
-    """How many steps all line searches of this process have made together."""
-
-    count = 0
 
 
 @dataclass
@@ -93,35 +73,6 @@ class Memory:
     closure_needs_graph: bool = False
     is_repeatable: bool = False
     weights_norm: float | None = None
-
-
-@dataclass
-class Active:
-    """The parameters that have a gradient now, in the order of the groups."""
-
-    params: list[Tensor]
-    grads: list[Tensor]
-    ratios: list[float]
-    """Each parameter's group ``lr`` over the largest one: how fast it moves on the line."""
-    places: list[tuple[int, int]]
-    """The index of each parameter's group, and its place there."""
-
-    @property
-    def ones(self) -> list[float]:
-        """A weight of 1 for each parameter."""
-        return [1.0] * len(self.params)
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the gradient is."""
-        return math.isfinite(_params.norm_sq(self.grads, self.ratios))
-
-    def memory(self, state: dict[Tensor, Any], key: str) -> list[Tensor]:
-        """A tensor like each parameter from the optimizer's state, zeros where there is none."""
-        for p in self.params:
-            if key not in state[p]:
-                state[p][key] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        return [state[p][key] for p in self.params]
 
 
 class LineSearchOptimizer(Optimizer):
@@ -199,10 +150,7 @@ class LineSearchOptimizer(Optimizer):
         self._largest_change = math.inf if model is None else largest_change(model)
         self._copies = Copies()
         self.last = None
-        self._has_warned, self._size = False, 0.0
-        self._told_of_gradients, self._refused = False, 0
-        self._stepped: set[int] = set()
-        self._count_before = _Steps.count
+        self._watch = Watch(model)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_model": self._model, "memory": self.memory}
@@ -297,7 +245,7 @@ class LineSearchOptimizer(Optimizer):
         closure = checked_closure(closure)
         memory = self.memory
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        self._notice_other_gradients(params)
+        self._watch.begins(params, memory.steps == 0)
         call = Closure(
             closure,
             params,
@@ -309,68 +257,13 @@ class LineSearchOptimizer(Optimizer):
         try:
             loss, outcome = self._advance(call)
         finally:
-            self._stepped = {id(p) for p in params}
-            _Steps.count += 1
-            self._count_before = _Steps.count
-            for p in params:
-                _mark(p.grad)
+            self._watch.ends(params)
         outcome = dataclasses.replace(outcome, cost=call.cost)
         self._book(call, outcome)
-        self._notice_far_step(params, outcome)
-        self._notice_refusals(outcome)
-        if call.heads > 1:
-            warnings.warn(_HEADS.format(call.heads), stacklevel=4)
+        self._watch.made(params, outcome, call.heads)
         if self._on_measure is not None and outcome.status.measured:
             self._on_measure(outcome)
         return loss
-
-    def _notice_other_gradients(self, params: list[Tensor]) -> None:
-        """Warn, once, of gradients that were accumulated for this step, which does not use them."""
-        # the step of another line search, a GAN's, may have sent gradients through these parameters
-        shared = _Steps.count != self._count_before
-        if self._told_of_gradients or shared:
-            return
-        fresh = self.memory.steps == 0  # later, a parameter that is new here may have one
-        own = [p for p in params if fresh or id(p) in self._stepped]
-        others = [g for p in own if (g := p.grad) is not None and not _is_marked(g)]
-        if any(bool(torch.any(g._values() if g.is_sparse else g)) for g in others):
-            self._told_of_gradients = True
-            warnings.warn(
-                "gradients computed outside of step(closure) are not used: the line search needs "
-                "the loss that belongs to them. Let the closure return all of it (several batches: "
-                "the mean of their losses), and call backward() nowhere else",
-                stacklevel=4,
-            )
-
-    def _notice_refusals(self, outcome: StepOutcome) -> None:
-        """Warn, once, of a run in which nothing but NaN and infinity is to be had."""
-        self._refused = self._refused + 1 if outcome.status is Status.NON_FINITE else 0
-        if self._refused == _REFUSALS:
-            warnings.warn(
-                f"{_REFUSALS} steps in a row were refused, because losses or gradients are not "
-                f"finite, at the start (loss {outcome.value0:.3g}) or wherever the search looked: "
-                "nothing is trained",
-                stacklevel=4,
-            )
-
-    def _notice_far_step(self, params: list[Tensor], outcome: StepOutcome) -> None:
-        """Warn, once, of a step about as long as all weights of a network together."""
-        if self._has_warned or outcome.length <= _FAR * self._size:
-            return
-        if not can_be_ruined(self._model):
-            return
-        self._size = math.sqrt(_params.norm_sq(params, [1.0] * len(params)))
-        if outcome.length > _FAR * self._size:
-            self._has_warned = True
-            warnings.warn(
-                f"a step of length {outcome.length:.2g}, where all weights together have the norm "
-                f"{self._size:.2g}: little of the network is left after it. It happens where "
-                "losses of several heads are added, and where a small network starts on a "
-                "plateau. Bound the step (max_length; "
-                f"{MAX_CHANGE:.0%} of the norm: {MAX_CHANGE * self._size:.2g}), or use "
-                "surefoot.MeasuredLR, which bounds every step",
-                stacklevel=4,
-            )
 
     @torch.no_grad()
     def check_closure(self, closure: Callable[[], Any]) -> None:
@@ -397,6 +290,11 @@ class LineSearchOptimizer(Optimizer):
         for group in self.param_groups:
             group["effective_lr"] = outcome.effective_lr * _ratio(group["lr"], top)
         self.last = outcome
+
+    @property
+    def _probes_differentiate(self) -> bool:
+        """Whether a closure that leaves ``backward()`` to the optimizer sees it on the line."""
+        return False
 
     @abstractmethod
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
@@ -429,7 +327,8 @@ class LineSearchOptimizer(Optimizer):
     def _gradient(self, call: Closure) -> tuple[Tensor, Active]:
         """Forward and backward at the present weights."""
         loss = call.gradient()
-        if call.calls_backward and _reduce.is_distributed(self._process_group):
+        differentiates = call.calls_backward or self._probes_differentiate
+        if differentiates and _reduce.is_distributed(self._process_group):
             # with gradient_as_bucket_view a backward pass in a probe writes into these very tensors
             for group in self.param_groups:
                 for p in group["params"]:
@@ -482,11 +381,7 @@ class LineSearchOptimizer(Optimizer):
             return 1.0
         done = self.memory.steps
         if done == total:
-            warnings.warn(
-                f"the run goes on after its total_steps={total}: steps are zero from here on; set "
-                "optimizer.total_steps to the new length",
-                stacklevel=4,
-            )
+            self._watch.past_the_end(total)
         return max(0.0, 1.0 - done / total)
 
     def _max_length(self, params: list[Tensor], multiple: float = 1.0) -> float:
@@ -549,22 +444,3 @@ def _check_params(name: str, params: Any) -> None:
         raise TypeError(
             f"{name} takes the model, its parameters or groups, got {type(params).__name__}"
         )
-
-
-def checked_closure(closure: Any) -> Callable[[], Any]:
-    """Refuse what is no closure: most often nothing, or the loss itself."""
-    if callable(closure):
-        return closure  # type: ignore[no-any-return]
-    got = "" if closure is None else f"step() got {type(closure).__name__} instead of a closure; "
-    raise TypeError(got + CLOSURE_HELP)
-
-
-def _mark(grad: Tensor | None) -> None:
-    """Remember, at the gradient itself, that a step computed it, and its version."""
-    if grad is not None:
-        grad._surefoot_version = grad._version  # type: ignore[attr-defined]
-
-
-def _is_marked(grad: Tensor) -> bool:
-    """Whether a gradient is as a step left it."""
-    return getattr(grad, "_surefoot_version", None) == grad._version

@@ -188,14 +188,15 @@ class LineSearch(LineSearchOptimizer):
 
     def _direction(self, active: Active) -> tuple[Direction, list[Tensor]]:
         """The direction, and what its memory will be once the step has happened."""
-        rule, grads = self.memory.direction, active.grads
-        if self.search.takes_slopes and _reduce.is_distributed(self._process_group):
-            # with gradient_as_bucket_view the next backward pass writes into these very tensors
-            grads = [g.clone() for g in grads]
-        kept: list[Tensor] = []
+        rule, kept = self.memory.direction, []
         if rule.remembers:
             kept = [m.clone() for m in active.memory(self.state, "direction")]
-        return rule(grads, kept, active.ratios), kept
+        return rule(active.grads, kept, active.ratios), kept
+
+    @property
+    def _probes_differentiate(self) -> bool:
+        """As the search asks for slopes."""
+        return self.search.takes_slopes
 
     def _scaled(self, found: StepOutcome) -> StepOutcome:
         """From the place found to the place taken: α and the horizon."""

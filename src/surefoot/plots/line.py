@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -13,14 +15,14 @@ __all__ = ["line_sample"]
 
 # Distinct without colour as well: every method has a marker of its own.
 _MARKS = {
-    "minimum": ("*", "black"),
-    "FBPAL": ("D", "tab:green"),
-    "LABPAL": ("s", "tab:blue"),
-    "PAL": ("o", "tab:orange"),
-    "own batch": ("v", "tab:red"),
+    "minimum": ("*", INK),
+    "FBPAL": ("D", COLOURS[2]),
+    "LABPAL": ("s", COLOURS[0]),
+    "PAL": ("o", COLOURS[6]),
+    "own batch": ("v", COLOURS[1]),
 }
 _OTHERS = ("^", "P", "X", "<", ">", "p", "h")
-_FULL, _BATCH, _PARABOLA = "black", "0.55", "tab:purple"
+_FULL, _BATCH, _PARABOLA = INK, "0.55", COLOURS[3]
 
 
 def line_sample(
@@ -58,11 +60,7 @@ def line_sample(
         >>> line_sample(sample).get_xlabel()
         'distance along the negated gradient'
     """
-    from matplotlib import pyplot
-
-    alone = ax is None
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=(8.0, 4.4), layout="constrained")
+    ax = new_axes() if ax is None else ax
     lengths = list(sample.lengths)
     _draw_batches(ax, sample, batches)
     if error and sample.standard_errors is not None:
@@ -72,7 +70,7 @@ def line_sample(
         ax.fill_between(lengths, low, high, color=_FULL, alpha=0.15, lw=0, label="± 2 std. errors")
     if own and sample.own_losses is not None:
         ax.plot(
-            lengths, sample.own_losses, color="tab:red", lw=1.4, ls="-.", label="direction's batch"
+            lengths, sample.own_losses, color=COLOURS[1], lw=1.4, ls="-.", label="direction's batch"
         )
     ax.plot(lengths, sample.losses, color=_FULL, lw=2.4, label="full batch")
     if parabola and sum(map(math.isfinite, sample.losses)) >= 3:
@@ -92,12 +90,9 @@ def line_sample(
     names = {"gradient": "negated gradient", "update": "update", "random": "random direction"}
     ax.set_xlabel(f"distance along the {names.get(sample.kind, 'line')}")
     ax.set_ylabel("loss")
+    dress(ax)
     if legend:
-        # beside the picture where that is ours to make wide enough
-        place: dict[str, Any] = (
-            {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)} if alone else {}
-        )
-        ax.legend(fontsize="small", frameon=False, **place)
+        legend_below(ax)
     return ax
 
 
@@ -121,7 +116,7 @@ def _fit_height(ax: Axes, sample: Any, own: bool) -> None:
 
 
 def _mark(ax: Axes, name: str, step: Any, lengths: list[float], k: int) -> None:
-    marker, color = _MARKS.get(name, (_OTHERS[k % len(_OTHERS)], f"C{k % 10}"))
+    marker, color = _MARKS.get(name, (_OTHERS[k % len(_OTHERS)], COLOURS[k % len(COLOURS)]))
     style: dict[str, Any] = {"ls": "", "marker": marker, "color": color, "ms": 8, "mec": "white"}
     if name == "minimum":
         style |= {"ms": 17}  # its points stick out behind a method that hits it

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from surefoot.outcome import StepOutcome
+from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ def parabola(
     Args:
         outcome: what ``optimizer.last`` or ``on_measure`` gave; needs a parabola.
         sample: pairs (t, loss) of the real loss along the same line, if it was sampled.
-        ax: where to draw; the current axes where None.
+        ax: where to draw; new axes where None.
 
     Returns:
         The axes. Nothing is shown or saved.
@@ -39,11 +40,9 @@ def parabola(
         >>> ax.get_xlabel()
         'distance along the direction'
     """
-    import matplotlib.pyplot as plt
-
     if outcome.parabola is None:
         raise ValueError(f"nothing was measured in this step (status {outcome.status})")
-    ax = plt.gca() if ax is None else ax
+    ax = new_axes() if ax is None else ax
     measured, per_t = outcome.parabola, outcome.direction_norm
     points = sorted(sample)
     ends = [0.0, 1.25 * outcome.t, *(t for t, _ in points)]
@@ -57,16 +56,17 @@ def parabola(
     ax.plot(
         [t * per_t for t in ts],
         [measured.value(t) for t in ts],
-        color="tab:blue",
+        color=COLOURS[0],
         linestyle="--",
         label="measured parabola",
     )
-    ax.plot([0.0], [measured.value0], "o", color="0.35", markersize=5)
-    ax.axvline(outcome.length, color="tab:red", linewidth=1.2, label=f"step ({outcome.status})")
+    ax.plot([0.0], [measured.value0], "o", color=INK, markersize=5)
+    ax.axvline(outcome.length, color=COLOURS[1], linewidth=1.2, label=f"step ({outcome.status})")
     if measured.vertex is not None and 0.0 < measured.vertex <= high:
         at = measured.vertex
-        ax.plot([at * per_t], [measured.value(at)], "v", color="tab:blue", label="its minimum")
+        ax.plot([at * per_t], [measured.value(at)], "v", color=COLOURS[0], label="its minimum")
     ax.set_xlabel("distance along the direction")
     ax.set_ylabel("loss")
-    ax.legend(frameon=False)
+    dress(ax)
+    legend_below(ax)
     return ax

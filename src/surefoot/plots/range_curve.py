@@ -1,10 +1,12 @@
-"""Draws what a range test measured."""
+"""Draws what a range test measured: one curve, and one dot where the suggested rate lies."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
 
 __all__ = ["range_curve"]
 
@@ -16,53 +18,52 @@ def range_curve(
     ax: Any = None,
     *,
     suggestions: Mapping[str, Any] | None = None,
-    accuracy: bool = True,
+    accuracy: bool = False,
     log: bool | None = None,
     label: str | None = None,
 ) -> Any:
-    """Draw loss against learning rate, with the suggested rates marked on the curve.
+    """Draw loss against learning rate, with the suggested rate marked on the curve.
 
-    The default suggestion is named in the picture, the others are faint and named in the legend.
+    The curve is the one that the rules read: validation losses if there are enough of them, else
+    those of training.
 
     Args:
         curve: a :class:`~surefoot.RangeCurve`.
         ax: matplotlib Axes to draw into; new ones if None.
-        suggestions: rule name to :class:`~surefoot.lr_range.Suggestion`; those of all rules by
-            default, none for ``{}``. Rules without an answer are left out.
+        suggestions: rule name to :class:`~surefoot.lr_range.Suggestion`, each marked and named in a
+            legend; None for the default one alone, ``curve.suggestions()`` for those of all rules.
+            Rules without an answer are left out.
         accuracy: also draw accuracies, where they were measured, on a second axis.
         log: logarithmic rates; by default for exponential ramps.
-        label: name of the curve in the legend.
+        label: name of the curve.
 
     Returns:
         The Axes. Nothing is shown or saved.
     """
-    if ax is None:
-        from matplotlib import pyplot
-
-        _, ax = pyplot.subplots()
+    ax = new_axes() if ax is None else ax
     is_log = curve.ramp.step_mode == "exp" if log is None else log
     if is_log:
         ax.set_xscale("log")
-    (line,) = ax.plot(curve.lr, curve.loss, lw=1.0, alpha=0.8, label=label or "training loss")
-    if curve.validation:
-        rates = [point.lr for point in curve.validation]
-        losses = [point.loss for point in curve.validation]
-        ax.plot(rates, losses, marker=".", label="validation loss")
-    _fit_height(ax, curve)
-    _mark(ax, curve, curve.suggestions() if suggestions is None else suggestions, line.get_color())
+    rates, losses = curve.read
+    kind = "training loss" if rates is curve.lr else "validation loss"
+    ax.plot(rates, losses, lw=1.6, color=COLOURS[0], label=label or kind)
+    _fit_height(ax, losses)
+    default = curve.suggest()
+    _mark(ax, curve, {default.rule: default} if suggestions is None else suggestions, default.rule)
     ax.set_xlabel("learning rate")
-    ax.set_ylabel("loss")
+    ax.set_ylabel(kind)
+    dress(ax)
     if accuracy:
         _draw_accuracy(ax, curve)
-    ax.legend(fontsize="small")
+    if suggestions or label:
+        legend_below(ax)
     return ax
 
 
-def _fit_height(ax: Any, curve: Any) -> None:
+def _fit_height(ax: Any, losses: Sequence[float]) -> None:
     """Show the fall; a loss in flight leaves the picture instead of flattening everything else."""
-    seen = [*curve.loss, *(point.loss for point in curve.validation)]
-    limits = usual_heights(seen)
-    if limits and max(value for value in seen if math.isfinite(value)) > limits[1]:
+    limits = usual_heights(losses)
+    if limits and max(value for value in losses if math.isfinite(value)) > limits[1]:
         ax.set_ylim(*limits)
 
 
@@ -76,8 +77,7 @@ def usual_heights(losses: Sequence[float]) -> tuple[float, float] | None:
     return finite[0] - 0.2 * height, usual + 2.0 * height
 
 
-def _mark(ax: Any, curve: Any, suggestions: Mapping[str, Any], color: str) -> None:
-    default = curve.suggest().rule
+def _mark(ax: Any, curve: Any, suggestions: Mapping[str, Any], default: str) -> None:
     low, high = ax.get_ylim()
     for k, (name, suggestion) in enumerate(suggestions.items()):
         rate = suggestion.rate
@@ -94,23 +94,24 @@ def _mark(ax: Any, curve: Any, suggestions: Mapping[str, Any], color: str) -> No
             [rate],
             [height],
             marker=_MARKS[k % len(_MARKS)],
-            ms=9 if is_default else 5,
+            ms=10 if is_default else 6,
             ls="",
-            color=f"C{k + 1}",
-            mec=color,
-            alpha=1.0 if is_default else 0.4,
+            color=COLOURS[1] if is_default else COLOURS[(k + 2) % len(COLOURS)],
+            mec="white",
+            alpha=1.0 if is_default else 0.6,
             zorder=4 if is_default else 3,
             label=label,
         )
         if is_default:
             ax.annotate(
-                label,
+                f"suggested: {rate:.2g}",
                 (rate, height),
-                xytext=(-9, -9),  # where a falling curve leaves room
+                xytext=(-10, -8),  # where a falling curve leaves room
                 textcoords="offset points",
                 ha="right",
                 va="top",
                 fontweight="bold",
+                color=INK,
             )
     ax.set_ylim(low, high)
 
@@ -126,3 +127,4 @@ def _draw_accuracy(ax: Any, curve: Any) -> None:
     twin.plot(rates, values, color="0.5", lw=0.8, alpha=0.7)
     twin.set_ylabel("validation accuracy" if points else "training accuracy")
     twin.set_ylim(0.0, 1.0)
+    twin.spines[["top"]].set_visible(False)

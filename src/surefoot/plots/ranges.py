@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from surefoot.plots._style import COLOURS, dress, legend_below, new_axes
 from surefoot.plots.range_curve import usual_heights
 
 __all__ = ["range_curves", "range_grid"]
@@ -28,10 +29,7 @@ def range_curves(curves_by_label: Mapping[str, Any], ax: Any = None) -> Any:
     """
     if not curves_by_label:
         raise ValueError("there is no range curve to draw")
-    if ax is None:
-        from matplotlib import pyplot
-
-        _, ax = pyplot.subplots()
+    ax = new_axes() if ax is None else ax
     curves = curves_by_label.values()
     if any(curve.ramp.step_mode == "exp" for curve in curves):
         ax.set_xscale("log")
@@ -42,15 +40,16 @@ def range_curves(curves_by_label: Mapping[str, Any], ax: Any = None) -> Any:
         suggestion = curve.suggest()
         rate = "none" if suggestion.rate is None else f"{suggestion.rate:.2g}"
         width = 1.1 + 1.2 * (len(curves) - 1 - k)  # one below another of the same course is seen
-        ax.plot(rates, losses, color=f"C{k}", lw=width, label=f"{label}: {rate}")
+        ax.plot(rates, losses, color=COLOURS[k % len(COLOURS)], lw=width, label=f"{label}: {rate}")
         if suggestion.rate is not None:
-            ax.axvline(suggestion.rate, color=f"C{k}", lw=width, ls=":", zorder=0)
+            ax.axvline(suggestion.rate, color=COLOURS[k % len(COLOURS)], lw=width, ls=":", zorder=0)
         heights += [limits] if (limits := usual_heights(losses)) else []
     if heights:  # every curve's fall is seen, none of their flights
         ax.set_ylim(min(low for low, _ in heights), max(high for _, high in heights))
     ax.set_xlabel("learning rate")
     ax.set_ylabel("validation loss" if validated else "training loss")
-    ax.legend(fontsize="small")
+    dress(ax)
+    legend_below(ax, columns=2)
     return ax
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
 from surefoot.plots.line import line_sample
 
 if TYPE_CHECKING:
@@ -92,12 +93,9 @@ def over_training(
     Returns:
         The axes. Nothing is shown or saved.
     """
-    from matplotlib import pyplot
-
-    if ax is None:
-        _, ax = pyplot.subplots()
+    ax = new_axes() if ax is None else ax
     for k, (name, values) in enumerate(series.items()):
-        color = f"C{k}"
+        color = COLOURS[k % len(COLOURS)]
         if smooth > 1:
             ax.plot(steps, values, color=color, lw=0.6, alpha=0.35)
             ax.plot(steps, _smoothed(values, smooth), color=color, lw=1.8, label=name)
@@ -107,8 +105,9 @@ def over_training(
         ax.set_yscale("log")
     ax.set_xlabel("training step")
     ax.set_ylabel(ylabel)
+    dress(ax)
     if len(series) > 1:
-        ax.legend(fontsize="small", frameon=False)
+        legend_below(ax)
     return ax
 
 
@@ -141,20 +140,18 @@ def steps_against_norms(
     Returns:
         The axes. Nothing is shown or saved.
     """
-    from matplotlib import pyplot
-
-    if ax is None:
-        _, ax = pyplot.subplots()
-    ax.plot(norms, lengths, ".", ms=5, alpha=0.6, label=label)
+    ax = new_axes() if ax is None else ax
+    ax.plot(norms, lengths, ".", ms=5, alpha=0.6, color=COLOURS[0], label=label)
     if rate is not None and len(norms):
         far = 1.05 * max(norms)
-        ax.plot([0.0, far], [0.0, rate * far], color="black", lw=1.2, label=f"rate {rate:.3g}")
+        ax.plot([0.0, far], [0.0, rate * far], color=INK, lw=1.2, label=f"rate {rate:.3g}")
     far_right = max([ax.get_xlim()[1], *(1.05 * n for n in norms)])
     ax.set_xlim(0.0, far_right)  # as a second call adds points, not what the first one fixed
     ax.set_ylim(min([0.0, *lengths]), max([ax.get_ylim()[1], *(1.05 * s for s in lengths)]))
     ax.set_xlabel("gradient norm")
     ax.set_ylabel("distance of the full-batch minimum")
-    ax.legend(fontsize="small", frameon=False)
+    dress(ax)
+    legend_below(ax)
     return ax
 
 
@@ -168,18 +165,16 @@ def batch_sizes(rows: Sequence[Any], ax: Axes | None = None) -> Axes:
     Returns:
         The axes. Nothing is shown or saved.
     """
-    from matplotlib import pyplot
-
-    if ax is None:
-        _, ax = pyplot.subplots()
+    ax = new_axes() if ax is None else ax
     sizes = [row.batch_size for row in rows]
-    ax.plot(sizes, [row.rate_ratio for row in rows], "o-", label="optimal rate")
-    ax.plot(sizes, [row.norm_ratio for row in rows], "s-", label="gradient norm")
+    ax.plot(sizes, [row.rate_ratio for row in rows], "o-", color=COLOURS[0], label="optimal rate")
+    ax.plot(sizes, [row.norm_ratio for row in rows], "s-", color=COLOURS[1], label="gradient norm")
     ax.plot(sizes, [n / sizes[0] for n in sizes], color="0.6", ls=":", label="batch size")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.set_xlabel("samples in the direction's batch")
     ax.set_ylabel(f"relative to {sizes[0]} samples")
-    ax.legend(fontsize="small", frameon=False)
+    dress(ax)
+    legend_below(ax)
     return ax

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
 
+from surefoot._evaluation import Graphless, gradients_aside, scalar
 from surefoot._quiet import Buffers, undisturbed
 from surefoot.replay._state import Surroundings, replaying
 
@@ -22,7 +23,6 @@ __all__ = [
     "Watched",
     "have_changed",
     "marks",
-    "scalar",
     "version_of",
 ]
 
@@ -130,7 +130,7 @@ class Loss(ABC):
 
     def __init__(self, model: nn.Module | None, params: Sequence[Tensor]) -> None:
         self._model = model
-        self._needs_graph = False
+        self._graphless = Graphless()
         others = () if model is None else model.parameters()
         weights = {id(p): p for p in (*params, *others)}
         self._weights = [(p, version_of(p)) for p in weights.values()]
@@ -172,21 +172,14 @@ class Loss(ABC):
         with undisturbed(self._model, surroundings.devices, before), replaying():
             yield
 
-    def _with_graph_if_needed(self, evaluate: Callable[[], Any]) -> Any:
-        if not self._needs_graph:
-            try:
-                with torch.no_grad():
-                    return evaluate()
-            except RuntimeError as error:
-                if "require" not in str(error) or "grad" not in str(error):
-                    raise
-                self._needs_graph = True
-                surroundings, before = self._start
-                surroundings.random.restore()
-                if before is not None:
-                    before.restore()
-        with torch.enable_grad():
-            return evaluate()
+    def _without_graph(self, evaluate: Callable[[], Tensor]) -> Tensor:
+        def rewind() -> None:
+            surroundings, before = self._start
+            surroundings.random.restore()
+            if before is not None:
+                before.restore()
+
+        return self._graphless(evaluate, rewind)
 
 
 class Watched(Loss):
@@ -239,25 +232,8 @@ class Watched(Loss):
         return self._surroundings, self._before
 
     def _evaluate(self) -> Tensor:
-        grads = [p.grad for p in self._params]
-        for p in self._params:
-            p.grad = None  # out of reach of the function's zero_grad() and backward()
-        try:
-            with self._surroundings.again():
-                if self.calls_backward:
-                    with torch.enable_grad():
-                        return scalar(self._function())
-                return scalar(self._with_graph_if_needed(self._function))
-        finally:
-            for p, grad in zip(self._params, grads, strict=True):
-                p.grad = grad
-
-
-def scalar(loss: Any) -> Tensor:
-    """The loss as a detached tensor without dimensions, or an error that says what came instead."""
-    if isinstance(loss, Tensor) and loss.numel() == 1:
-        return loss.detach().reshape(())
-    if isinstance(loss, float | int) and not isinstance(loss, bool):
-        return torch.tensor(float(loss))
-    came = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-    raise TypeError(f"the closure must return the loss as one number, but returned {came}")
+        with gradients_aside(self._params), self._surroundings.again():
+            if not self.calls_backward:
+                return self._without_graph(lambda: scalar(self._function()))
+            with torch.enable_grad():
+                return scalar(self._function())

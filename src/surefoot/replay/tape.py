@@ -373,7 +373,7 @@ class Tape(Loss, TorchDispatchMode):
         return sorted(wanted)
 
     def _evaluate(self) -> Tensor:
-        return self._with_graph_if_needed(self._play)  # type: ignore[no-any-return]
+        return self._without_graph(self._play)
 
     def _play(self) -> Tensor:
         values: dict[Name, Tensor] = {}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot._batches import samples_in, to_device
+
 __all__ = ["BatchLoss", "LossFn", "fingerprint"]
 
 LossFn = Callable[[Any, Any], Tensor]
@@ -35,7 +37,7 @@ class BatchLoss:
                     else repr(type(batch))
                 )
             )
-        return _to(batch[0], self._device), _to(batch[1], self._device)
+        return to_device(batch[0], self._device), to_device(batch[1], self._device)
 
     def __call__(self, batch: Any) -> Tensor:
         """The loss of a prepared batch: one number, or one per sample."""
@@ -47,22 +49,9 @@ class BatchLoss:
         return loss
 
 
-def size_of(batch: Any) -> int:
-    """Samples in a prepared batch."""
-    for part in (batch[1], batch[0]):
-        if isinstance(part, Tensor) and part.ndim > 0:
-            return len(part)
-    return 1
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: _to(v, device) for key, v in value.items()}
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(_to(v, device) for v in value)
-    return value
+def samples_of(batch: Any) -> int:
+    """Samples in a prepared batch: its targets', or its inputs'."""
+    return samples_in(batch[1]) or samples_in(batch[0]) or 1
 
 
 def fingerprint(batch: Any) -> tuple[Any, ...]:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from surefoot._closure import Graphless
+from surefoot._evaluation import Graphless, agree
 from surefoot._params import Copies, dot_and_norm_sq
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
 from surefoot.line import NotRepeatableError
-from surefoot.shape._evaluate import BatchLoss, fingerprint, size_of
+from surefoot.shape._evaluate import BatchLoss, fingerprint, samples_of
 
 __all__ = ["Row", "SampleProgress", "Walk"]
 
@@ -180,7 +180,7 @@ class Walk:
                 'reduction="none"'
             )
         kept = losses.detach().float().cpu() if self._keep_samples else None
-        return _Measured(size_of(prepared), mean.detach(), slope, kept)
+        return _Measured(samples_of(prepared), mean.detach(), slope, kept)
 
     def _slope(self, mean: Tensor) -> float:
         grads = torch.autograd.grad(mean, self._evaluate.params, allow_unused=True)
@@ -207,8 +207,7 @@ class Walk:
         once = row.losses[list(self._places).index(0.0)]
         self._go_to(0.0)
         again = float(self._measure(prepared).mean)
-        # a few ulp are forgiven for accelerators' kernels that add in another order each time
-        if math.isfinite(once) and not math.isclose(again, once, rel_tol=1e-5, abs_tol=1e-12):
+        if math.isfinite(once) and not agree(again, once):
             raise NotRepeatableError(
                 f"the first batch has the loss {once!r} and then {again!r} for the same weights "
                 "and the same random numbers, so a line cannot be sampled. Does the model or the "

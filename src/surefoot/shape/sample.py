@@ -23,10 +23,10 @@ __all__ = ["SampleProgress", "default_lengths", "sample_line"]
 Order = Literal["auto", "batches", "places"]
 
 
-def default_lengths(count: int = 41, reach: float = 0.5) -> tuple[float, ...]:
-    """Equally spaced distances from ``-reach`` to ``reach``, 0 among them; 0.5 as in 2103.17132."""
+def default_lengths(count: int = 41, farthest: float = 0.5) -> tuple[float, ...]:
+    """Equally spaced distances from ``-farthest`` to ``farthest``; 0.5 as in 2103.17132."""
     half = count // 2
-    return tuple(reach * i / half for i in range(-half, half + 1))
+    return tuple(farthest * i / half for i in range(-half, half + 1))
 
 
 def sample_line(

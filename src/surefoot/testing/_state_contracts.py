@@ -65,10 +65,10 @@ def survives_copies(bench: Bench) -> None:
 
 
 def keeps_plain_state(bench: Bench) -> None:
-    """Groups hold plain Python values, ``state`` tensors of the parameters' shapes and dtypes."""
+    """Groups of a checkpoint hold plain values, ``state`` tensors as the parameters are."""
     model, optimizer = bench.fresh()
     bench.walk(model, optimizer, batches(_STEPS))
-    for group in optimizer.param_groups:
+    for group in optimizer.state_dict()["param_groups"]:
         for key, value in group.items():
             assert key == "params" or _is_plain(value), f"group[{key!r}] is {value!r}"
     for p, entries in optimizer.state.items():
@@ -79,8 +79,8 @@ def keeps_plain_state(bench: Bench) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+    if isinstance(value, (list, tuple, dict)):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
     return value is None or type(value) in (bool, int, float, str)
 
 

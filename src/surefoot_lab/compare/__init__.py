@@ -1,5 +1,6 @@
 """Comparison: records in, figures out. Nothing here runs, draws or writes."""
 
+from surefoot_lab.compare.advice import Advice, advise
 from surefoot_lab.compare.columns import Cell, Column, method_columns, run_columns
 from surefoot_lab.compare.curves import AXES, Band, Curve, evaluation_curve, mean_band, step_curve
 from surefoot_lab.compare.intervals import Interval, interval, paired_difference
@@ -20,6 +21,7 @@ from surefoot_lab.compare.summary import (
     Spread,
     State,
     level_with_best,
+    ranked_by,
     summarize,
     summarize_run,
 )
@@ -29,6 +31,7 @@ from surefoot_lab.compare.targets import Reached, area_under_curve, time_to_targ
 __all__ = [
     "AXES",
     "FACTORS",
+    "Advice",
     "Band",
     "Cell",
     "Column",
@@ -44,6 +47,7 @@ __all__ = [
     "Settings",
     "Spread",
     "State",
+    "advise",
     "area_under_curve",
     "common_target",
     "environments",
@@ -57,6 +61,7 @@ __all__ = [
     "paired_difference",
     "performance_profiles",
     "profiles_over_names",
+    "ranked_by",
     "robustness",
     "run_columns",
     "settings",

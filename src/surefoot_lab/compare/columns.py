@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from surefoot_lab.compare.summary import MethodSummary, RunSummary, Spread
+from surefoot_lab.compare.summary import (
+    MethodSummary,
+    RunSummary,
+    Spread,
+    level_with_best,
+    ranked_by,
+)
 from surefoot_lab.compare.text import NOTHING, number, percent, seconds, times
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, and the number it is sorted by (None: after all others)."""
+    """What is shown, and the number it is sorted by (None: after all others).
+
+    `is_level`: it cannot be told from the first method's.
+    """
 
     text: str
     sort: float | None
     detail: str = ""
+    is_level: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,15 +62,17 @@ def method_columns(methods: Iterable[MethodSummary]) -> list[Column]:
     Final validation accuracy and losses stand in where there is no test accuracy.
     """
     methods = list(methods)
+    ranked = ranked_by(methods)
+    level = [m.label for m in level_with_best(methods, ranked)] if ranked else []
     columns = {}
     for figure, heading, help_, first, text in _FIGURES:
         cells = {}
         for method in methods:
             spread = method.spread(figure)
             detail = "" if spread is None else _detail(spread, text)
-            cells[method.label] = Cell(
-                text(spread), None if spread is None else spread.mean, detail
-            )
+            is_level = figure == ranked and method.label in level
+            mean = None if spread is None else spread.mean
+            cells[method.label] = Cell(text(spread), mean, detail, is_level)
         if any(cell.sort is not None for cell in cells.values()):
             columns[figure] = Column(figure, heading, help_, first, cells)
     return [c for figure, c in columns.items() if _STAND_INS.get(figure) not in columns]

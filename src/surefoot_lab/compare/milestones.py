@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from surefoot_lab.compare.intervals import Interval, paired_difference
+from surefoot_lab.compare.intervals import Interval
 from surefoot_lab.compare.profiles import performance_profiles
-from surefoot_lab.compare.summary import MethodSummary, Spread, State
+from surefoot_lab.compare.summary import MethodSummary, Spread
 from surefoot_lab.compare.targets import Reached, area_under_curve, time_to_target
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def milestones(
     runs: Sequence[RunRecord], methods: Sequence[MethodSummary], target: float
 ) -> list[Milestone]:
     """How soon each method is at the target, in the order given."""
-    best = _by_seed(methods[0]) if methods else {}
     found = []
     for method in methods:
         own = [run for run in runs if run.label == method.label]
@@ -68,7 +67,7 @@ def milestones(
         areas = [area for run in own if (area := area_under_curve(run)) is not None]
         height = Spread(tuple(areas)) if areas else None
         other = method is not methods[0]
-        behind = paired_difference(_by_seed(method), best) if other else None
+        behind = method.difference(methods[0], "test_accuracy") if other else None
         found.append(Milestone(method.label, tuple(times), len(own), height, behind))
     return found
 
@@ -96,11 +95,3 @@ def profiles_over_names(
             solved = spread is not None and len(row.reached) == row.runs
             costs.setdefault(row.label, {})[name] = spread.mean if spread and solved else None
     return performance_profiles(costs, factors) if len(names) > 1 and costs else {}
-
-
-def _by_seed(method: MethodSummary) -> dict[int, float]:
-    return {
-        run.seed: run.test_accuracy
-        for run in method.runs
-        if run.seed is not None and run.test_accuracy is not None and run.state is State.FINISHED
-    }

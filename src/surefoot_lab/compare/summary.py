@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from surefoot_lab.compare.intervals import Interval, paired_difference
+
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
 
@@ -53,16 +55,21 @@ class Spread:
 
 @dataclass(frozen=True)
 class Rate:
-    """Where the learning rate came from: measured, or given by whoever wrote the experiment."""
+    """Where the learning rate came from: measured, or given by whoever wrote the experiment.
+
+    `given` is the largest that a schedule goes up to, where it names one (`rises`).
+    """
 
     measured: bool
     given: float | None
     schedule: str | None
+    rises: bool = False
 
     def __str__(self) -> str:
         if self.measured:
             return "measured"
         rate = "default" if self.given is None else f"{self.given:g}"
+        rate = f"up to {rate}" if self.rises else rate
         return rate if self.schedule is None else f"{rate}, {self.schedule}"
 
 
@@ -141,6 +148,14 @@ class MethodSummary:
         values = tuple(float(getattr(run, figure)) for run in self.counted(figure))
         return Spread(values) if values else None
 
+    def difference(self, other: MethodSummary, figure: str) -> Interval | None:
+        """This method's figure minus another's, by seed; None if they share no seed."""
+        own, others = (
+            {run.seed: getattr(run, figure) for run in m.counted(figure) if run.seed is not None}
+            for m in (self, other)
+        )
+        return paired_difference(own, others)
+
 
 def summarize(runs: Iterable[RunRecord]) -> list[MethodSummary]:
     """Group runs by label and order the methods, the best first.
@@ -159,23 +174,19 @@ def summarize(runs: Iterable[RunRecord]) -> list[MethodSummary]:
 
 
 def level_with_best(methods: Sequence[MethodSummary], figure: str) -> list[MethodSummary]:
-    """The methods whose mean is within two standard errors of the first one's mean.
+    """The methods that cannot be told from the first one by this figure.
 
-    The standard error of the difference is sqrt(sd1²/n1 + sd2²/n2); methods with a single run have
-    none and are never called level.
+    Those whose difference from it, seed by seed, has a 95 % interval that holds zero. Two methods
+    that share fewer than two seeds have no interval, and are never called level.
     """
-    best = methods[0].spread(figure) if methods else None
-    if best is None or best.sd is None:
-        return []
-    level = []
-    for method in methods[1:]:
-        spread = method.spread(figure)
-        if spread is None or spread.sd is None:
-            continue
-        error = math.sqrt(best.sd**2 / best.n + spread.sd**2 / spread.n)
-        if abs(best.mean - spread.mean) < 2 * error:
-            level.append(method)
-    return level
+    found = [(m, m.difference(methods[0], figure)) for m in methods[1:]]
+    return [m for m, d in found if d is not None and d.low is not None and not d.excludes_zero]
+
+
+def ranked_by(methods: Sequence[MethodSummary]) -> str | None:
+    """The figure that the first method is first by; None where it has none."""
+    figures = ("test_accuracy", "validation_accuracy", "test_loss", "validation_loss")
+    return next((f for f in figures if methods and methods[0].spread(f) is not None), None)
 
 
 def summarize_run(run: RunRecord) -> RunSummary:
@@ -236,11 +247,14 @@ def _state(run: RunRecord) -> State:
 
 def _rate(run: RunRecord) -> Rate:
     optimizer = _mapping(run.experiment.get("optimizer"))
-    scheduler = _mapping(run.experiment.get("scheduler")).get("class_path")
+    section = _mapping(run.experiment.get("scheduler"))
+    scheduler = section.get("class_path")
     # The record itself says whether a rate was measured; the optimizer's name need not be known.
     measured = bool(run.measurements) or any(line.get("status") for line in run.steps)
     given = _number(_mapping(optimizer.get("init_args")).get("lr"))
-    return Rate(measured, given, str(scheduler).rpartition(".")[2] if scheduler else None)
+    name = str(scheduler).rpartition(".")[2] if scheduler else None
+    top = _number(_mapping(section.get("init_args")).get("max_lr"))
+    return Rate(measured, given if top is None else top, name, rises=top is not None)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

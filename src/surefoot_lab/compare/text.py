@@ -5,6 +5,8 @@ from __future__ import annotations
 from surefoot_lab.compare.summary import MethodSummary, Spread
 
 NOTHING = "–"
+LEVEL = "≈"
+LEVEL_MEANS = "the 95 % interval of the difference, seed by seed, holds zero"
 
 
 def failures(method: MethodSummary) -> str:

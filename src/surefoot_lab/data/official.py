@@ -39,6 +39,8 @@ def official(config: DataConfig) -> Splits:
     if config.download:
         try:
             _read(config.name, Path(roots[0]), download=True)
+        except ModuleNotFoundError:
+            raise
         except Exception as error:  # of the network, the disk, the files
             raise UserError(
                 f"data.download: {config.name} could not be fetched into {roots[0]} "
@@ -51,7 +53,7 @@ def official(config: DataConfig) -> Splits:
             try:
                 train, test, classes = _read(config.name, place)
                 return with_validation(config, train, test, tuple(classes))
-            except UserError:
+            except (UserError, ModuleNotFoundError):
                 raise
             except Exception as error:  # a damaged file raises what it likes
                 reasons.append(f"{place}: {one_line(error)}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import re
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-from surefoot_lab.build import argument_names, call, find
+from surefoot_lab.build import argument_names, call, check_arguments, find
 from surefoot_lab.config import LossConfig, ModelConfig, UserError, did_you_mean
 from surefoot_lab.data import Splits, Task
 from surefoot_lab.models import stems
@@ -119,7 +118,8 @@ def build_loss(config: LossConfig, model: nn.Module, task: Task) -> Callable[[An
         if not callable(loss):
             raise UserError(f"loss.class_path: {config.class_path} makes nothing to call")
     else:
-        loss = _with_arguments(made, config)
+        check_arguments(made, config.init_args, "loss", 2)
+        loss = functools.partial(made, **config.init_args)
     if isinstance(loss, nn.Module):
         loss = loss.to(next((p.device for p in model.parameters()), None))
 
@@ -127,21 +127,6 @@ def build_loss(config: LossConfig, model: nn.Module, task: Task) -> Callable[[An
         return loss(*task.flat(outputs, labels))
 
     return training_loss
-
-
-def _with_arguments(function: Callable[..., Any], config: LossConfig) -> Callable[..., Any]:
-    """A function of outputs, labels and these arguments."""
-    names = argument_names(function)
-    takes_any = any(
-        p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values()
-    )
-    for name in config.init_args:
-        if name not in names and not takes_any:
-            raise UserError(
-                f"loss.init_args.{name}: {config.class_path} has no such argument; "
-                f"{did_you_mean(name, names[2:])}"
-            )
-    return functools.partial(function, **config.init_args)
 
 
 def _constructor(config: ModelConfig) -> tuple[Any, dict[str, Any]]:

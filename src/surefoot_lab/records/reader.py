@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from surefoot_lab.records.views import as_html, as_rows, in_a_line
 from surefoot_lab.records.writer import RECORD_NAME, SCHEMA, has_record
 
 _LISTS = {"step": "steps", "measure": "measurements", "evaluation": "evaluations"}
@@ -18,7 +19,7 @@ _MOST_STEPS = 2**53  # whole numbers up to here are exact wherever they are show
 _LARGEST = 1e100  # beyond it, no run got there and squares overflow
 
 
-@dataclass
+@dataclass(repr=False)
 class RunRecord:
     """Everything one run wrote down, with void lines already left out.
 
@@ -55,6 +56,18 @@ class RunRecord:
     warnings: list[dict[str, Any]] = field(default_factory=list)
     end: dict[str, Any] | None = None
     problems: list[str] = field(default_factory=list)
+
+    def to_pandas(self) -> Any:
+        """Steps, measurements and evaluations as a pandas DataFrame, a line a row, by step."""
+        import pandas
+
+        return pandas.DataFrame(as_rows(self))
+
+    def __repr__(self) -> str:
+        return in_a_line(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
 
 
 def read_run(run_dir: str | Path) -> RunRecord:

@@ -104,12 +104,8 @@ def _curve_picture(curve: RangeCurve, run: RunRecord) -> Picture:
 
     from surefoot.plots.range_curve import range_curve
 
-    figure = Figure(figsize=(6.4, 4.8), dpi=100, layout="constrained")
-    axes = range_curve(curve, figure.subplots())
-    if (legend := axes.get_legend()) is not None:  # below, where no curve is
-        handles, texts = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
-        legend.remove()
-        figure.legend(handles, texts, loc="outside lower center", ncols=3, fontsize="small")
+    figure = Figure(figsize=(6.4, 4.2), dpi=100, layout="constrained")
+    range_curve(curve, figure.subplots())
     target = io.BytesIO()
     figure.savefig(target, format="png")
     answer = curve.suggest(DEFAULT)

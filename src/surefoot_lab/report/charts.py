@@ -1,12 +1,14 @@
-"""The charts of the page as Vega-Lite specifications: what is drawn, without data or colours.
+"""The charts of the page as Vega-Lite specifications, data and all: Altair draws, nothing else.
 
-Data arrive by name (`means`, `seeds`, `cursor`, `dots`) and colours by the theme, both from
-page.js, so that the page holds every number once and follows the reader's light or dark setting.
-The page steers a chart through its parameters alone.
+The page's controls (axis, mean or runs, one method, part of a name) are elements of its HTML that
+parameters of each chart are bound to. Colours come from the theme, so that a chart follows the
+reader's light or dark setting.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,13 @@ MANY = 25
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 COLOURS = 10  # in style.css, `--c0` to `--c9`; the eleventh method repeats a colour, dashed
+CROWDED, STRONG = 8, 5  # beyond eight curves all but the best five are faint
+FAINT = 0.15
+_IN_FOCUS = (
+    "isDefined(hover.method) ? hover.method[0] === datum.method : "
+    "one === '' ? !datum.faint : one === datum.method"
+)
+_CHOSEN = "one === '' || one === datum.method"
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,12 @@ class CurveChart:
 
 CURVE_CHARTS = (
     CurveChart(
-        "effective_lr",
-        "Effective learning rate",
-        "applied to the update; log scale; the largest where parameter groups differ",
-        log=True,
-        format="~g",
-        points=False,
+        "validation_accuracy",
+        "Validation accuracy",
+        "at each evaluation; the scale fits the last four fifths",
+        log=False,
+        format=".1~%",
+        points=True,
     ),
     CurveChart(
         "train_loss",
@@ -61,12 +70,12 @@ CURVE_CHARTS = (
         points=False,
     ),
     CurveChart(
-        "validation_accuracy",
-        "Validation accuracy",
-        "at each evaluation; the scale fits the last four fifths",
-        log=False,
-        format=".1~%",
-        points=True,
+        "effective_lr",
+        "Effective learning rate",
+        "applied to the update; log scale; the largest where parameter groups differ",
+        log=True,
+        format="~g",
+        points=False,
     ),
     CurveChart(
         "validation_loss",
@@ -79,55 +88,101 @@ CURVE_CHARTS = (
 )
 
 
-def curve_spec(chart: CurveChart, methods: list[MethodSummary]) -> dict[str, Any]:
-    """Means with a band from the lowest to the highest seed, or a thin line for each seed."""
-    shown = "indexof(hidden, datum.method) < 0"
+def curve_spec(
+    chart: CurveChart,
+    methods: Sequence[MethodSummary],
+    rows: Sequence[Mapping[str, Any]],
+    controls: str,
+) -> dict[str, Any]:
+    """Means with a band from the lowest to the highest seed, or a line for each run.
+
+    Args:
+        chart: what is drawn.
+        methods: the best first.
+        rows: points with the `rank` of the method, each of the axes (`step`, `cost`, `seconds`),
+            `value`, and either `low`, `high`, `n` of a mean or `run`, `seed`, `broken` of a run.
+        controls: what the ids of the page's controls end with.
+    """
+    names = [method.label for method in methods]
+    base = (
+        _chart(rows)
+        .transform_calculate(
+            method="names[datum.rank]",
+            faint=f"{len(names) > CROWDED} && datum.rank >= {STRONG}".lower(),
+            x="datum[axis]",
+            of="isValid(datum.run) ? 'seed ' + datum.seed : 'mean of ' + datum.n + ' runs'",
+        )
+        .transform_filter("isValid(datum.x) && (mode === 'mean') === !isValid(datum.run)")
+        .transform_filter("part === '' || indexof(lower(datum.method), lower(part)) >= 0")
+        .encode(color=_colour(names), opacity=_faded(1.0))
+    )
     if chart.log:
-        shown += " && datum.value > 0"  # zero and below have no logarithm
-    seeds, means = "mode === 'seeds'", "mode === 'mean'"
-    base = alt.Chart().encode(color=_colour(methods), opacity=_faded(1.0)).transform_filter(shown)
-    line = base.encode(strokeDash=_dash(methods))
-    y = alt.Y("value:Q", title=None, axis=alt.Axis(format=chart.format), scale=_scale(chart.log))
-    x = _window_x()
-    point: Any = {"size": 14, "filled": True, "strokeDash": [1, 0]} if chart.points else False
+        base = base.transform_filter("datum.value > 0")  # zero and below have no logarithm
+    domain = None if chart.log else _late_range(rows)
+    y = alt.Y("value:Q", title=None, axis=alt.Axis(format=chart.format), scale=_scale(domain))
+    x = alt.X(
+        "x:Q",
+        title=None,
+        scale=alt.Scale(nice=False, zero=False),
+        axis=alt.Axis(grid=False, tickCount=_TICKS, format="~s"),
+    )
+    positive = "isValid(datum.low)" + (" && datum.low > 0" if chart.log else "")
     band = (
-        base.transform_filter(means)
+        base.transform_filter(positive)
         .mark_area(clip=True, strokeWidth=0)
         .encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q", opacity=_faded(0.16))
     )
-    if chart.log:
-        band = band.transform_filter("datum.low > 0")
-    mean = line.transform_filter(means).mark_line(clip=True, strokeWidth=2, point=point)
-    seed = line.transform_filter(seeds).mark_line(clip=True, strokeWidth=1, point=point)
-    end = base.transform_filter("isValid(datum.broken)").mark_point(
-        shape="cross", angle=45, size=90, filled=True, clip=True
+    point: Any = {"size": 14, "filled": True, "strokeDash": [1, 0]} if chart.points else False
+    width: Any = {"expr": "mode === 'mean' ? 2 : 1"}
+    line = base.mark_line(clip=True, strokeWidth=width, point=point).encode(
+        x=x, y=y, strokeDash=_dash(names), detail="run:N"
     )
-    cursor = alt.Chart(alt.NamedData(name="cursor"))
-    layers = (
-        band.properties(data=alt.NamedData(name="means")),
-        mean.encode(x=x, y=y).properties(data=alt.NamedData(name="means")),
-        seed.encode(x=x, y=y, detail="run:N").properties(data=alt.NamedData(name="seeds")),
-        end.encode(x=x, y=y).properties(data=alt.NamedData(name="seeds")),
-        cursor.transform_filter("datum.rule").mark_rule(opacity=0.4, clip=True).encode(x=x),
-        cursor.mark_point(size=50, filled=True, clip=True, opacity=1).encode(
-            x=x, y=y, color=_colour(methods)
-        ),
+    end = (
+        base.transform_filter("isValid(datum.broken)")
+        .mark_point(shape="cross", angle=45, size=90, filled=True, clip=True)
+        .encode(x=x, y=y)
     )
-    spec = _sized(alt.layer(*layers), height=260).add_params(
-        alt.param(name="hidden", value=[]),
-        alt.param(name="mode", value="mean"),
-        alt.param(name="focus", value=""),
-        *(alt.param(name=bound) for bound in ("x_min", "x_max", "y_min", "y_max")),
+    hover = alt.selection_point(
+        name="hover", on="pointerover", clear="pointerout", fields=["method"]
+    )
+    zoom = alt.selection_interval(
+        name="zoom",
+        bind="scales",
+        encodings=["x"],
+        zoom="wheel![event.shiftKey]",  # a wheel alone scrolls the page, and so does a finger
+        translate="[mousedown, window:mouseup] > window:mousemove!",
+    )
+    touch = (
+        base.mark_point(opacity=0, size=160, filled=True, clip=True)  # room for a finger
+        .encode(x=x, y=y, opacity=alt.value(0), tooltip=_curve_tooltip(chart))
+        .add_params(hover, zoom)
+    )
+    spec = _sized(alt.layer(band, line, end, touch), height=260).add_params(
+        alt.param(name="names", value=names),
+        *_controls(controls, axis="step", mode="mean", one="", part=""),
     )
     return _without_schema(spec)
 
 
-def dots_spec(figure: str, methods: list[MethodSummary]) -> dict[str, Any]:
+def dots_spec(
+    figure: str,
+    methods: Sequence[MethodSummary],
+    seeds: Sequence[Mapping[str, Any]],
+    means: Sequence[Mapping[str, Any]],
+    controls: str,
+) -> dict[str, Any]:
     """One dot a seed, a tick for the mean and a line of one standard deviation each way."""
     order = [method.label for method in methods]
     share = figure.endswith("accuracy")
     axis = alt.Axis(format=".1~%" if share else "~g", tickCount=_TICKS)
-    base = alt.Chart().transform_filter("indexof(hidden, datum.method) < 0")
+
+    def base(rows: Sequence[Mapping[str, Any]]) -> Any:
+        return (
+            _chart(rows)
+            .transform_calculate(method="names[datum.rank]")
+            .transform_filter("part === '' || indexof(lower(datum.method), lower(part)) >= 0")
+        )
+
     y = alt.Y(
         "method:N",
         sort=order,
@@ -143,66 +198,106 @@ def dots_spec(figure: str, methods: list[MethodSummary]) -> dict[str, Any]:
         ),
     )
     x = alt.X("value:Q", title=None, axis=axis, scale=alt.Scale(zero=False, padding=12))
-    colour = _colour(methods)
+    colour = _colour(order)
     spread = (
-        base.mark_rule(strokeWidth=2)
-        .encode(x=alt.X("low:Q", title=None), x2="high:Q", y=y, color=colour, opacity=_faded(0.5))
-        .properties(data=alt.NamedData(name="dot_means"))
+        base(means)
+        .mark_rule(strokeWidth=2)
+        .encode(
+            x=alt.X("low:Q", title=None),
+            x2="high:Q",
+            y=y,
+            color=colour,
+            opacity=_faded(0.5, _CHOSEN),
+        )
     )
     mean = (
-        base.mark_tick(thickness=3, size=18)
-        .encode(x=x, y=y, color=colour, opacity=_faded(1.0))
-        .properties(data=alt.NamedData(name="dot_means"))
+        base(means)
+        .mark_tick(thickness=3, size=18)
+        .encode(x=x, y=y, color=colour, opacity=_faded(1.0, _CHOSEN))
     )
+    tooltip = [
+        alt.Tooltip("method:N", title="method"),
+        alt.Tooltip("seed:N", title="seed"),
+        alt.Tooltip("value:Q", title="value", format=axis.format),
+    ]
     dots = (
-        base.mark_point(size=42, strokeWidth=1.5, filled=False)
-        .encode(x=x, y=y, color=colour, opacity=_faded(0.85), tooltip=_dot_tooltip(axis.format))
-        .properties(data=alt.NamedData(name="dots"))
+        base(seeds)
+        .mark_point(size=42, strokeWidth=1.5, filled=False)
+        .encode(x=x, y=y, color=colour, opacity=_faded(0.85, _CHOSEN), tooltip=tooltip)
     )
     row = ROW_HEIGHT if len(methods) < MANY else CLOSE_ROWS
     spec = _sized(alt.layer(spread, mean, dots), height=row * len(methods)).add_params(
-        alt.param(name="hidden", value=[]), alt.param(name="focus", value="")
+        alt.param(name="names", value=order), *_controls(controls, one="", part="")
     )
     return _without_schema(spec)
 
 
-def _colour(methods: list[MethodSummary]) -> alt.Color:
+def _controls(end: str, **values: str) -> list[Any]:
+    """Parameters that elements of the page steer, by their ids."""
+    return [
+        alt.param(name=name, value=value, bind=alt.BindDirect(element=f"#{name}-{end}"))
+        for name, value in values.items()
+    ]
+
+
+def _chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """A chart of rows that are kept as columns, a third of the size of a list of objects."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    columns = {key: [_written(row.get(key)) for row in rows] for key in keys}
+    return alt.Chart(alt.InlineData([columns])).transform_flatten(keys)
+
+
+def _written(value: Any) -> Any:
+    """Five significant digits, more than a screen has pixels; nothing where there is no number."""
+    if not isinstance(value, float):
+        return value
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.5g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+
+
+def _late_range(rows: Iterable[Mapping[str, Any]]) -> list[float] | None:
+    """The lowest and the highest value of the last four fifths of the steps, and a little room."""
+    rows = [row for row in rows if row["value"] is not None and math.isfinite(row["value"])]
+    if not rows:
+        return None
+    first, last = min(row["step"] for row in rows), max(row["step"] for row in rows)
+    late = [row["value"] for row in rows if row["step"] >= first + 0.2 * (last - first)]
+    low, high = min(late), max(late)
+    room = 0.04 * (high - low) or 0.01 * abs(high) or 0.01
+    return [low - room, high + room]
+
+
+def _colour(names: Sequence[str]) -> alt.Color:
     # The full domain, so that a method keeps its colour when others are hidden.
-    domain = [method.label for method in methods]
-    return alt.Color("method:N", scale=alt.Scale(domain=domain), legend=None)
+    return alt.Color("method:N", scale=alt.Scale(domain=list(names)), legend=None)
 
 
-def _dash(methods: list[MethodSummary]) -> alt.StrokeDash:
-    domain = [method.label for method in methods]
-    range_ = [DASHES[(i // COLOURS) % len(DASHES)] for i in range(len(domain))]
-    return alt.StrokeDash("method:N", scale=alt.Scale(domain=domain, range=range_), legend=None)
-
-
-def _faded(opacity: float) -> Any:
-    return (
-        alt.when("focus === '' || focus === datum.method")
-        .then(alt.value(opacity))
-        .otherwise(alt.value(opacity * 0.15))
+def _dash(names: Sequence[str]) -> alt.StrokeDash:
+    range_ = [DASHES[(i // COLOURS) % len(DASHES)] for i in range(len(names))]
+    return alt.StrokeDash(
+        "method:N", scale=alt.Scale(domain=list(names), range=range_), legend=None
     )
 
 
-def _window_x() -> alt.X:
-    scale = alt.Scale(
-        domainMin=alt.expr("x_min"), domainMax=alt.expr("x_max"), nice=False, zero=False
-    )
-    return alt.X("x:Q", title="", scale=scale, axis=alt.Axis(grid=False, tickCount=_TICKS))
+def _faded(opacity: float, where: str = _IN_FOCUS) -> Any:
+    shown = alt.when(where).then(alt.value(opacity))
+    return shown.otherwise(alt.value(opacity * FAINT))
 
 
-def _scale(log: bool) -> alt.Scale:
-    bounds = {"domainMin": alt.expr("y_min"), "domainMax": alt.expr("y_max")}
-    return alt.Scale(type="log", nice=False, **bounds) if log else alt.Scale(zero=False, **bounds)
+def _scale(domain: list[float] | None) -> alt.Scale:
+    if domain is None:
+        return alt.Scale(type="log", nice=False, padding=6)
+    return alt.Scale(zero=False, nice=False, domain=domain)
 
 
-def _dot_tooltip(number: str) -> list[alt.Tooltip]:
+def _curve_tooltip(chart: CurveChart) -> list[alt.Tooltip]:
     return [
         alt.Tooltip("method:N", title="method"),
-        alt.Tooltip("seed:N", title="seed"),
-        alt.Tooltip("value:Q", title="value", format=number),
+        alt.Tooltip("of:N", title="of"),
+        alt.Tooltip("step:Q", title="step", format=",~f"),
+        alt.Tooltip("value:Q", title="value", format=".4~g" if chart.log else ".2~%"),
     ]
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,14 @@ import numpy as np
 import vl_convert
 
 from surefoot_lab.compare import (
-    AXES,
+    Advice,
+    Column,
     MethodSummary,
+    Settings,
     State,
+    advise,
     environments,
     evaluation_curve,
-    level_with_best,
     mean_band,
     method_columns,
     run_columns,
@@ -30,9 +33,17 @@ from surefoot_lab.compare import (
     step_curve,
     summarize,
 )
-from surefoot_lab.compare.text import NOTHING, failures
+from surefoot_lab.compare.text import LEVEL, LEVEL_MEANS, NOTHING, failures
 from surefoot_lab.report.beside import lines, range_tests
-from surefoot_lab.report.charts import COLOURS, CURVE_CHARTS, DASHES, curve_spec, dots_spec
+from surefoot_lab.report.charts import (
+    COLOURS,
+    CROWDED,
+    CURVE_CHARTS,
+    DASHES,
+    CurveChart,
+    curve_spec,
+    dots_spec,
+)
 from surefoot_lab.report.files import asset, template, write_whole
 from surefoot_lab.report.sweeps import across_context
 
@@ -40,7 +51,7 @@ if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
 
 POINTS_PER_PAGE = 12_000  # of one chart's curves together: keeps 50 runs far below 5 MB
-POINTS_PER_CURVE = 300
+POINTS_PER_CURVE = 200
 NODE_LETTERS = 8  # of the 56 that name a node of a cluster
 BROKEN = (State.NON_FINITE, State.INTERRUPTED, State.FAILED, State.STOPPED)
 
@@ -77,11 +88,12 @@ def render_report(
     """The page as a string."""
     if not runs:
         raise ValueError("a report needs at least one run")
-    methods = summarize(runs)
-    every = [run for method in methods for run in method.runs]
-    data = page_data(runs, methods)
-    scripts = {"vega": _vega(), "page": "\n".join(map(asset, ("table.js", "charts.js")))}
-    common = settings(runs)
+    groups = apart(runs)
+    named = len(groups) > 1
+    tasks = [_task(own, f"-{i}" if i else "", named) for i, own in enumerate(groups)]
+    every = [run for task in tasks for method in task.methods for run in method.runs]
+    specs = {key: spec for task in tasks for key, spec in task.specs.items()}
+    scripts = {"vega": _vega(), "page": "\n".join(map(asset, ("table.js", "embed.js")))}
     galleries = {"ranges": range_tests(runs), "lines": lines(line_folders)}
     problems = [(run.path.name, str(run.path), text) for run in runs for text in run.problems]
     problems += [problem for gallery in galleries.values() for problem in gallery.problems]
@@ -91,20 +103,19 @@ def render_report(
         csp=_content_security_policy(scripts.values()),
         style=asset("style.css"),
         scripts=scripts,
-        data=_json(data),
-        methods=methods,
-        swatches={m.label: _swatch(i) for i, m in enumerate(methods)},
+        data=_json(specs),
+        tasks=tasks,
+        mixed=named,
         failures=failures,
-        broken=any(method.failures for method in methods),
-        columns=method_columns(methods),
-        finding=_finding(methods),
+        broken=any(method.failures for task in tasks for method in task.methods),
+        level=LEVEL,
+        level_means=LEVEL_MEANS,
+        crowded=any(len(task.methods) > CROWDED for task in tasks),
         runs=every,
+        swatches=[_swatch(i) for i in range(max(len(task.methods) for task in tasks))],
         run_columns=run_columns(every),
-        charts=[chart for chart in CURVE_CHARTS if chart.key in data["charts"]],
-        across=template("across.html").render(across_context(runs, methods)),
+        profiles=template("across.html").render(across_context(runs, [])),
         beside=template("beside.html").render(galleries),
-        dots=data["dots"]["title"] if data["dots"] else None,
-        settings=common,
         short=_short,
         where=_where(runs),
         nodes=_nodes(runs),
@@ -113,19 +124,126 @@ def render_report(
     )
 
 
-def page_data(runs: Sequence[RunRecord], methods: list[MethodSummary]) -> dict[str, Any]:
-    """Everything the page's charts draw, as plain JSON types."""
-    charts = {}
+@dataclass(frozen=True)
+class Task:
+    """What the page shows of runs that may be compared: of one task, and of one budget.
+
+    Attributes:
+        name: heading, where there are several.
+        end: what the ids of its elements end with.
+        methods: the best first.
+        advice: which to use; None where there is nothing to compare.
+        columns: of the table.
+        charts: curves that are drawn.
+        dots: title of the picture of final figures.
+        specs: what is drawn, by the id of its place.
+        across: further tables.
+        settings: in common, and where they differ.
+    """
+
+    name: str
+    end: str
+    runs: int
+    methods: list[MethodSummary]
+    advice: Advice | None
+    columns: list[Column]
+    charts: list[CurveChart]
+    dots: str | None
+    specs: dict[str, Any]
+    across: str
+    settings: Settings
+
+    @property
+    def any_level(self) -> bool:
+        """Whether a figure is marked as within noise."""
+        return any(cell.is_level for c in self.columns for cell in c.cells.values())
+
+
+def apart(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """The runs of each task and budget: the same name, and about as many epochs.
+
+    A tenth more or less is the same budget, as where a range test takes its share.
+    """
+    found: list[list[RunRecord]] = []
+    for run in sorted(runs, key=lambda run: _epochs(run), reverse=True):
+        for own in found:
+            if own[0].name == run.name and _epochs(run) >= 0.9 * _epochs(own[0]):
+                own.append(run)
+                break
+        else:
+            found.append([run])
+    order = {str(run.path): i for i, run in enumerate(runs)}
+    groups = [sorted(own, key=lambda run: order[str(run.path)]) for own in found]
+    return sorted(groups, key=lambda own: order[str(own[0].path)])
+
+
+def _epochs(run: RunRecord) -> float:
+    """What the experiment says; 0 where it says nothing that can be compared."""
+    for key in ("epochs", "steps"):
+        value = run.experiment.get(key)
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    return 0.0
+
+
+def _task(runs: Sequence[RunRecord], end: str, named: bool) -> Task:
+    methods = summarize(runs)
+    controls = f"c{end}"
+    specs, charts = {}, []
     for chart in CURVE_CHARTS:
-        curves = _curves(runs, chart.key)
-        if any(len(curve) for curve in curves):
-            charts[chart.key] = {
-                "format": chart.format,
-                "log": chart.log,
-                "spec": curve_spec(chart, methods),
-                **_columnar(curves, methods),
-            }
-    return {"methods": [m.label for m in methods], "charts": charts, "dots": _dots(methods)}
+        rows = _rows(runs, methods, chart.key)
+        if rows:
+            charts.append(chart)
+            specs[chart.key + end] = curve_spec(chart, methods, rows, controls)
+    dots = _dots(methods)
+    if dots is not None:
+        figure, seeds, means = dots
+        specs["dots" + end] = dots_spec(figure, methods, seeds, means, controls)
+    epochs = _epochs(runs[0])
+    return Task(
+        name=f"{runs[0].name or 'unnamed'}, {epochs:g} epochs" if named else "",
+        end=end,
+        runs=len(runs),
+        methods=methods,
+        advice=advise(runs, methods),
+        columns=method_columns(methods),
+        charts=charts,
+        dots=None if dots is None else f"{figure.replace('_', ' ').capitalize()} of each seed",
+        specs=specs,
+        across=template("across.html").render(across_context(runs, methods, end=end)),
+        settings=settings(runs),
+    )
+
+
+def _rows(
+    runs: Sequence[RunRecord], methods: list[MethodSummary], key: str
+) -> list[dict[str, Any]]:
+    """Points of all runs' curves and of their means."""
+    curves = _curves(runs, key)
+    broken = {r.path: r.state.value for m in methods for r in m.runs if r.state in BROKEN}
+    rows: list[dict[str, Any]] = []
+    for index, method in enumerate(methods):
+        own = [curve for curve in curves if curve.label == method.label and len(curve)]
+        for curve in own:
+            columns = {**curve.x, "value": curve.value}
+            given = {"rank": index, "run": curves.index(curve), "seed": curve.seed}
+            new = _points(columns, given)
+            if new and curve.path in broken:
+                new[-1]["broken"] = broken[curve.path]
+            rows += new
+        with warnings.catch_warnings():  # of points that no run has a cost or a time for
+            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+            band = mean_band(own)
+        if band is not None:
+            columns = {**band.x, "value": band.mean, "low": band.low, "high": band.high}
+            rows += _points({**columns, "n": band.n}, {"rank": index})
+    return rows
+
+
+def _points(columns: dict[str, np.ndarray], given: dict[str, Any]) -> list[dict[str, Any]]:
+    lists = {name: array.tolist() for name, array in columns.items()}
+    found = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+    return [{**given, **point} for point in found]
 
 
 def _curves(runs: Sequence[RunRecord], key: str) -> list[Any]:
@@ -136,41 +254,20 @@ def _curves(runs: Sequence[RunRecord], key: str) -> list[Any]:
     return [step_curve(run, key, limit=limit) for run in runs]
 
 
-def _columnar(curves: list[Any], methods: list[MethodSummary]) -> dict[str, Any]:
-    """Curves as columns of rounded numbers: a third of the size of a list of objects."""
-    seeds, means = [], []
-    broken = {r.path: r.state.value for m in methods for r in m.runs if r.state in BROKEN}
-    for index, method in enumerate(methods):
-        own = [curve for curve in curves if curve.label == method.label and len(curve)]
-        for curve in own:
-            columns = {**curve.x, "value": curve.value}
-            rounded = {name: _rounded(array) for name, array in columns.items()}
-            seeds.append({"method": index, "run": curve.path, "seed": curve.seed, **rounded})
-            seeds[-1]["broken"] = broken.get(curve.path)
-        with warnings.catch_warnings():  # of points that no run has a cost or a time for
-            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-            band = mean_band(own)
-        if band is not None:
-            columns = {**band.x, "value": band.mean, "low": band.low, "high": band.high}
-            columns["n"] = band.n
-            rounded = {name: _rounded(array) for name, array in columns.items()}
-            means.append({"method": index, **rounded})
-    return {"axes": AXES, "seeds": seeds, "means": means}
-
-
-def _dots(methods: list[MethodSummary]) -> dict[str, Any] | None:
+def _dots(methods: list[MethodSummary]) -> tuple[str, list[Any], list[Any]] | None:
+    """The figure that methods are ranked by, of each seed and on average."""
     for figure in ("test_accuracy", "validation_accuracy", "test_loss", "validation_loss"):
         spreads = [(index, method.spread(figure)) for index, method in enumerate(methods)]
         if all(spread is None for _, spread in spreads):
             continue
         seeds = [
-            {"method": index, "seed": run.seed, "value": getattr(run, figure)}
+            {"rank": index, "seed": run.seed, "value": getattr(run, figure)}
             for index, method in enumerate(methods)
             for run in method.counted(figure)
         ]
         means = [
             {
-                "method": i,
+                "rank": i,
                 "value": s.mean,
                 "low": s.mean - (s.sd or 0),
                 "high": s.mean + (s.sd or 0),
@@ -178,16 +275,8 @@ def _dots(methods: list[MethodSummary]) -> dict[str, Any] | None:
             for i, s in spreads
             if s is not None
         ]
-        title = f"{figure.replace('_', ' ').capitalize()} of each seed"
-        return {"title": title, "seeds": seeds, "means": means, "spec": dots_spec(figure, methods)}
+        return figure, seeds, means
     return None
-
-
-def _finding(methods: list[MethodSummary]) -> dict[str, Any] | None:
-    best = methods[0].spread("test_accuracy")
-    if best is None:
-        return None
-    return {"best": methods[0], "spread": best, "level": level_with_best(methods, "test_accuracy")}
 
 
 def _title(runs: Sequence[RunRecord]) -> str:
@@ -252,12 +341,6 @@ def _short(key: str) -> str:
 def _swatch(index: int) -> dict[str, str]:
     dash = DASHES[(index // COLOURS) % len(DASHES)]
     return {"colour": f"c{index % COLOURS}", "dash": " ".join(map(str, dash))}
-
-
-def _rounded(array: np.ndarray) -> list[float | int | None]:
-    """Five significant digits, more than a screen has pixels; no place for NaN in JSON."""
-    rounded = (float(f"{value:.5g}") if math.isfinite(value) else None for value in array)
-    return [int(v) if v is not None and v.is_integer() else v for v in rounded]
 
 
 def _json(data: object) -> str:

@@ -17,7 +17,7 @@ from surefoot_lab.compare import (
     profiles_over_names,
     robustness,
 )
-from surefoot_lab.compare.text import NOTHING, number, percent, seconds
+from surefoot_lab.compare.text import LEVEL, NOTHING, number, percent, seconds
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -37,25 +37,30 @@ class Map:
     best_of: bool
 
 
-def across_context(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> dict[str, Any]:
-    """What the template `across.html` shows; every part may be empty."""
+def across_context(
+    runs: Sequence[RunRecord], methods: Sequence[MethodSummary], *, end: str = ""
+) -> dict[str, Any]:
+    """What the template `across.html` shows; every part may be empty.
+
+    Args:
+        runs: of one task; of all of them where no `methods` are given.
+        methods: those of the task; none for what looks across tasks.
+        end: what the ids of elements end with.
+    """
+    if not methods:
+        return {**_WORDS, "milestones": [], "grids": [], "profiles": profiles_over_names(runs)}
     target = common_target(methods)
     rows = [] if target is None else milestones(runs, methods, target)
     grids = [grid for grid in robustness(runs) if len(grid.cells) > 1]
     return {
+        **_WORDS,
+        "end": end,
         "target": target,
         "milestones": rows,
         "figures": FIGURES,
         "grids": grids,
         "maps": [_map(grid) for grid in grids if grid.keys],
-        "profiles": profiles_over_names(runs),
-        "factors": FACTORS,
-        "percent": percent,
-        "number": number,
-        "seconds": seconds,
-        "share": _share,
-        "difference": _difference,
-        "nothing": NOTHING,
+        "profiles": {},
     }
 
 
@@ -103,5 +108,20 @@ def _difference(found: Interval | None) -> str:
         return NOTHING
     text = f"{100 * found.mean:+.1f}"
     if found.low is not None and found.high is not None:
-        text += f" ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        low, high = f"{100 * found.low:+.1f}", f"{100 * found.high:+.1f}"
+        text += f" ({low} to {high})" if low != high else ""  # an interval of no width says nothing
+        text = text if found.excludes_zero else f"{LEVEL} {text}"
     return text.replace("-", "−")
+
+
+_WORDS: dict[str, Any] = {
+    "factors": FACTORS,
+    "percent": percent,
+    "number": number,
+    "seconds": seconds,
+    "share": _share,
+    "difference": _difference,
+    "nothing": NOTHING,
+    "level": LEVEL,
+    "end": "",
+}

@@ -104,7 +104,9 @@ def read_sweep(words: Sequence[str]) -> tuple[Experiment, SweepConfig]:
     Raises:
         UserError: something in it cannot be used.
     """
-    base, _, sections = parse_words(words, SWEEP_KEYS)
+    base, file, sections = parse_words(words, SWEEP_KEYS)
+    if file is None:
+        raise UserError("sweep: needs an experiment file with a section `grid` or `random`")
     return base, validated(SweepConfig, sections)
 
 

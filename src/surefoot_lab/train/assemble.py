@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from surefoot._closure import Graphless
+from surefoot._evaluation import Graphless
 from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.data import Normalize, Splits, TrainLoader, load_data, loader_of, normalizer_of
 from surefoot_lab.errors import one_line

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from surefoot._closure import Graphless
+from surefoot._evaluation import Graphless
 from surefoot_lab.data import Classification, Examples, InOrder, Normalize, Task, TrainLoader
 from surefoot_lab.train.processes import Team
 

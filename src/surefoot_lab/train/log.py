@@ -64,6 +64,13 @@ class RunLog:
         for place, rate in enumerate(rates if isinstance(rates, list) else [rates]):
             self._scalar(f"effective_lr/group{place}", rate, fields["step"])
 
+    def measured(self, step: int, outcome: dict[str, Any]) -> None:
+        """What a measurement told beside the common rate, for TensorBoard."""
+        self._scalar("noise_scale", outcome.get("noise_scale"), step)
+        for name in ("ratios", "weight_decay"):
+            for place, value in enumerate(outcome.get(name) or ()):
+                self._scalar(f"{name}/group{place}", value, step)
+
     def evaluation(self, effective_lr: Any, **fields: Any) -> None:
         """An evaluation."""
         self.record.evaluation(**fields)

@@ -148,8 +148,10 @@ def _train(
     """
     config, team = parts.experiment.train, parts.team
     wanted = progress and team.leads
-    display = ProgressDisplay(str(parts.experiment.label), parts.extent.total_steps, wanted=wanted)
-    purge_step = (state["step"] if state else 0) + 1 if resume else None
+    done = state["step"] if state else 0
+    label, total = str(parts.experiment.label), parts.extent.total_steps
+    display = ProgressDisplay(label, total, wanted=wanted, done=done)
+    purge_step = done + 1 if resume else None
     log: RunLog | SilentLog = SilentLog()
     if team.leads:
         log = RunLog(path, display, tensorboard=config.tensorboard, purge_step=purge_step)
@@ -261,6 +263,7 @@ class _Run:
         if self.step - self.last_measurement >= self.log_every:
             self.last_measurement = self.step
             self.log.record.write("measure", **{"step": self.step, **outcome.to_dict()})
+            self.log.measured(self.step, outcome.to_dict())
 
     def _write_step(self) -> bool:
         """Write the line of the steps since the last one; say whether training can go on."""

@@ -117,7 +117,9 @@ def _build(
     first: list[Any] = [[p for p in model.parameters() if p.requires_grad]]
     if _is_a(constructor, surefoot.LineSearchOptimizer) or hasattr(constructor, "takes_model"):
         first = [model]
-    elif _is_a(constructor, surefoot.MeasuredLR):
+    elif _is_a(constructor, surefoot.MeasuredLR) and constructor is not surefoot.MeasuredLR:
+        given["model"] = model  # MeasuredAdamW and its kin build what they wrap
+    elif constructor is surefoot.MeasuredLR:
         described = given.pop("optimizer", None)
         base, filled_inside = _build_base(described, model, extent, f"{what}.init_args.optimizer")
         first = [base, model]

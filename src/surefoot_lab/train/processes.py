@@ -9,6 +9,15 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import (
+    DistributedType,
+    broadcast,
+    broadcast_object_list,
+    gather_object,
+    reduce,
+)
 from torch import Tensor, nn
 
 from surefoot_lab.config import TrainConfig, UserError
@@ -17,7 +26,7 @@ T = TypeVar("T")
 
 
 class Team:
-    """The processes of a run; one alone needs no process group and pays for nothing.
+    """The processes of a run, in accelerate's words; one alone pays for nothing.
 
     Args:
         size: number of processes.
@@ -54,7 +63,7 @@ class Team:
                 outcome[0] = action()
             except Exception as error:  # handed to all ranks: none may wait for one that is gone
                 outcome[1] = error
-        dist.broadcast_object_list(outcome, src=0)
+        broadcast_object_list(outcome)
         if outcome[1] is not None:
             raise outcome[1]
         result: T = outcome[0]
@@ -64,17 +73,16 @@ class Team:
         """The sum over all ranks of each number."""
         if self.size == 1:
             return [float(value) for value in values]
-        total = self._exact(torch.tensor(values, dtype=torch.float64))
-        dist.all_reduce(total)
-        return [float(value) for value in total]
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        total: list[float] = reduce(own, "sum").tolist()
+        return total
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean over all ranks of a tensor that each has; a new tensor."""
         if self.size == 1:
             return value.clone()
-        total = self._exact(value.detach().double())
-        dist.all_reduce(total)
-        return (total / self.size).to(value.device, value.dtype)
+        mean: Tensor = reduce(value.detach().to(self.device, torch.float64), "mean")
+        return mean.to(value.device, value.dtype)
 
     def any(self, flag: bool) -> bool:
         """Whether one rank says so: they stop together or not at all."""
@@ -82,10 +90,7 @@ class Team:
 
     def gather(self, value: T) -> list[T]:
         """The values of all ranks, on every rank, in the order of the ranks."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        values: list[T] = gather_object([value])
         return values
 
     def follow(self, network: nn.Module) -> None:
@@ -94,10 +99,8 @@ class Team:
         DistributedDataParallel does the same before every training forward; an evaluation, which
         goes past it, would else score a different network on each rank.
         """
-        if self.size == 1:
-            return
-        for buffer in network.buffers():
-            dist.broadcast(buffer, src=0)
+        if self.size > 1:
+            broadcast(list(network.buffers()))
 
     def check_together(self, network: nn.Module) -> None:
         """Refuse to go on with networks that drifted apart.
@@ -137,10 +140,6 @@ class Team:
         if self._founded and dist.is_initialized():
             dist.destroy_process_group()
 
-    def _exact(self, values: Tensor) -> Tensor:
-        """A copy where it can be exchanged."""
-        return values.to(self.device, copy=True)
-
 
 def form_team(config: TrainConfig) -> tuple[Any, Team]:
     """Join the processes that `torchrun` or `accelerate launch` started; alone, a team of one.
@@ -151,10 +150,6 @@ def form_team(config: TrainConfig) -> tuple[Any, Team]:
     Raises:
         UserError: the processes were started in a way that this cannot work in.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType
-
     _refuse_sharding()
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     # Accelerate's state is global, so it is made anew; without a GPU it must be told to use gloo,

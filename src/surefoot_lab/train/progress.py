@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+EVERY_S = 30.0
 
 
 def bar_of(console: Console) -> Progress:
@@ -23,15 +26,18 @@ def bar_of(console: Console) -> Progress:
 
 
 class ProgressDisplay:
-    """A live bar on a terminal; elsewhere one plain line per evaluation; nothing if not wanted.
+    """A live bar on a terminal; elsewhere plain lines; nothing if not wanted.
+
+    In a log or a notebook there is a line per evaluation, and one every half minute between.
 
     Args:
         label: what is trained.
         total_steps: length of the run.
         wanted: show anything at all.
+        done: steps made already, where a run is resumed.
     """
 
-    def __init__(self, label: str, total_steps: int, *, wanted: bool) -> None:
+    def __init__(self, label: str, total_steps: int, *, wanted: bool, done: int = 0) -> None:
         self._label = label
         self._total = total_steps
         self._wanted = wanted
@@ -40,7 +46,8 @@ class ProgressDisplay:
         console = Console()
         if wanted and console.is_terminal:
             self._bar = bar_of(console)
-            self._task = self._bar.add_task(label, total=total_steps, figures="")
+            self._task = self._bar.add_task(label, total=total_steps, completed=done, figures="")
+        self._told = time.monotonic()
 
     def __enter__(self) -> ProgressDisplay:
         if self._bar is not None:
@@ -54,6 +61,8 @@ class ProgressDisplay:
     def step(self, step: int, loss: float, effective_lr: Any) -> None:
         """Show the latest training loss and effective learning rate."""
         if self._bar is None:
+            if self._wanted and time.monotonic() - self._told >= EVERY_S:
+                self._print(f"{self._place(step)}  loss {loss:.4f}  lr {_rates(effective_lr)}")
             return
         figures = f"loss {loss:.4f}  lr {_rates(effective_lr)}"
         if self._accuracy is not None:
@@ -67,14 +76,18 @@ class ProgressDisplay:
         if split == "validation":
             self._accuracy = accuracy
         share = "" if accuracy is None else f"accuracy {accuracy:.2%}  "
-        line = (
-            f"{self._label}  step {step}/{self._total}  {split} loss {loss:.4f}  "
-            f"{share}lr {_rates(rate)}"
-        )
+        line = f"{self._place(step)}  {split} loss {loss:.4f}  {share}lr {_rates(rate)}"
         if self._bar is not None:
             self._bar.console.print(line, highlight=False)
         elif self._wanted:
-            print(line, file=sys.stdout, flush=True)
+            self._print(line)
+
+    def _place(self, step: int) -> str:
+        return f"{self._label}  step {step}/{self._total}"
+
+    def _print(self, line: str) -> None:
+        print(line, file=sys.stdout, flush=True)
+        self._told = time.monotonic()
 
 
 def _rates(effective_lr: Any) -> str:

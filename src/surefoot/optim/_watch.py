@@ -1,0 +1,118 @@
+"""What a line search notices about a run, and says once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from surefoot import _params
+from surefoot._networks import MAX_CHANGE, can_be_ruined
+from surefoot._notices import Notices
+from surefoot.outcome import Status, StepOutcome
+
+__all__ = ["Watch"]
+
+_FAR = 0.5
+"""Length of a step, as a share of the weights' norm, from which on it is told."""
+_REFUSALS = 50
+"""Steps refused in a row after which it is told."""
+_HEADS = (
+    "the loss adds up the losses of {} heads. One step for all of them follows the one that bends "
+    "most, and line searches tend to fail there (docs/line-searches.md): compare with "
+    "surefoot.MeasuredLR around torch.optim.AdamW, which scales every weight by itself"
+)
+_GRADIENTS = (
+    "gradients computed outside of step(closure) are not used: the line search needs the loss "
+    "that belongs to them. Let the closure return all of it (several batches: the mean of their "
+    "losses), and call backward() nowhere else"
+)
+_REFUSED = (
+    "{} steps in a row were refused, because losses or gradients are not finite, at the start "
+    "(loss {:.3g}) or wherever the search looked: nothing is trained"
+)
+_FAR_STEP = (
+    "a step of length {:.2g}, where all weights together have the norm {:.2g}: little of the "
+    "network is left after it. It happens where losses of several heads are added, and where a "
+    "small network starts on a plateau. Bound the step (max_length; {:.0%} of the norm: {:.2g}), "
+    "or use surefoot.MeasuredLR, which bounds every step"
+)
+
+
+class _Steps:
+    """How many steps all line searches of this process have made together."""
+
+    count = 0
+
+
+class Watch:
+    """Looks at every step of one optimizer.
+
+    Args:
+        model: the network, if it is known.
+    """
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self._model = model
+        self._notices = Notices()
+        self._refused, self._norm = 0, 0.0
+        self._stepped: set[int] = set()
+        self._count_before = _Steps.count
+
+    def begins(self, params: Sequence[Tensor], is_first: bool) -> None:
+        """Look for gradients that were accumulated for this step, which does not use them."""
+        # the step of another line search, a GAN's, may have sent gradients through these parameters
+        if _Steps.count != self._count_before:
+            return
+        # later, a parameter that is new here may have one
+        own = [p for p in params if is_first or id(p) in self._stepped]
+        others = [g for p in own if (g := p.grad) is not None and not _is_marked(g)]
+        if any(bool(torch.any(g._values() if g.is_sparse else g)) for g in others):
+            self._notices.tell("gradients", _GRADIENTS)
+
+    def ends(self, params: Sequence[Tensor]) -> None:
+        """Mark what a step left in ``.grad``, however it ended."""
+        self._stepped = {id(p) for p in params}
+        _Steps.count += 1
+        self._count_before = _Steps.count
+        for p in params:
+            _mark(p.grad)
+
+    def made(self, params: Sequence[Tensor], outcome: StepOutcome, heads: int) -> None:
+        """Look at the outcome: a far step, refusals in a row, several heads."""
+        self._look_how_far(params, outcome.length)
+        self._refused = self._refused + 1 if outcome.status is Status.NON_FINITE else 0
+        if self._refused == _REFUSALS:
+            self._notices.tell("refused", _REFUSED.format(_REFUSALS, outcome.value0))
+        if heads > 1:
+            self._notices.tell("heads", _HEADS.format(heads))
+
+    def _look_how_far(self, params: Sequence[Tensor], length: float) -> None:
+        """Whether a step is about as long as all weights of a network together."""
+        if length <= _FAR * self._norm or not can_be_ruined(self._model):
+            return
+        self._norm = math.sqrt(_params.norm_sq(params, [1.0] * len(params)))
+        if length > _FAR * self._norm:
+            most = MAX_CHANGE * self._norm
+            self._notices.tell("far", _FAR_STEP.format(length, self._norm, MAX_CHANGE, most))
+
+    def past_the_end(self, total_steps: int) -> None:
+        """The run goes on after its horizon."""
+        self._notices.tell(
+            f"end at {total_steps}",
+            f"the run goes on after its total_steps={total_steps}: steps are zero from here on; "
+            "set optimizer.total_steps to the new length",
+        )
+
+
+def _mark(grad: Tensor | None) -> None:
+    """Remember, at the gradient itself, that a step computed it, and its version."""
+    if grad is not None:
+        grad._surefoot_version = grad._version  # type: ignore[attr-defined]
+
+
+def _is_marked(grad: Tensor) -> bool:
+    """Whether a gradient is as a step left it."""
+    return getattr(grad, "_surefoot_version", None) == grad._version
