@@ -70,9 +70,10 @@ Runs = dict[tuple[str, int], dict[str, list[dict[str, Any]]]]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All records beside the benchmarks."""
+    """The yardsticks' records, beside their benchmarks; those of the papers' claims are others."""
     files = sorted(folder.glob("*/results.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    lines = (json.loads(line) for file in files for line in file.read_text().splitlines())
+    return [record for record in lines if "task" in record]
 
 
 def by_task(records: list[dict[str, Any]]) -> Runs:
