@@ -240,3 +240,11 @@ def test_a_run_that_left_the_range_of_numbers_goes_on_from_the_average() -> None
     train(model, optimizer, range(33, 60))
     with optimizer.averaged(), torch.no_grad():
         assert torch.isfinite(model(X)).all()
+
+
+def test_a_length_that_is_told_later_leaves_averaged_weights_as_they_are() -> None:
+    model, optimizer = build(overhead=99.0)
+    train(model, optimizer, range(10))
+    optimizer.total_steps = 40
+    train(model, optimizer, range(10, 20))
+    assert [point.decay for point in optimizer.history()] == [1.0] * 17

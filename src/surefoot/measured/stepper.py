@@ -211,7 +211,8 @@ class Stepper:
         decay = self.settings.decay_from
         if decay is not None:
             decay = (self.steps, self.settings.left(self.steps))
-        self.change(total_steps=total_steps, decay_from=decay)
+        averages = self._averages is not None  # whoever averages goes on to, and needs no decay
+        self.change(total_steps=total_steps, decay_from=decay, averaging=averages)
 
     def advice(self, batch_size: int | None) -> Advice:
         """What the measurements say beyond the rate."""
