@@ -118,7 +118,7 @@ def test_nanogpt(command: Command, data: Path) -> None:
 
 
 def test_mnist1d(command: Command) -> None:
-    pytest.importorskip("mnist1d", reason="the package that makes the data is not installed")
+    pytest.importorskip("mnist1d.data", reason="the package that makes the data is not installed")
     options = ("--tasks", "mlp", "cnn", "gru", "--seeds", 0, "--steps", 20, "--methods", "measured")
     found = command("mnist1d/run.py", *options)
     assert [r["task"] for r in found[::2]] == ["mnist1d_mlp", "mnist1d_cnn", "mnist1d_gru"]

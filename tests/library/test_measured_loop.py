@@ -671,3 +671,22 @@ def test_a_loop_that_breaks_off_leaves_nothing_on() -> None:
     del optimizer, model
     gc.collect()
     assert _on == []
+
+
+def test_a_recorder_that_ends_while_a_tape_stops_disturbs_nothing(monkeypatch: Any) -> None:
+    """Garbage is collected at any moment: here in the middle of what takes the tape off."""
+    from surefoot.replay import tape as module
+
+    model = mlp()
+    optimizer = adamw(model, overhead=99.0)
+    pop = module._get_current_dispatch_mode
+
+    def collected() -> Any:
+        module.stop_abandoned()
+        return pop()
+
+    monkeypatch.setattr(module, "_get_current_dispatch_mode", collected)
+    for _ in range(5):
+        loop_step(optimizer, lambda: F.mse_loss(model(X), Y))
+    assert module._on == []
+    assert optimizer.last.status.measured

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,12 +36,19 @@ __all__ = ["Tape", "stop_abandoned", "tensors_in"]
 
 _on: list[Tape] = []
 """Tapes that record now. A loop that breaks off between forward and step leaves its own on."""
+_stopping: list[Tape] = []
+"""The one that is being stopped: the end of a recorder may fall into this."""
 
 
 def stop_abandoned() -> None:
-    """Stop the tapes that are at their end, or whose recorder is gone."""
+    """Stop this thread's tapes that are at their end, or whose recorder is gone.
+
+    Called when a recorder is gone, too, that is, at any moment and in any thread: what is left for
+    this reason is stopped by the next call.
+    """
     for tape in list(_on):
-        if tape.is_closed or (tape.owner is not None and tape.owner() is None):
+        gone = tape.is_closed or (tape.owner is not None and tape.owner() is None)
+        if gone and tape.thread == threading.get_ident():
             tape.close()
 
 
@@ -143,7 +151,7 @@ class Tape(Loss, TorchDispatchMode):
         self._refusal: str | None = None
         self._seen: set[int] = set()
         self._drawn: set[int] = set()
-        self._is_on = False
+        self._is_on, self.thread = False, threading.get_ident()
         self.is_closed = False
         """Whether it records no more, for good."""
         self.owner: weakref.ref[Any] | None = None
@@ -155,23 +163,27 @@ class Tape(Loss, TorchDispatchMode):
     def start(self) -> None:
         """Record from here on."""
         if not self._is_on:
-            self._is_on = True
+            self._is_on, self.thread = True, threading.get_ident()
             _on.append(self)
             self.__enter__()
 
     def stop(self) -> None:
         """Record no more for now."""
-        if not self._is_on or _is_inside_compiled():
+        if not self._is_on or _stopping or _is_inside_compiled():
             return
-        above = []  # modes that were entered since and are still on
-        while _get_current_dispatch_mode() not in (self, None):
-            above.append(_pop_mode())
-        if _get_current_dispatch_mode() is self:
-            self.__exit__(None, None, None)
-        for mode in reversed(above):
-            _push_mode(mode)
-        self._is_on = False
-        _on.remove(self)
+        _stopping.append(self)
+        try:
+            above = []  # modes that were entered since and are still on
+            while _get_current_dispatch_mode() not in (self, None):
+                above.append(_pop_mode())
+            if _get_current_dispatch_mode() is self:
+                self.__exit__(None, None, None)
+            for mode in reversed(above):
+                _push_mode(mode)
+            self._is_on = False
+            _on.remove(self)
+        finally:
+            _stopping.remove(self)
 
     def close(self) -> None:
         """Record no more, for good."""
