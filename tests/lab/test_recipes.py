@@ -316,8 +316,10 @@ def _sweep(recipe: Path, full: list[Experiment], words: list[str], place: Path) 
     if sizes:
         values["grid"]["batch_size"] = [size // 4 for size in sizes]
     file = place / f"small-{recipe.name}"
-    file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    trials = trials_of(*read_sweep([str(file), *words, "--steps=3"]))
+    text = yaml.safe_dump(values, sort_keys=False)
+    file.write_text(text, encoding="utf-8")
+    steps = STEPS if "one_cycle" in text else 3
+    trials = trials_of(*read_sweep([str(file), *words, f"--steps={steps}"]))
     last = {trial.experiment.optimizer.class_path: number for number, trial in enumerate(trials)}
     if is_small(recipe):  # the optimizers are those of the recipes beside it
         last = {}
@@ -327,7 +329,7 @@ def _sweep(recipe: Path, full: list[Experiment], words: list[str], place: Path) 
             small_one = dataclasses.replace(trial.experiment, model=ModelConfig(STAND_IN))
             trial, free = dataclasses.replace(trial, experiment=small_one), [*free, *MODEL]
         run = run_trial(trial, place / trial.fingerprint)
-        _check_run(run, full[number], steps=3, free=free)
+        _check_run(run, full[number], steps=steps, free=free)
 
 
 def _lines(recipe: Path, full: list[Experiment], words: list[str], place: Path) -> None:
