@@ -46,7 +46,9 @@ def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
         squares = [norm**2 for norm in norms]
     else:
         flat = [t.view(-1) if t.is_contiguous() else t for t in tensors]
-        squares = _stack([_dot(t, t) for t in flat]).tolist()
+        dots = [_dot(t, t) for t in flat]
+        on_cpu = all(d.device.type == "cpu" for d in dots)
+        squares = [d.item() for d in dots] if on_cpu else _stack(dots).tolist()
     if _out_of_range(squares) and (wider := _wider(tensors)) is not None:
         return norms_sq(wider)
     return squares
