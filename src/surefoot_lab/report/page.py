@@ -17,22 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import vl_convert
 
-from surefoot_lab.compare import (
-    Advice,
-    Column,
-    MethodSummary,
-    Settings,
-    State,
-    advise,
-    environments,
-    evaluation_curve,
-    mean_band,
-    method_columns,
-    run_columns,
-    settings,
-    step_curve,
-    summarize,
-)
+from surefoot_lab.compare import advise, summarize
+from surefoot_lab.compare.advice import Advice
+from surefoot_lab.compare.columns import Column, method_columns, run_columns
+from surefoot_lab.compare.curves import evaluation_curve, mean_band, step_curve
+from surefoot_lab.compare.settings import Settings, environments, settings
+from surefoot_lab.compare.summary import MethodSummary, State
 from surefoot_lab.compare.text import LEVEL, LEVEL_MEANS, NOTHING, failures
 from surefoot_lab.report.beside import lines, range_tests
 from surefoot_lab.report.charts import (

@@ -6,23 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from surefoot_lab.compare import (
-    FACTORS,
-    Interval,
-    MethodSummary,
-    Robustness,
-    common_target,
-    heat_map,
-    milestones,
-    profiles_over_names,
-    robustness,
-)
+from surefoot_lab.compare.intervals import Interval
+from surefoot_lab.compare.milestones import FACTORS, common_target, milestones, profiles_over_names
+from surefoot_lab.compare.robustness import Robustness, heat_map, robustness
+from surefoot_lab.compare.summary import MethodSummary
 from surefoot_lab.compare.text import LEVEL, NOTHING, number, percent, seconds
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
 
-FIGURES = (("batches", "Batches"), ("forward_equivalents", "Forward-equivalents"))
+FIGURES = (("step", "Batches"), ("cost", "Forward-equivalents"))
 
 
 @dataclass(frozen=True)
