@@ -28,8 +28,9 @@ from surefoot_lab.lines.findings import mark
 from surefoot_lab.parse import parse_words
 from surefoot_lab.range_tests import measure
 from surefoot_lab.records import RunRecord
-from surefoot_lab.sweep import run_trial, trials_of
+from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
+from surefoot_lab.sweep.trial import run_trial
 from surefoot_lab.train import assemble
 from surefoot_lab.values import validated
 

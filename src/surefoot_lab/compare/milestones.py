@@ -69,10 +69,11 @@ def area_under_curve(run: RunRecord) -> float | None:
     compare. None without an evaluation.
     """
     lines = [line for line in run.split("validation") if line.get("accuracy") is not None]
-    if len(lines) < 2:
-        return lines[0]["accuracy"] if lines else None
     steps = [line["step"] for line in lines]
-    return float(trapezoid([line["accuracy"] for line in lines], steps)) / (steps[-1] - steps[0])
+    heights: list[float] = [line["accuracy"] for line in lines]
+    if len(lines) < 2:
+        return heights[0] if lines else None
+    return float(trapezoid(heights, steps)) / (steps[-1] - steps[0])
 
 
 def milestones(

@@ -203,11 +203,10 @@ def _take_fact(record: RunRecord, line: dict[str, Any], facts: list[dict[str, An
     last = next((old["step"] for old in reversed(facts) if old.get("split") == split), -1)
     if line["step"] <= last:
         return f"step {line['step']} of a {line['kind']!r} line comes after step {last}"
-    kept = {key: _sound(key, value) for key, value in line.items()}
+    kept: dict[str, Any] = {key: _sound(key, value) for key, value in line.items()}
     if line["kind"] != "measure":
-        forwards, backwards = kept.get("forwards"), kept.get("backwards")
-        known = forwards is not None and backwards is not None
-        kept["cost"] = forwards + 2 * backwards if known else None
+        passes: Any = kept.get("forwards"), kept.get("backwards")
+        kept["cost"] = None if None in passes else passes[0] + 2 * passes[1]
     facts.append(kept)
     return None
 
