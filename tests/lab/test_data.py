@@ -295,16 +295,6 @@ def test_images_of_several_sizes_and_kinds_are_resized_on_request(image_root: Pa
     assert splits.train.images.shape[1:] == (3, 16, 16)
 
 
-def test_sixteen_bit_images_keep_their_brightness(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for number in range(3):
-            values = np.full((4, 4), 257 * 100, dtype=np.uint16)
-            Image.fromarray(values).save(tmp_path / name / f"{number}.png")
-    splits = load_data(DataConfig("imagefolder", root=str(tmp_path), validation=0, test=0))
-    assert splits.train.images.unique().tolist() == [100]
-
-
 def test_an_unreadable_image_is_named(image_root: Path) -> None:
     (image_root / "train" / "cat" / "0002.jpg").write_bytes(b"this is not an image")
     with pytest.raises(UserError, match=r"cat.0002\.jpg: not a readable image.*remove"):

@@ -140,9 +140,9 @@ def test_tables_that_come_with_scikit_learn() -> None:
 def test_tables_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     for content, message in (
-        ("a,b\n1,2\n3,x\n", r"table\.csv: line 3 has to hold 2 finite numbers: '3,x'"),
-        ("1,2\n3\n", r"line 2 has to hold 2 finite numbers"),
-        ("1,2\n\n3,nan\n", r"line 3 has to hold"),
+        ("a,b\n1,2\n3,x\n", r"table\.csv: line 3: column 'b' has 'x'"),
+        ("1,2\n3\n", r"line 2: column 'target' has nothing"),
+        ("1,2\n\n3,nan\n", r"line 3: column 'target' has 'nan'"),
         ("1\n2\n", r"needs rows of two numbers"),
         ("", r"needs rows of two numbers"),
         ("a,b\n", r"needs rows of two numbers"),
