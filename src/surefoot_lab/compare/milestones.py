@@ -73,7 +73,7 @@ def area_under_curve(run: RunRecord) -> float | None:
     heights: list[float] = [line["accuracy"] for line in lines]
     if len(lines) < 2:
         return heights[0] if lines else None
-    return float(trapezoid(heights, steps)) / (steps[-1] - steps[0])
+    return float(trapezoid(heights, steps) / (steps[-1] - steps[0]))
 
 
 def milestones(
