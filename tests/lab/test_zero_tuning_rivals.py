@@ -1,4 +1,4 @@
-"""The rivals that benchmarks/zero_tuning writes from papers: formulas by numbers made another way."""
+"""Rivals that benchmarks/zero_tuning writes from papers: formulas by numbers made another way."""
 
 from __future__ import annotations
 
