@@ -26,7 +26,7 @@ from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.findings import find, mark
 from surefoot_lab.lines.run import sample_experiment
 from surefoot_lab.parse import parse_words
-from surefoot_lab.range_tests import measure
+from surefoot_lab.range_tests.measure import measure
 from surefoot_lab.records import RunRecord
 from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
