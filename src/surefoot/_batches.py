@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["samples_in", "to_device"]
-
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """The batch with every tensor in it on ``device``; tuples, lists and mappings are walked."""

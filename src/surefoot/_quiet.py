@@ -11,13 +11,10 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
-
-__all__ = ["Buffers", "QuietRoom", "RngState", "devices_of", "undisturbed"]
 
 
 def devices_of(tensors: Iterable[torch.Tensor]) -> tuple[torch.device, ...]:
@@ -187,13 +184,8 @@ class QuietRoom:
         self._before.restore()
         self._before_buffers.restore()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if kind is not None and self._before is not None:
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is not None and self._before is not None:
             self.rewind()
         elif self._disturbed and self._after is not None:
             self._after.restore()

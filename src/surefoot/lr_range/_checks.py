@@ -15,8 +15,6 @@ from surefoot._no_trace import unwrapped
 from surefoot._numbers import plain, whole
 from surefoot.lr_range.ramp import check_rates
 
-__all__ = ["check_inputs", "check_settings", "iterations"]
-
 
 def check_inputs(
     model: Any, optimizer: Any, loader: Any, val_loader: Any, loss_fn: Any, step_fn: Any

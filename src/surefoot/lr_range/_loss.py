@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from surefoot._batches import samples_in, to_device
 
-__all__ = ["Evaluation", "LossOf"]
-
 
 class Evaluation(NamedTuple):
     """One forward pass: the loss, the number of correct answers (or None), the samples."""

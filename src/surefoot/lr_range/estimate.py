@@ -13,8 +13,6 @@ from torch.optim import Optimizer
 from surefoot._numbers import whole
 from surefoot.lr_range.ramp import check_rates
 
-__all__ = ["HessianFreeRate"]
-
 
 class HessianFreeRate:
     r"""Estimates a good learning rate from three successive sets of weights.

@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 
 from surefoot._numbers import plain, sequence, whole
 
-__all__ = ["Ramp", "check_rates", "group_ratios", "set_rate"]
-
 STEP_MODES = ("exp", "linear")
 
 

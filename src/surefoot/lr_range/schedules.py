@@ -16,8 +16,6 @@ from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.ramp import check_rates, group_ratios, set_rate
 from surefoot.lr_range.suggest import Suggestion
 
-__all__ = ["ONE_CYCLE_RULE", "cyclic", "extend_schedule", "one_cycle", "resume_schedule"]
-
 Bound = float | Sequence[float] | Suggestion
 
 ONE_CYCLE_RULE = "consensus"

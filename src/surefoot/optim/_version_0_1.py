@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["from_version_0_1"]
-
 _FORMER = """
 steps forwards backwards probes closure_calls_backward closure_needs_graph size checked length
 direction_norms_sq has_full_loss rate average_rate noise left_behind updates since_measurement

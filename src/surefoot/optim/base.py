@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from surefoot import _params, _reduce
 from surefoot._closure import Closure, checked_closure
 from surefoot._networks import check_belongs, largest_change, weights_norm
-from surefoot._numbers import check_count, check_number, check_share, plain
+from surefoot._numbers import check_count, check_number, plain
 from surefoot._params import Copies
 from surefoot._plain import from_plain, to_plain
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
@@ -30,17 +30,6 @@ from surefoot.outcome import Cost, Status, StepOutcome
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-__all__ = [
-    "Active",
-    "LineSearchOptimizer",
-    "Memory",
-    "ParamsLike",
-    "check_count",
-    "check_number",
-    "check_share",
-    "rejected",
-]
 
 ParamsLike: TypeAlias = (
     nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]

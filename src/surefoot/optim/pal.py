@@ -11,18 +11,11 @@ from torch import Tensor
 
 from surefoot import _params
 from surefoot._closure import Closure
+from surefoot._numbers import check_count, check_number, check_share
 from surefoot.directions import Direction, conjugate_like, steepest
+from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared, formerly
-from surefoot.optim.base import (
-    Active,
-    LineSearchOptimizer,
-    Memory,
-    ParamsLike,
-    check_count,
-    check_number,
-    check_share,
-    rejected,
-)
+from surefoot.optim.base import LineSearchOptimizer, Memory, ParamsLike, rejected
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches.parabolic import ParabolicSearch
 

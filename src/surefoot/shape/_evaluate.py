@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from surefoot._batches import samples_in, to_device
 
-__all__ = ["BatchLoss", "LossFn", "fingerprint"]
-
 LossFn = Callable[[Any, Any], Tensor]
 
 

@@ -14,8 +14,6 @@ from surefoot._archive import load_archive
 from surefoot._strict_json import decode, encode
 from surefoot.shape.line_sample import LineSample
 
-__all__ = ["LineRecords"]
-
 _SCHEMA = 1
 _FIELDS = (
     *("lengths", "batch_losses", "batch_sizes", "direction_norm", "kind", "slope0"),

@@ -21,8 +21,6 @@ from surefoot.shape.line_sample import LineSample
 from surefoot.shape.record import LineRecords
 from surefoot.shape.sample import sample_line
 
-__all__ = ["sample_run"]
-
 
 def sample_run(
     model: nn.Module,
