@@ -11,8 +11,9 @@ from PIL import Image
 from torchvision.transforms import functional as tv
 
 from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data import Examples, InOrder, Normalizer, TrainLoader, augment, load_data
-from surefoot_lab.data.examples import hold_out
+from surefoot_lab.data import load_data
+from surefoot_lab.data.examples import Examples, hold_out
+from surefoot_lab.data.loader import InOrder, Normalizer, TrainLoader, augment
 
 CPU = torch.device("cpu")
 

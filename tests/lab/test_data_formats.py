@@ -98,7 +98,7 @@ def test_mnist_plain_and_in_torchvisions_folder(
 
 
 def test_published_statistics_are_used_on_request(root: Path) -> None:
-    from surefoot_lab.data import normalizer_of
+    from surefoot_lab.data.loader import normalizer_of
 
     device = torch.device("cpu")
     config = DataConfig("cifar10", root=str(root), normalize="published")

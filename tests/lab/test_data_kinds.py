@@ -17,9 +17,11 @@ from surefoot_lab.config import (
     TrainConfig,
     UserError,
 )
-from surefoot_lab.data import Classification, InOrder, Regression, load_data, loader_of
-from surefoot_lab.data import normalizer_of as normalizer_for
+from surefoot_lab.data import load_data, loader_of
 from surefoot_lab.data.files import ImageFiles, random_box
+from surefoot_lab.data.loader import InOrder
+from surefoot_lab.data.loader import normalizer_of as normalizer_for
+from surefoot_lab.data.task import Classification, Regression
 from surefoot_lab.train import train
 
 CPU = torch.device("cpu")

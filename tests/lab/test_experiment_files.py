@@ -26,12 +26,12 @@ from surefoot_lab.config import (
     TrainConfig,
     UserError,
 )
-from surefoot_lab.data import AsTheyAre, Examples, TrainLoader
-from surefoot_lab.data.examples import hold_out
+from surefoot_lab.data.examples import Examples, hold_out
+from surefoot_lab.data.loader import AsTheyAre, TrainLoader
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RecordWriter, read_run
-from surefoot_lab.sweep import trials_of
+from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.train import train
 from surefoot_lab.train.assemble import seed_everything
 from surefoot_lab.values import validated

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data import Splits, load_data
+from surefoot_lab.data import load_data
+from surefoot_lab.data.examples import Splits
 
 
 def _load(root: Path, **settings: Any) -> Splits:

@@ -11,7 +11,7 @@ import pytest
 from _ranks import start
 from surefoot.shape import LineRecords
 from surefoot_lab.cli import main
-from surefoot_lab.lines import OTHERS, RECORDS
+from surefoot_lab.lines.run import OTHERS, RECORDS
 
 ASKED = """
 name: lines

@@ -25,7 +25,8 @@ from surefoot_lab.config import (
     TrainConfig,
     UserError,
 )
-from surefoot_lab.data import Examples, Normalizer
+from surefoot_lab.data.examples import Examples
+from surefoot_lab.data.loader import Normalizer
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RunRecord, read_run
 from surefoot_lab.train import train

@@ -11,7 +11,7 @@ import torch
 from surefoot.lr_range import RangeCurve
 from surefoot_lab.cli import main
 from surefoot_lab.parse import parse_words
-from surefoot_lab.range_tests import Stream, measure
+from surefoot_lab.range_tests.measure import Stream, measure
 from surefoot_lab.records import read_run
 from surefoot_lab.train.assemble import assemble
 

@@ -18,8 +18,10 @@ import pytest
 
 from surefoot_lab.cli import main
 from surefoot_lab.records import read_run
-from surefoot_lab.sweep import is_done, run_trial, trials_of, write_table
+from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
+from surefoot_lab.sweep.table import write_table
+from surefoot_lab.sweep.trial import is_done, run_trial
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

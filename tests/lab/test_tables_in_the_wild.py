@@ -11,8 +11,9 @@ import torch
 
 from surefoot_lab.cli import main
 from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data import Classification, load_data
+from surefoot_lab.data import load_data
 from surefoot_lab.data.csv_file import Table, read_table
+from surefoot_lab.data.task import Classification
 
 ROWS = [(k / 8, k % 7, 2.25 * k - 3) for k in range(40)]
 VALUES = np.array(ROWS)

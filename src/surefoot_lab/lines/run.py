@@ -16,8 +16,7 @@ from surefoot.shape import (
     sample_run,
 )
 from surefoot_lab.config import Experiment, UserError
-from surefoot_lab.data import InOrder, TrainLoader
-from surefoot_lab.data.loader import Batch
+from surefoot_lab.data.loader import Batch, InOrder, TrainLoader
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.train.assemble import Parts, assemble
 

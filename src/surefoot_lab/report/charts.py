@@ -14,7 +14,7 @@ from typing import Any
 
 import altair as alt
 
-from surefoot_lab.compare import MethodSummary
+from surefoot_lab.compare.summary import MethodSummary
 
 _TICKS: Any = {"expr": "max(2, floor(width / 75))"}  # a phone has room for four numbers
 _LABELS: Any = {"expr": "max(120, 0.3 * containerSize()[0])"}

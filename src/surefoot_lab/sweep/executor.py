@@ -9,14 +9,14 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, UserError
+from surefoot_lab.signals import answered
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial
 from surefoot_lab.train.log import MESSAGE_LENGTH
@@ -107,26 +107,14 @@ def run_on_ray(
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        with _own_signals():
+        ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        with ExitStack() as stack:  # Ray's handlers end with its work: Ctrl-C is Ctrl-C again
+            for number, handler in ours.items():
+                stack.enter_context(answered(handler or signal.SIG_DFL, number))
             tuner.fit()
     for ours, run_dir, reason, message in closer.later:
         closer.close(ours, run_dir, reason, message, patience_s=PATIENCE_S)
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _own_signals() -> Any:
-    """Ray's handlers of signals end with its work: Ctrl-C is Ctrl-C again afterwards."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            if handler is not None:  # None: set by somebody who is not Python
-                signal.signal(number, handler)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import threading
 import time
 import warnings
@@ -19,6 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from surefoot_lab.config import Experiment, UserError
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import TRACEBACK_NAME, RunRecord, describe_environment, read_run
+from surefoot_lab.signals import answered
 from surefoot_lab.train.applied import applied, check_applied
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
 from surefoot_lab.train.checkpoint import (
@@ -368,20 +368,14 @@ class _Run:
 def _interruptible() -> Iterator[threading.Event]:
     """The first Ctrl-C asks the run to stop after its step; the second interrupts it at once."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
 
     def ask(signum: int, frame: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    former = signal.signal(signal.SIGINT, ask)
-    try:
+    with answered(ask):
         yield stop
-    finally:
-        signal.signal(signal.SIGINT, former)
 
 
 @contextmanager
