@@ -27,7 +27,7 @@ First = list[dict[str, Any]]
 def spread(first: First) -> float:
     """Width of the last interval, as a logarithm; infinite where it has no upper end."""
     low, high = first[-1]["low"], first[-1]["high"]
-    return math.log(high / low) if 0 < low and math.isfinite(high) else math.inf
+    return math.log(high / low) if low > 0 and math.isfinite(high) else math.inf
 
 
 def scatter(first: First) -> float:
