@@ -93,7 +93,7 @@ def test_the_stream_goes_back_to_its_place() -> None:
     ("words", "message"),
     [
         (["--then=two_cycles"], "argument --then: invalid choice"),
-        (["--num-iter=0"], "num_iter must be a whole number of at least 2, got 0"),
+        (["--num-iter=0"], "num_iter must be 2 or more, got 0"),
         (["--start-lr=3", "--end-lr=1"], "start_lr must lie below end_lr"),
         (["--optimizer.class_path=LABPAL"], "LABPAL measures its own step"),
         (["--optimizer.class_path=NoSuch"], "optimizer.class_path: no 'NoSuch'"),
