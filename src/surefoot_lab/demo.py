@@ -12,14 +12,8 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import (
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    UserError,
-)
-from surefoot_lab.errors import one_line
+from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.signals import answered
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {

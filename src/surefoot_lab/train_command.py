@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surefoot_lab._command import EXIT_CODES, FAILED
-from surefoot_lab.config import UserError, fields_of
-from surefoot_lab.errors import one_line
+from surefoot_lab.config import Experiment
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import TRACEBACK_NAME
-from surefoot_lab.values import shown
+from surefoot_lab.values import fields_of, shown
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--print-config", action="store_true", help="print the experiment as commented YAML"
     )
     parser.epilog = "settings:"
-    for setting in fields_of():
+    for setting in fields_of(Experiment):
         does = f"{setting.help} (default: {shown(setting.default)})"
         text = textwrap.fill(does, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
         parser.epilog += f"\n  --{setting.key}\n{text}"

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data import load_data
 from surefoot_lab.data.examples import Examples, hold_out
 from surefoot_lab.data.loader import InOrder, Normalizer, TrainLoader, augment
+from surefoot_lab.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from _formats import pixels, publish, write_cifar10, write_cifar100, write_svhn
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data import load_data
+from surefoot_lab.errors import UserError
 
 
 @pytest.fixture

@@ -9,19 +9,13 @@ import torch
 from _formats import write_imagenet
 from PIL import Image
 
-from surefoot_lab.config import (
-    DataConfig,
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    UserError,
-)
+from surefoot_lab.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.data import load_data, loader_of
 from surefoot_lab.data.files import ImageFiles, random_box
 from surefoot_lab.data.loader import InOrder
 from surefoot_lab.data.loader import normalizer_of as normalizer_for
 from surefoot_lab.data.task import Classification, Regression
+from surefoot_lab.errors import UserError
 from surefoot_lab.train import train
 
 CPU = torch.device("cpu")

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data import load_data
 from surefoot_lab.data.examples import Splits
+from surefoot_lab.errors import UserError
 
 
 def _load(root: Path, **settings: Any) -> Splits:

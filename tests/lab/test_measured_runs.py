@@ -16,8 +16,8 @@ from surefoot_lab.config import (
     OptimizerConfig,
     SchedulerConfig,
     TrainConfig,
-    UserError,
 )
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RunRecord
 from surefoot_lab.sweep.cells import trials_of

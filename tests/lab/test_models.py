@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from surefoot_lab.config import LossConfig, ModelConfig, UserError
+from surefoot_lab.config import LossConfig, ModelConfig
 from surefoot_lab.data.examples import Examples, Splits
 from surefoot_lab.data.task import Classification
+from surefoot_lab.errors import UserError
 from surefoot_lab.models import build_loss, build_model, short_names
 from surefoot_lab.models.cifar import cifar_resnet
 from surefoot_lab.models.heads import SeveralHeads

@@ -27,7 +27,8 @@ import yaml
 from surefoot.lr_range import RangeCurve
 from surefoot.shape import LineRecords
 from surefoot_lab.cli import COMMANDS
-from surefoot_lab.config import Experiment, ModelConfig, UserError
+from surefoot_lab.config import Experiment, ModelConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.run import OTHERS, RECORDS
 from surefoot_lab.models import build_model

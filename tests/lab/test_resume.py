@@ -19,8 +19,8 @@ from surefoot_lab.config import (
     OptimizerConfig,
     SchedulerConfig,
     TrainConfig,
-    UserError,
 )
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import read_run
 from surefoot_lab.train import checkpoint, train

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from _ranks import start
-from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, SweepConfig, UserError
+from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, SweepConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.records import read_run
 from surefoot_lab.sweep.cells import Trial, trials_of
 from surefoot_lab.sweep.command import read_sweep

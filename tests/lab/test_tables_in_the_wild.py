@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from surefoot_lab.cli import main
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data import load_data
 from surefoot_lab.data.csv_file import Table, read_table
 from surefoot_lab.data.task import Classification
+from surefoot_lab.errors import UserError
 
 ROWS = [(k / 8, k % 7, 2.25 * k - 3) for k in range(40)]
 VALUES = np.array(ROWS)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Splits
 from surefoot_lab.data.file_loader import FileLoader
 from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
 from surefoot_lab.data.loader import Normalize, TrainLoader
+from surefoot_lab.errors import UserError
 
 
 def load_data(config: DataConfig) -> Splits:

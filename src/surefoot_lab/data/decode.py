@@ -12,8 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from surefoot_lab.config import UserError
-from surefoot_lab.errors import one_line
+from surefoot_lab.errors import UserError, one_line
 
 REMEDY = "repair or remove it"
 

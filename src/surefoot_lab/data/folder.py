@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data.decode import Levels, as_tensor, decode, levels_of
 from surefoot_lab.data.examples import Examples, Splits, hold_out
 from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
+from surefoot_lab.errors import UserError
 
 LAYOUT = "expected ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE, or ROOT/CLASS/IMAGE"
 PARTS = {

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Examples, Splits, hold_out
 from surefoot_lab.data.task import Classification, Regression
+from surefoot_lab.errors import UserError
 
 # As many rows and columns as California's housing table, whose file needs a network.
 FRIEDMAN_ROWS, FRIEDMAN_COLUMNS, FRIEDMAN_NOISE = 20_640, 8, 1.0

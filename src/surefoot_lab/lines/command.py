@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from surefoot.shape import LineRecords, LineSample
-from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.config import Experiment
+from surefoot_lab.errors import UserError
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.draw import draw
 from surefoot_lab.lines.findings import find, mark

@@ -15,8 +15,9 @@ from surefoot.shape import (
     sample_line,
     sample_run,
 )
-from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.config import Experiment
 from surefoot_lab.data.loader import Batch, InOrder, TrainLoader
+from surefoot_lab.errors import UserError
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.train.assemble import Parts, assemble
 

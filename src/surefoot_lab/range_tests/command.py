@@ -15,7 +15,7 @@ from rich.table import Table
 from surefoot.lr_range import NoSuggestion, RangeCurve
 from surefoot.lr_range.schedules import ONE_CYCLE_RULE
 from surefoot.lr_range.suggest import DEFAULT, RULES
-from surefoot_lab.config import UserError
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import parse_words
 from surefoot_lab.range_tests.grid import PICTURE_DPI, run_grid, save_picture
 from surefoot_lab.range_tests.measure import measure, with_one_cycle

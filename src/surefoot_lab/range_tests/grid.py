@@ -17,7 +17,8 @@ from surefoot import plots
 from surefoot.lr_range import RangeCurve
 from surefoot.lr_range.suggest import DEFAULT
 from surefoot_lab.build import argument_names, find
-from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.config import Experiment
+from surefoot_lab.errors import UserError
 from surefoot_lab.range_tests.measure import measure, without_schedule
 from surefoot_lab.rivals import resolve
 from surefoot_lab.train.assemble import assemble

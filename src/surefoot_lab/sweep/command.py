@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from surefoot_lab.config import Experiment, SweepConfig, UserError
+from surefoot_lab.config import Experiment, SweepConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RECORD_NAME, has_record, read_run
 from surefoot_lab.sweep.cells import Trial, trials_of

@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, UserError
+from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.signals import answered
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import UserError
+from surefoot_lab.errors import UserError
 from surefoot_lab.records import RecordWriter, RunRecord, describe_environment, has_record, read_run
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.train import train

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from surefoot._evaluation import Graphless
-from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.config import Experiment
 from surefoot_lab.data import load_data, loader_of
 from surefoot_lab.data.examples import Splits
 from surefoot_lab.data.loader import Normalize, TrainLoader, normalizer_of
-from surefoot_lab.errors import one_line
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.models import build_loss, build_model
 from surefoot_lab.train.evaluate import averages_weights
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from surefoot_lab.config import UserError
-from surefoot_lab.errors import one_line
+from surefoot_lab.errors import UserError, one_line
 
 CHECKPOINT_NAME = "checkpoint.pt"
 SCHEMA = 2

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import UserError
+from surefoot_lab.errors import UserError
 from surefoot_lab.records import RECORD_NAME, TRACEBACK_NAME, RecordWriter, RunRecord, has_record
 from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
 from surefoot_lab.train.progress import ProgressDisplay

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.config import Experiment
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import TRACEBACK_NAME, RunRecord, describe_environment, read_run
 from surefoot_lab.signals import answered

@@ -20,7 +20,8 @@ from accelerate.utils import (
 )
 from torch import Tensor, nn
 
-from surefoot_lab.config import TrainConfig, UserError
+from surefoot_lab.config import TrainConfig
+from surefoot_lab.errors import UserError
 
 T = TypeVar("T")
 
