@@ -34,6 +34,7 @@ _SAID = {
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be above {gt}",
     "less_than": "must be below {lt}",
+    "missing": "is missing",
     "value_error": "{error}",
 }
 
@@ -72,7 +73,8 @@ def validated(kind: type[T], values: Any, key: str = "") -> T:
         ]
         raise UserError(f"{where}: no such setting; {did_you_mean(where, known)}")
     text = _SAID.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
-    said = "" if first["type"] == "value_error" else f", not {shown(first['input'])}"
+    told = first["type"] in ("value_error", "missing")
+    said = "" if told else f", not {shown(first['input'])}"
     raise UserError(f"{where}: {text}{said}")
 
 

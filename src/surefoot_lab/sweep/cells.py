@@ -125,7 +125,8 @@ class _Range(Settings):
             if not self._span:
                 raise ValueError("choice: must not be empty")
         elif self._span[0] > self._span[1]:
-            raise ValueError(f"must be [low, high], and {self._span[0]} is above {self._span[1]}")
+            low, high = self._span
+            raise ValueError(f"must be [low, high], and {low:g} is above {high:g}")
         elif self._kind == "log_uniform" and self._span[0] <= 0:
             raise ValueError(f"log_uniform: must be above 0, not {self._span[0]!r}")
 
