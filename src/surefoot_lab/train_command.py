@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from surefoot_lab._command import EXIT_CODES, FAILED
 from surefoot_lab.config import Experiment
-from surefoot_lab.errors import UserError, one_line
+from surefoot_lab.errors import UserError, named
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import TRACEBACK_NAME
 from surefoot_lab.values import fields_of, shown
@@ -90,10 +90,7 @@ def conclude(run: Callable[[], RunRecord], run_dir: Path) -> int:
     except Exception as error:  # of the model, the loss, the optimizer
         if _written(file) == former:  # nothing of this run stands there
             raise
-        reason = one_line(error)
-        name = type(error).__name__
-        told = name if reason == name else f"{name}: {reason}"
-        print(f"surefoot: error: the run failed: {told} (see {file})", file=sys.stderr)
+        print(f"surefoot: error: the run failed: {named(error)} (see {file})", file=sys.stderr)
         return FAILED
     end = record.end or {"reason": "interrupted", "message": None, "step": 0}
     message = f" ({end['message']})" if end["message"] else ""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig
-from surefoot_lab.errors import UserError
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.signals import answered
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial
@@ -129,8 +129,7 @@ def _ray(ray: Any, address: str | None, sweep: SweepConfig) -> Any:
     try:
         ray.init(address=address or "local", **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--address {address}: {reason}") from None
+        raise UserError(f"--address {address}: {one_line(error)}") from None
     try:
         _check_resources(ray.cluster_resources(), sweep)
         yield
