@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -13,10 +14,7 @@ from surefoot._strict_json import decode, encode
 from surefoot.shape.line_sample import LineSample
 
 _SCHEMA = 1
-_FIELDS = (
-    *("lengths", "batch_losses", "batch_sizes", "direction_norm", "kind", "slope0"),
-    *("own_losses", "batch_slopes", "step", "info"),
-)
+_FIELDS = [f.name for f in dataclasses.fields(LineSample) if f.name != "sample_losses"]
 
 
 class LineRecords:
