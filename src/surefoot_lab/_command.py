@@ -80,12 +80,14 @@ def add_settings(parser: argparse._ActionsContainer, kind: Any) -> None:
     """An option for each setting of a dataclass, explained by its docstring."""
     for setting in fields_of(kind):
         name = f"--{setting.key.replace('_', '-')}"
-        said = f"{setting.help} (default: {shown(setting.default)})".replace("%", "%%")
+        said = setting.help.rstrip(".").replace("%", "%%")
         if setting.default is False:
             parser.add_argument(name, action="store_true", default=None, help=said)
-        else:
-            several = "+" if "tuple" in str(setting.type) else None
-            parser.add_argument(name, nargs=several, help=said)
+            continue
+        if setting.default not in (None, ()):
+            said += f" (default: {shown(setting.default)})"
+        several = "+" if "tuple" in str(setting.type) else None
+        parser.add_argument(name, nargs=several, metavar="VALUE", help=said)
 
 
 def settings_of(
