@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig
-from surefoot_lab.errors import UserError, one_line
+from surefoot_lab.errors import UserError, named, one_line
 from surefoot_lab.signals import answered
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial
@@ -221,16 +221,14 @@ def _closer(
 
 
 def _last_words(trial: Any) -> str:
-    """The error that ended a trial, by the last line of its traceback; empty if it was killed."""
-    try:
-        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-    except OSError:
-        return ""
-    if '  File "' not in text:
-        return ""
-    kind, _, message = text.strip().splitlines()[-1].partition(": ")
-    kind = kind.rpartition(".")[2]
-    return (message if kind == UserError.__name__ else f"{kind}: {message}")[:MESSAGE_LENGTH]
+    """The error that ended a trial; empty if its process was killed."""
+    from ray import cloudpickle
+
+    with suppress(Exception):  # there is no such file, or nothing that is known here
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()).cause
+        said = one_line if isinstance(error, UserError) else named
+        return said(error, MESSAGE_LENGTH)
+    return ""
 
 
 def _on_worker(config: dict[str, Any], payload: dict[str, Any]) -> None:
