@@ -102,7 +102,7 @@ def test_the_stream_goes_back_to_its_place() -> None:
         (["--then=one_cycle", "--resume", "--out=run"], "resume: no such setting"),
         (["--then=one_cycle", "--steps=20"], "steps: the range test has used"),
         (["--validate", "--data.validation=0"], "the experiment has no validation images"),
-        (["missing.yaml"], "missing.yaml: no such experiment file"),
+        (["missing.yaml"], "missing.yaml: cannot be read (No such file"),
     ],
 )
 def test_bad_input_is_one_line(

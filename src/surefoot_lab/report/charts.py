@@ -107,13 +107,11 @@ def curve_spec(
     base = (
         _chart(rows)
         .transform_calculate(
-            method="names[datum.rank]",
             faint=f"{len(names) > CROWDED} && datum.rank >= {STRONG}".lower(),
             x="datum[axis]",
             of="isValid(datum.run) ? 'seed ' + datum.seed : 'mean of ' + datum.n + ' runs'",
         )
         .transform_filter("isValid(datum.x) && (mode === 'mean') === !isValid(datum.run)")
-        .transform_filter("part === '' || indexof(lower(datum.method), lower(part)) >= 0")
         .encode(color=_colour(names), opacity=_faded(1.0))
     )
     if chart.log:
@@ -176,13 +174,6 @@ def dots_spec(
     share = figure.endswith("accuracy")
     axis = alt.Axis(format=".1~%" if share else "~g", tickCount=_TICKS)
 
-    def base(rows: Sequence[Mapping[str, Any]]) -> Any:
-        return (
-            _chart(rows)
-            .transform_calculate(method="names[datum.rank]")
-            .transform_filter("part === '' || indexof(lower(datum.method), lower(part)) >= 0")
-        )
-
     y = alt.Y(
         "method:N",
         sort=order,
@@ -200,7 +191,7 @@ def dots_spec(
     x = alt.X("value:Q", title=None, axis=axis, scale=alt.Scale(zero=False, padding=12))
     colour = _colour(order)
     spread = (
-        base(means)
+        _chart(means)
         .mark_rule(strokeWidth=2)
         .encode(
             x=alt.X("low:Q", title=None),
@@ -211,7 +202,7 @@ def dots_spec(
         )
     )
     mean = (
-        base(means)
+        _chart(means)
         .mark_tick(thickness=3, size=18)
         .encode(x=x, y=y, color=colour, opacity=_faded(1.0, _CHOSEN))
     )
@@ -221,7 +212,7 @@ def dots_spec(
         alt.Tooltip("value:Q", title="value", format=axis.format),
     ]
     dots = (
-        base(seeds)
+        _chart(seeds)
         .mark_point(size=42, strokeWidth=1.5, filled=False)
         .encode(x=x, y=y, color=colour, opacity=_faded(0.85, _CHOSEN), tooltip=tooltip)
     )
@@ -241,10 +232,15 @@ def _controls(end: str, **values: str) -> list[Any]:
 
 
 def _chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
-    """A chart of rows that are kept as columns, a third of the size of a list of objects."""
+    """A chart of the methods asked for; rows are kept as columns, a third of a list's size."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     columns = {key: [_written(row.get(key)) for row in rows] for key in keys}
-    return alt.Chart(alt.InlineData([columns])).transform_flatten(keys)
+    return (
+        alt.Chart(alt.InlineData([columns]))
+        .transform_flatten(keys)
+        .transform_calculate(method="names[datum.rank]")
+        .transform_filter("part === '' || indexof(lower(datum.method), lower(part)) >= 0")
+    )
 
 
 def _written(value: Any) -> Any:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from surefoot_lab.config import Experiment
 from surefoot_lab.errors import UserError
 from surefoot_lab.parse import to_yaml
-from surefoot_lab.records import TRACEBACK_NAME, RunRecord, describe_environment, read_run
+from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_environment, read_run
 from surefoot_lab.signals import answered
 from surefoot_lab.train.applied import applied, check_applied
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
@@ -168,6 +168,7 @@ def _train(
             run.execute(stop)
     except Exception as error:
         log.fail(run.step, error)
+        setattr(error, RECORDED, True)
         raise
     finally:
         log.close()
