@@ -188,7 +188,10 @@ def test_a_grid_without_any_answer_says_so() -> None:
         (["--weight-decays", "0", "-1"], "weight_decays.1: must be at least 0, not '-1'"),
         (["--weight-decays", "nan"], "weight_decays.0: must be a number, not 'nan'"),
         (["--weight-decays", "0", "0.0"], "weight_decays: 0.0 is given twice"),
-        (["--weight-decays", "0", "--optimizer.class_path=LBFGS"], "LBFGS takes no weight_decay"),
+        (
+            ["--weight-decays", "0", "--optimizer.class_path=LBFGS"],
+            "weight_decay: LBFGS has no such argument",
+        ),
         (["--weight-decays", "0", "--optimizer.class_path=NoSuch"], "optimizer.class_path: no"),
         (["--weight-decays", "0", "--then=one_cycle"], "--then: takes the rate of one range test"),
     ],

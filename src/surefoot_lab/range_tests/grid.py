@@ -8,19 +8,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from surefoot import plots
 from surefoot.lr_range import RangeCurve
 from surefoot.lr_range.suggest import DEFAULT
-from surefoot_lab.build import argument_names, find
 from surefoot_lab.config import Experiment
-from surefoot_lab.errors import UserError
 from surefoot_lab.range_tests.config import RangeTestConfig
 from surefoot_lab.range_tests.measure import measure, without_schedule
-from surefoot_lab.rivals import resolve
 from surefoot_lab.train.assemble import assemble
 
 PICTURE_DPI = 130
@@ -41,10 +37,8 @@ def run_grid(experiment: Experiment, config: RangeTestConfig, stem: Path) -> int
         UserError: a pair cannot be used; all are tried before the first is measured.
     """
     sizes, decays = config.batch_sizes or (experiment.batch_size,), config.weight_decays or (None,)
-    if config.weight_decays:
-        _check_takes_decay(experiment)
     for size in sizes:
-        assemble(without_schedule(_varied(experiment, size, None)))
+        assemble(without_schedule(_varied(experiment, size, decays[0])))
     panels: dict[str, dict[str, RangeCurve]] = {}
     table = Table(
         "batch size", "weight decay", f"learning rate ({DEFAULT})", "lowest loss", "remark"
@@ -93,11 +87,3 @@ def _varied(experiment: Experiment, batch_size: int, weight_decay: float | None)
     if weight_decay is not None:
         own.optimizer.init_args["weight_decay"] = weight_decay
     return own
-
-
-def _check_takes_decay(experiment: Experiment) -> None:
-    path = experiment.optimizer.class_path
-    where = ["surefoot", "torch.optim"]
-    made = find(resolve(path), where, "optimizer.class_path", base=torch.optim.Optimizer)
-    if "weight_decay" not in argument_names(made):
-        raise UserError(f"--weight-decays: {path} takes no weight_decay; leave the option out")
