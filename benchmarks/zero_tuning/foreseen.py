@@ -103,9 +103,8 @@ def main() -> None:
         [run for run in runs if (run["task"] in SECOND_CONFIRMATION) == second]
         for second in (False, True)
     ]
-    print(
-        "| warn where | first 25: warnings right | failures found | right | second set: same |  |  |"
-    )
+    columns = "warnings right | failures found | all right"
+    print(f"| warn where | first tasks: {columns} | second set: {columns} |")
     print("|---" * 7 + "|")
     for signal in SIGNALS:
         values = [[signal(run["first"]) for run in part] for part in parts]

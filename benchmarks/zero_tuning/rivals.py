@@ -232,7 +232,7 @@ class AMUSE(Averaged):
         others: the rest.
         warmup: T₀; the rates rise linearly over it, the average weighs by their squares.
         lr: Muon's rate; its matrix is multiplied by 0.2 √(larger side).
-        other_lr: that of the rest.
+        other_lr: that of the rest; as for Muon, because the published 3e-4 is meant for language models.
         beta: β₁.
         momentum: μ.
         rho: ρ.
@@ -244,7 +244,7 @@ class AMUSE(Averaged):
         others: list[nn.Parameter],
         warmup: int,
         lr: float = 0.02,
-        other_lr: float = 3e-4,
+        other_lr: float = 2e-3,
         beta: float = 0.9,
         momentum: float = 0.95,
         rho: float = 1.0,

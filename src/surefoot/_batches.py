@@ -23,6 +23,18 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
+def pair_in(batch: Any, remedy: str = "") -> tuple[Any, Any]:
+    """Inputs and targets of a batch.
+
+    Raises:
+        TypeError: it is no pair; the message ends with the remedy.
+    """
+    if isinstance(batch, (list, tuple)) and len(batch) == 2:
+        return batch[0], batch[1]
+    kind = f"{len(batch)} entries" if isinstance(batch, (list, tuple)) else type(batch).__name__
+    raise TypeError(f"batches must be pairs (inputs, targets), but the loader gives {kind}{remedy}")
+
+
 def samples_in(batch: Any) -> int:
     """How many samples a batch holds: the first dimension of the first tensor found."""
     if isinstance(batch, torch.Tensor):

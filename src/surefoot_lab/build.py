@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, cast
 
-from surefoot_lab.errors import UserError, did_you_mean, one_line
+from surefoot_lab.errors import UserError, did_you_mean, named, one_line
 
 
 def find(
@@ -110,8 +110,7 @@ def _from_module(module_path: str, name: str, what: str, base: type) -> Callable
             "is the package installed, and is the path spelled right?"
         ) from None
     except Exception as error:  # a module of one's own may raise anything
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{what}: cannot import {module_path} ({reason})") from error
+        raise UserError(f"{what}: cannot import {module_path} ({named(error)})") from error
     found = getattr(module, name, None)
     if not callable(found):
         known = _public_classes(module, base)

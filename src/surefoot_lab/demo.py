@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
-from surefoot_lab.errors import UserError, one_line
+from surefoot_lab.errors import UserError, named
 from surefoot_lab.signals import answered
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -143,7 +143,7 @@ def _run_all(trials: list[Trial], console: Any) -> list[str]:
                 bar.update(task, advance=1, figures=name)
                 said = "done"
                 if (error := future.exception()) is not None:
-                    said = f"{type(error).__name__}: {one_line(error)}"
+                    said = named(error)
                     failures.append(f"{name}: {said}")
                 if not console.is_terminal:
                     console.print(f"{name}: {said}", markup=False)

@@ -22,3 +22,9 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 def one_line(error: BaseException, length: int = 200) -> str:
     """What an exception says, on one line; its name where it says nothing."""
     return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def named(error: BaseException, length: int = 200) -> str:
+    """The kind of an exception and what it says, on one line."""
+    kind, said = type(error).__name__, one_line(error, length)
+    return kind if said == kind else f"{kind}: {said}"

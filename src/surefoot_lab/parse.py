@@ -155,15 +155,12 @@ def _sorted_out(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]]
     """The experiment file and the overrides, in whatever order they stand."""
     file: str | None = None
     overrides: list[tuple[str, str]] = []
-    words = iter(argv)
-    for word in words:
+    for word in joined(argv):
         if word.startswith("-"):
             key, given, value = word.partition("=")
             if not key.startswith("--") or not key.strip("-"):
                 raise UserError(f"{word}: unrecognized; settings are given as --KEY VALUE")
             check_key(key[2:])
-            if not given and (following := next(words, None)) is not None:
-                given, value = "=", following
             if not given or not value.strip():
                 raise UserError(f"{word}: needs a value")
             overrides.append((key[2:], value))

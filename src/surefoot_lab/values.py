@@ -75,7 +75,7 @@ def validated(kind: type[T], values: Any, key: str = "") -> T:
     text = _SAID.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
     told = first["type"] in ("value_error", "missing")
     said = "" if told else f", not {shown(first['input'])}"
-    raise UserError(f"{where}: {text}{said}")
+    raise UserError(f"{where}: {text}{said}" if where else f"{text}{said}")
 
 
 @functools.cache

@@ -82,7 +82,10 @@ BAD = [
     (["trian"], "trian: no such command; did you mean 'train'?"),
     (["--loud"], "unrecognized"),
     (["sweep", "--steps=3"], "sweep: needs an experiment file"),
-    (["train", "nowhere.yaml"], "nowhere.yaml: no such experiment file"),
+    (
+        ["train", "nowhere.yaml"],
+        "nowhere.yaml: cannot be read (No such file",
+    ),
     (["train", "--optimizer.class_path=LAPBAL"], "did you mean 'LABPAL'?"),
     (["train", "--optimizer.class_path=no.such.Thing"], "cannot import no.such"),
     ([*LABPAL, "--optimizer.init_args.mode=slow"], "mode must be"),

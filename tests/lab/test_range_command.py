@@ -102,7 +102,7 @@ def test_the_stream_goes_back_to_its_place() -> None:
         (["--then=one_cycle", "--resume", "--out=run"], "resume: no such setting"),
         (["--then=one_cycle", "--steps=20"], "steps: the range test has used"),
         (["--validate", "--data.validation=0"], "the experiment has no validation images"),
-        (["missing.yaml"], "missing.yaml: no such experiment file"),
+        (["missing.yaml"], "missing.yaml: cannot be read (No such file"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -180,15 +180,18 @@ def test_a_grid_without_any_answer_says_so() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batch-sizes", "64", "0"], "--batch-sizes: must be at least 1, not 0"),
+        (["--batch-sizes", "64", "0"], "batch_sizes.1: must be at least 1, not '0'"),
         (["--batch-sizes", "64", "1000000"], "batch_size: 1000000 is more than"),
-        (["--batch-sizes", "64", "64"], "--batch-sizes: 64 is given twice"),
+        (["--batch-sizes", "64", "64"], "batch_sizes: 64 is given twice"),
         (["--batch-sizes"], "--batch-sizes: expected at least one argument"),
-        (["--batch-sizes", "many"], "--batch-sizes: invalid int value"),
-        (["--weight-decays", "0", "-1"], "--weight-decays: must not be negative, but one is -1"),
-        (["--weight-decays", "nan"], "--weight-decays: must not be negative, but one is nan"),
-        (["--weight-decays", "0", "0.0"], "--weight-decays: 0.0 is given twice"),
-        (["--weight-decays", "0", "--optimizer.class_path=LBFGS"], "LBFGS takes no weight_decay"),
+        (["--batch-sizes", "many"], "batch_sizes.0: must be a whole number, not 'many'"),
+        (["--weight-decays", "0", "-1"], "weight_decays.1: must be at least 0, not '-1'"),
+        (["--weight-decays", "nan"], "weight_decays.0: must be a number, not 'nan'"),
+        (["--weight-decays", "0", "0.0"], "weight_decays: 0.0 is given twice"),
+        (
+            ["--weight-decays", "0", "--optimizer.class_path=LBFGS"],
+            "weight_decay: LBFGS has no such argument",
+        ),
         (["--weight-decays", "0", "--optimizer.class_path=NoSuch"], "optimizer.class_path: no"),
         (["--weight-decays", "0", "--then=one_cycle"], "--then: takes the rate of one range test"),
     ],

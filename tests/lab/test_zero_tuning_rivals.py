@@ -1,4 +1,4 @@
-"""Rivals that benchmarks/zero_tuning writes from papers: formulas by numbers made another way."""
+"""What benchmarks/zero_tuning writes itself: rivals from papers, and a grid trained at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "zero_tuning"
-MODULES = ("rivals", "suite", "many")
+MODULES = ("rivals", "suite", "many", "kept_back")
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_amuse_moves_matrices_by_momentum_and_weighs_the_average_by_warmth(rival
         move = 0.2 * 5**0.5 * rivals.orthogonalized(m)
         zs.append(zs[-1] - 0.02 * warm * move)
         ws.append(warm**2)
-        other += warm * 3e-4  # a constant gradient over its own size
+        other += warm * 2e-3  # a constant gradient over its own size
         x = sum(w * z for w, z in zip(ws, zs[1:], strict=True)) / sum(ws)
         beta = 0.9 if t <= 4 else 1 - 3 / (t - 1) * 0.1
         torch.testing.assert_close(p.detach(), (1 - beta) * zs[-1] + beta * x)
@@ -137,3 +137,25 @@ def test_amuse_moves_matrices_by_momentum_and_weighs_the_average_by_warmth(rival
     steeper = rivals.AMUSE([], [q], warmup=11, rho=2.0)
     assert steeper.beta_at(11) == 0.9
     assert steeper.beta_at(21) == pytest.approx(1 - 0.25 * 0.1)
+
+
+@pytest.mark.parametrize("name", ["noisy-table", "control", "adding", "flow", "sets"])
+def test_a_grid_trained_at_once_is_the_ordinary_loop(rivals: Any, name: str) -> None:
+    suite, many = (importlib.import_module(module) for module in ("suite", "many"))
+    task = suite.load(name, Path())
+    task.steps = 8
+    cells = {"a": 0.003, "b": 0.03}
+    grid = {
+        label: {"kind": "adamw", "lr": rate, "schedule": "constant"}
+        for label, rate in cells.items()
+    }
+    found = many.run_many(task, 1, grid, "cpu")
+    for label, rate in cells.items():
+
+        def method(model: nn.Module, steps: int, rate: float = rate) -> Any:
+            settings = {"lr": rate, "betas": task.betas, "weight_decay": task.decay}
+            return suite.Plain(torch.optim.AdamW(model.parameters(), **settings))
+
+        figures = suite.run(task, 1, method)
+        assert len(figures) == 4
+        assert found[label]["figures"] == pytest.approx(figures, rel=2e-3)

@@ -433,7 +433,7 @@ def test_losses_that_cannot_train_are_named() -> None:
     with pytest.raises(TypeError, match="one element, got float"):
         run(step_fn=lambda batch: 1.0)
     with pytest.raises(
-        TypeError, match=r"form \(inputs, targets\), but the loader gives 3 entries"
+        TypeError, match=r"pairs \(inputs, targets\), but the loader gives 3 entries; pass step_fn"
     ):
         range_test(model, sgd(model), [(1, 2, 3)], LOSS, num_iter=3)
 

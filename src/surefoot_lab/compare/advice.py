@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from surefoot_lab.compare.summary import MethodSummary, Spread, level_with_best, ranked_by
 from surefoot_lab.compare.text import number, percent
@@ -81,8 +81,10 @@ def advise(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> Advic
 
 def _chosen(method: MethodSummary, run: RunRecord) -> list[str]:
     """What somebody decided for the optimizer beforehand."""
-    given = (run.setting(key) or {} for key in ("optimizer.init_args", "filled_in.optimizer"))
-    arguments = {name: value for part in given for name, value in part.items()}
+    arguments: dict[str, Any] = {}
+    for key in ("optimizer.init_args", "filled_in.optimizer"):
+        given = run.setting(key)
+        arguments |= given if isinstance(given, dict) else {}
     rate = method.runs[0].rate
     found = []
     if not rate.measured:

@@ -88,10 +88,9 @@ def run_columns(runs: Iterable[RunSummary], *, brief: bool = False) -> list[Colu
         value = getattr(run, figure)
         return Cell(NOTHING, None) if value is None else Cell(text(Spread((value,))), value)
 
-    columns = _columns(by_path, cell)
-    if brief:
-        return _without_stand_ins(columns)
     batches = {path: Cell(f"{run.steps:,}", run.steps) for path, run in by_path.items()}
+    columns = _columns(by_path, cell)
+    columns = _without_stand_ins(columns) if brief else columns
     return [Column("steps", "Batches", "", "descending", batches), *columns]
 
 

@@ -52,15 +52,19 @@ def runs_table(runs: Sequence[RunRecord]) -> Table:
     """A rich table with a run a row, by path: how it ended, what it reached."""
     table = _table()
     found = [summarize_run(run) for run in sorted(runs, key=lambda run: str(run.path))]
-    columns = run_columns(found, brief=True)
+    columns = [c for c in run_columns(found, brief=True) if c.figure != "relative_cost"]
     for heading in ("Run", "Method", "Seed", "End", *(column.heading for column in columns)):
-        text = heading in ("Run", "Method", "End")
-        table.add_column(heading, overflow="fold", justify="left" if text else "right")
+        words = heading in ("Run", "Method", "End")
+        table.add_column(
+            heading.replace(" ", "\n"),
+            overflow="fold",
+            no_wrap=not words or heading == "End",
+            justify="left" if words else "right",
+        )
     for run in found:
         seed = NOTHING if run.seed is None else str(run.seed)
-        end = f"{run.state.value} at step {run.steps}"
         figures = (column.cells[run.path].text for column in columns)
-        table.add_row(*map(Text, (_short(run.path), run.label, seed, end, *figures)))
+        table.add_row(*map(Text, (_short(run.path), run.label, seed, run.state.value, *figures)))
     return table
 
 

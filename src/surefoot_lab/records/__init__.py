@@ -20,9 +20,16 @@ Numbers that are not finite are written as null, and the line then carries `"non
 
 from surefoot_lab.records.environment import describe_environment
 from surefoot_lab.records.reader import RunRecord, read_run, read_runs
-from surefoot_lab.records.writer import RECORD_NAME, TRACEBACK_NAME, RecordWriter, has_record
+from surefoot_lab.records.writer import (
+    RECORD_NAME,
+    RECORDED,
+    TRACEBACK_NAME,
+    RecordWriter,
+    has_record,
+)
 
 __all__ = [
+    "RECORDED",
     "RECORD_NAME",
     "TRACEBACK_NAME",
     "RecordWriter",

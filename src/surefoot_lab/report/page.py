@@ -223,7 +223,7 @@ def _title(runs: Sequence[RunRecord]) -> str:
 
 def _where(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """What all environments have in common, and a row for each of them of what differs."""
-    found = [(dict(_environment(env)), count) for env, count in environments(runs)]
+    found = environments(runs)
     keys = list(dict.fromkeys(key for environment, _ in found for key in environment))
     differing = [key for key in keys if len({env.get(key) for env, _ in found}) > 1]
     return {
@@ -256,19 +256,6 @@ def _warned(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
         first = min(step for _, step in whose.values())
         found.append((message, f"{count}, step {first} at the earliest: {', '.join(labels)}"))
     return found
-
-
-def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """Hardware first, then versions; an entry that is empty says nothing and is left out."""
-    rows = [
-        (key, str(value))
-        for key, value in environment.items()
-        if value not in (None, "", {}) and not isinstance(value, dict)
-    ]
-    packages = environment.get("packages")
-    if isinstance(packages, dict):
-        rows.extend((name, str(version)) for name, version in packages.items() if version)
-    return rows
 
 
 def _swatch(index: int) -> dict[str, str]:

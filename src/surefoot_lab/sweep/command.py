@@ -13,7 +13,7 @@ from surefoot_lab.errors import UserError
 from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RECORD_NAME, has_record, read_run
 from surefoot_lab.sweep.cells import Trial, trials_of
-from surefoot_lab.sweep.executor import check_address, check_ray, run_on_ray
+from surefoot_lab.sweep.executor import check_address, load_ray, run_on_ray
 from surefoot_lab.sweep.table import write_table
 from surefoot_lab.sweep.trial import alone, is_done
 from surefoot_lab.values import validated
@@ -46,7 +46,7 @@ def main(options: argparse.Namespace) -> int:
         for trial in trials:
             print(f"{trial.fingerprint}  {trial.experiment.label}, seed {trial.experiment.seed}")
         return 0
-    check_ray()
+    load_ray()  # before anything is written
     check_address(options.address)
     folder = (Path(options.out) if options.out else _folder(base)).absolute()
     try:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.errors import UserError
+from surefoot_lab.errors import UserError, named, one_line
 from surefoot_lab.records import RecordWriter, RunRecord, describe_environment, has_record, read_run
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.train import train
@@ -117,7 +117,7 @@ def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
     """See to it that the record says what happened, also where the run never began."""
     try:
         run = read_run(run_dir) if has_record(run_dir) else None
-        reason = " ".join(str(error).split())
+        reason = one_line(error, MESSAGE_LENGTH)
         if run is not None and run.end is not None and reason in str(run.end["message"]):
             return
         experiment = trial.experiment
@@ -132,8 +132,8 @@ def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
                     sweep=trial.mark,
                 )
             if not isinstance(error, UserError):
-                reason = f"{type(error).__name__}: {reason}"
+                reason = named(error, MESSAGE_LENGTH)
             step = max((line["step"] for line in run.steps), default=0) if run else 0
-            record.end(step, "failed", reason[:MESSAGE_LENGTH])
+            record.end(step, "failed", reason)
     except OSError:
         os.write(2, f"surefoot: {run_dir}: {error}; nor could that be written down\n".encode())
