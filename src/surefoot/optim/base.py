@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import Closure, checked_closure
-from surefoot._networks import check_belongs, largest_change, weights_norm
+from surefoot._networks import MAX_CHANGE, check_belongs, largest_change, weights_norm
 from surefoot._numbers import check_count, check_number, plain
 from surefoot._params import Copies
 from surefoot._plain import from_plain, to_plain

@@ -514,7 +514,7 @@ class LABPAL(LineSearchOptimizer):
             memory.failures, memory.minimum_at = 0, memory.steps
         else:
             self._note_failure(found.status)
-        self._adapt(search, found, per_length)
+        self._adapt(search, found, per_length, params)
         if self._settings["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
@@ -539,8 +539,10 @@ class LABPAL(LineSearchOptimizer):
         memory.pooled = (lines.slope, lines.curvature)
         if memory.rate is not None:
             memory.rate = within_growth(lines.minimum, memory.rate)
-        elif lines.minimum > 0.0:  # as far as the loss was seen to fall, where it only falls
-            memory.rate = min(lines.minimum, 4.0 * search.measuring_length * per_length)
+        elif lines.minimum > 0.0:
+            # no farther than seen where the loss only falls, where it bends not much farther
+            times = 1.0 if found.status is Status.NOT_CONVEX else 4.0
+            memory.rate = min(lines.minimum, times * search.measuring_length * per_length)
 
     def _average(self, search: LargeBatchSearch, found: StepOutcome, per_length: float) -> None:
         """The mean of the newest minima, once the burn-in is over: the papers' rule."""
@@ -568,7 +570,9 @@ class LABPAL(LineSearchOptimizer):
                 stacklevel=7,
             )
 
-    def _adapt(self, search: LargeBatchSearch, found: StepOutcome, per_length: float) -> None:
+    def _adapt(
+        self, search: LargeBatchSearch, found: StepOutcome, per_length: float, params: list[Tensor]
+    ) -> None:
         """Measure the next time about twice as far away as the minimum now is."""
         memory, given = self.memory, self._settings["measuring_length"]
         reach = search.measuring_length
@@ -585,7 +589,7 @@ class LABPAL(LineSearchOptimizer):
             memory.edge *= 2.0
             farthest = math.inf if given is None else given
             memory.probe_length = min(2.0 * search.measuring_length, 0.5 * memory.edge, farthest)
-            if memory.edge > 2.0 * (reach if given is None else given):
+            if memory.edge > 2.0 * (given or _FIRST_PROBE * weights_norm(params)):
                 memory.edge = None
 
     def _move(
