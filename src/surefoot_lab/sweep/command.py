@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from surefoot_lab.config import Experiment, SweepConfig
-from surefoot_lab.errors import UserError
+from surefoot_lab.errors import UserError, of_the_system
 from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RECORD_NAME, has_record, read_run
 from surefoot_lab.sweep.cells import Trial, trials_of
@@ -50,12 +50,8 @@ def main(options: argparse.Namespace) -> int:
     load_ray()  # before anything is written
     check_address(options.address)
     folder = (Path(options.out) if options.out else _folder(base)).absolute()
-    try:
-        with _left_as_it_was(folder):
-            return _run_all(trials, folder, sweep, options)
-    except OSError as error:
-        where = folder if error.filename is None else error.filename
-        raise UserError(f"{where}: {error.strerror or error}") from error
+    with of_the_system(folder), _left_as_it_was(folder):
+        return _run_all(trials, folder, sweep, options)
 
 
 def _run_all(
