@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
-from surefoot_lab.errors import UserError, named
+from surefoot_lab.errors import UserError, named, of_the_system
 from surefoot_lab.signals import answered
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -187,10 +187,8 @@ def _conclude(
     console.print(terminal_table(methods))
     if (advice := advise(runs, methods)) is not None:
         console.print(f"\n{advice.sentence}", markup=False)
-    try:
+    with of_the_system(report):
         write_report(runs, report, title="Digits: rates measured and rates chosen")
-    except OSError as error:
-        raise UserError(f"{report}: cannot be written ({error.strerror})") from None
     console.print(f"\n{len(runs)} runs in {seconds:.0f} s. The curves are in", markup=False)
     console.print(str(report.resolve()), style="bold", markup=False, soft_wrap=True)
     return 1 if failures else 0

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(Exception):
     """Input that cannot be used; the message is one line that names the culprit and the remedy."""
+
+
+@contextmanager
+def of_the_system(place: object) -> Iterator[None]:
+    """Tell what the system says about a file, or else about `place`, as a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system, but a library about a file's content
+            raise
+        raise UserError(f"{error.filename or place}: {error.strerror}") from error
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from rich.table import Table
 from surefoot.shape import LineRecords, LineSample
 from surefoot_lab._command import add_settings, settings_of
 from surefoot_lab.config import Experiment
-from surefoot_lab.errors import UserError
+from surefoot_lab.errors import UserError, of_the_system
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.draw import draw
 from surefoot_lab.lines.findings import find, mark
@@ -120,11 +120,9 @@ def _claim(folder: Path, experiment: Experiment, config: LinesConfig, overwrite:
         raise UserError(
             f"{folder}: holds the lines of another experiment; give another --out, or --overwrite"
         )
-    try:
+    with of_the_system(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}") from error
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from surefoot_lab.config import Experiment
-from surefoot_lab.errors import UserError
+from surefoot_lab.errors import of_the_system
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_environment, read_run
 from surefoot_lab.signals import answered
@@ -86,7 +86,7 @@ def train(
 
     Example:
         >>> import tempfile
-        >>> from surefoot_lab.config import Experiment, UserError
+        >>> from surefoot_lab.config import Experiment
         >>> run = train(Experiment(steps=2), tempfile.mkdtemp(), progress=False)
         >>> run.end["reason"]
         'finished'
@@ -95,25 +95,21 @@ def train(
     joined = form_team(experiment.train)
     team = joined[1]
     try:
-        team.lead(lambda: check_run_dir(path, resume=resume, overwrite=overwrite))
-        said: list[str] = []
-        with _heard(said.append):
-            parts = assemble(experiment, joined)
-        proof = applied(parts)
-        check_applied(proof, (sweep or {}).get("cell", {}))
-        if resume and (done := team.lead(lambda: _finished(path, parts))):
-            return done
-        state = team.lead(lambda: load_checkpoint(path)) if resume else None
-        team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
-        start = {"applied": proof, "sweep": sweep}
-        show = {"resume": resume, "progress": progress}
-        _train(parts, path, state, start, said, observe, **show)
-        return team.lead(lambda: read_run(path))
-    except OSError as error:
-        if error.errno is None:  # not the system about a file, but a library about its content
-            raise
-        where = path if error.filename is None else error.filename
-        raise UserError(f"{where}: {error.strerror}") from error
+        with of_the_system(path):
+            team.lead(lambda: check_run_dir(path, resume=resume, overwrite=overwrite))
+            said: list[str] = []
+            with _heard(said.append):
+                parts = assemble(experiment, joined)
+            proof = applied(parts)
+            check_applied(proof, (sweep or {}).get("cell", {}))
+            if resume and (done := team.lead(lambda: _finished(path, parts))):
+                return done
+            state = team.lead(lambda: load_checkpoint(path)) if resume else None
+            team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
+            start = {"applied": proof, "sweep": sweep}
+            show = {"resume": resume, "progress": progress}
+            _train(parts, path, state, start, said, observe, **show)
+            return team.lead(lambda: read_run(path))
     finally:
         team.close()
 
