@@ -17,8 +17,9 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import cross_entropy
 
-from surefoot_lab.data import Examples, Normalizer, TrainLoader
-from surefoot_lab.models import cifar_resnet
+from surefoot_lab.data.examples import Examples
+from surefoot_lab.data.loader import Normalizer, TrainLoader
+from surefoot_lab.models.cifar import cifar_resnet
 from surefoot_lab.records import describe_environment
 
 WARM_UP_TURNS = 3

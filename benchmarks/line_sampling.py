@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 import surefoot
 from surefoot.shape import default_lengths, gradient_direction
-from surefoot_lab.models import cifar_resnet
+from surefoot_lab.models.cifar import cifar_resnet
 
 Batches = list[tuple[Tensor, Tensor]]
 

@@ -20,8 +20,10 @@ from torch.nn.functional import cross_entropy
 
 import surefoot
 from surefoot_lab.config import DataConfig
-from surefoot_lab.data import InOrder, Splits, TrainLoader, load_data, normalizer_of
-from surefoot_lab.models import cifar_resnet
+from surefoot_lab.data import load_data
+from surefoot_lab.data.examples import Splits
+from surefoot_lab.data.loader import InOrder, TrainLoader, normalizer_of
+from surefoot_lab.models.cifar import cifar_resnet
 
 BATCH_SIZE, EPOCHS = 64, 15
 

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from surefoot.lr_range import NoSuggestion, RangeCurve, range_test
 from surefoot_lab.config import DataConfig
 from surefoot_lab.data.folder import image_folder
-from surefoot_lab.models import cifar_resnet
+from surefoot_lab.models.cifar import cifar_resnet
 
 START, END, ITERATIONS = 1e-5, 10.0, 100
 LOSS = nn.CrossEntropyLoss()

@@ -78,7 +78,7 @@ def timed(step: Callable[[], Any], repeats: int) -> Callable[[], float]:
 
 def training_steps(batch_size: int = 128) -> dict[str, Callable[[], float]]:
     """Forward, backward and optimizer, on resnet20 and random images."""
-    from surefoot_lab.models import cifar_resnet
+    from surefoot_lab.models.cifar import cifar_resnet
 
     x, y = torch.randn(batch_size, 3, 32, 32), torch.randint(0, 10, (batch_size,))
 
@@ -108,7 +108,7 @@ def training_steps(batch_size: int = 128) -> dict[str, Callable[[], float]]:
 
 def measurement_seconds(batch_size: int = 128) -> Callable[[], float]:
     """A whole LABPAL measurement with k = 10 on resnet20, divided by its ten batches."""
-    from surefoot_lab.models import cifar_resnet
+    from surefoot_lab.models.cifar import cifar_resnet
 
     x, y = torch.randn(batch_size, 3, 32, 32), torch.randint(0, 10, (batch_size,))
     model = cifar_resnet(20)
@@ -224,13 +224,13 @@ def table(
 
 
 def _resnet8() -> nn.Module:
-    from surefoot_lab.models import cifar_resnet
+    from surefoot_lab.models.cifar import cifar_resnet
 
     return cifar_resnet(8)
 
 
 def _conv_net() -> nn.Module:
-    from surefoot_lab.models import ConvNet
+    from surefoot_lab.models.small import ConvNet
 
     return ConvNet(10, 3, (32, 32))
 

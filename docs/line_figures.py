@@ -25,7 +25,7 @@ from surefoot.shape import (
 )
 from surefoot_lab.config import DataConfig
 from surefoot_lab.data import load_data
-from surefoot_lab.models import cifar_resnet
+from surefoot_lab.models.cifar import cifar_resnet
 
 IMAGES = Path(__file__).parent / "images"
 EVERY, LINES, RATE = 10, 12, 0.1

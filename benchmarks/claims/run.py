@@ -20,16 +20,17 @@ from typing import Any
 import torch
 
 from surefoot.shape import LineSample, fit_errors, is_convex
-from surefoot_lab import lines
 from surefoot_lab.data import load_data
 from surefoot_lab.errors import UserError
 from surefoot_lab.lines.config import LinesConfig
-from surefoot_lab.lines.findings import mark
+from surefoot_lab.lines.findings import find, mark
+from surefoot_lab.lines.run import sample_experiment
 from surefoot_lab.parse import parse_words
-from surefoot_lab.range_tests import measure
+from surefoot_lab.range_tests.measure import measure
 from surefoot_lab.records import RunRecord
-from surefoot_lab.sweep import run_trial, trials_of
+from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
+from surefoot_lab.sweep.trial import run_trial
 from surefoot_lab.train import assemble
 from surefoot_lab.values import validated
 
@@ -186,10 +187,10 @@ def along_lines(
         folder = RUNS / recipe / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         began = time.process_time()
-        records = lines.sample_experiment(experiment, config, folder)
+        records = sample_experiment(experiment, config, folder)
         samples = records.pop("lines").read()
         others = {int(size): found.read() for size, found in records.items()}
-        found = lines.find(samples, mark(samples, config), config, others, experiment.batch_size)
+        found = find(samples, mark(samples, config), config, others, experiment.batch_size)
         found["near"] = near_minima(samples)
         row = {"recipe": recipe, "seed": seed, "findings": found}
         write(own, {**row, "cpu_s": round(time.process_time() - began, 1)})

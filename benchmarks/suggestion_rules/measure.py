@@ -25,8 +25,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from surefoot.lr_range import one_cycle, range_test
 from surefoot_lab.config import DataConfig
-from surefoot_lab.data import Examples, Splits, load_data
-from surefoot_lab.models import MLP, ConvNet, cifar_resnet
+from surefoot_lab.data import load_data
+from surefoot_lab.data.examples import Examples, Splits
+from surefoot_lab.models.cifar import cifar_resnet
+from surefoot_lab.models.small import MLP, ConvNet
 
 LOSS = nn.functional.cross_entropy
 GRIDS = {

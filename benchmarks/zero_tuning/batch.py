@@ -27,9 +27,10 @@ os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 import many
 import suite
 import torch
+from kept_back import SECOND_CONFIRMATION
 
 HEAVY = ("nanogpt-2000", "vit", "nanogpt-500", "resnet", "fashion-convnet", "text-transformer")
-HEAVY_LATER = ("gru", "mixer", "unet", "adapters", "graph-attention")
+HEAVY_LATER = ("gru", "mixer", "unet", "adapters", "graph-attention", *SECOND_CONFIRMATION)
 LIGHT = (
     "friedman",
     "digits-former",

@@ -27,7 +27,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 from methods import ABLATION, OURS, RIVALS, Method, grid
 from tasks import Task, prepare, tasks
 
-from surefoot_lab.config import Experiment, TrainConfig, UserError
+from surefoot_lab.config import Experiment, TrainConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.records import read_run
 
 SEEDS = (0, 1, 2)

@@ -1,8 +1,10 @@
-"""Trains measured optimizers on the suite, in the loop that any user writes.
+"""Trains measured optimizers and their rivals on the suite.
 
-    python benchmarks/zero_tuning/suite_run.py DATA OUT.jsonl [--tasks digits-mlp gcn] [--seeds 0 1 2]
+    python benchmarks/zero_tuning/suite_run.py DATA OUT.jsonl [--tasks digits-mlp gcn] [--seeds 0 1 2] [--ways DoG AMUSE]
 
-Appends a line a run to OUT.jsonl, in the form of `batch.py`. What is in it already is not run again.
+Measured optimizers run in the loop that any user writes; rivals (`rivals.py`) as their authors say. Appends a line a
+run to OUT.jsonl, in the form of `batch.py`. What is in it already is not run again. A measured run's line also holds
+what its first 16 measurements said: `foreseen.py` reads it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import suite
 import torch
+from kept_back import SECOND_CONFIRMATION
+from rivals import RIVALS
 from torch import nn
 
 import surefoot
@@ -29,16 +33,19 @@ WAYS: dict[str, Any] = {
 }
 DIFFERENTIATES = ("pinn",)
 """Tasks whose loss holds derivatives: the loop lets the optimizer watch them."""
+FIRST = 16
+"""Measurements at the start of a run that are kept."""
 
 
 def train(task: suite.Task, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """One run: the figure at 25, 50, 75 and 100 % of it, and what measuring cost."""
+    """One run: the figure at 25, 50, 75 and 100 % of it, what measuring cost, and how it began."""
     model = task.model(seed)
     torch.manual_seed(seed)
     base = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=task.betas, weight_decay=task.decay)
-    optimizer = surefoot.MeasuredLR(base, model, **settings)
+    optimizer = surefoot.MeasuredLR(base, model, advice=True, **settings)
     batches, figures, started = task.batches(seed), [], time.perf_counter()
     marks = [max(1, round(mark * task.steps)) for mark in suite.MARKS]
+    first: list[dict[str, Any]] = []
     for step in range(1, task.steps + 1):
         batch = next(batches)
         if task.name in DIFFERENTIATES:
@@ -50,6 +57,9 @@ def train(task: suite.Task, seed: int, settings: dict[str, Any]) -> dict[str, An
             nn.utils.clip_grad_norm_(model.parameters(), task.clip)
         optimizer.step()
         optimizer.zero_grad()
+        last = optimizer.last
+        if len(first) < FIRST and last is not None and last.measured:
+            first.append(_said(last, optimizer.rate))
         if step in marks:
             with torch.no_grad(), optimizer.averaged():
                 figures.append(float(task.evaluate(model)))
@@ -57,7 +67,34 @@ def train(task: suite.Task, seed: int, settings: dict[str, Any]) -> dict[str, An
         "figures": figures,
         "probes": optimizer.cost.probes,
         "seconds_of_all": round(time.perf_counter() - started, 1),
+        "first": first,
     }
+
+
+def _said(outcome: surefoot.StepOutcome, rate: surefoot.RateInterval) -> dict[str, Any]:
+    """One measurement: applied, where its own minimum was, how far from a parabola, how noisy, how sure."""
+    line = outcome.parabola
+    said = {
+        "status": str(outcome.status),
+        "t": outcome.t,
+        "vertex": line and line.vertex,
+        "misfit": line and line.residual / max(abs(line.slope0 * outcome.t), 1e-12),
+        "noise": outcome.noise_scale,
+        "low": rate.low,
+        "high": rate.high,
+    }
+    return {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in said.items()
+    }
+
+
+def train_rival(task: suite.Task, seed: int, way: str) -> dict[str, Any]:
+    """One run of somebody else's method."""
+    torch.manual_seed(seed)
+    started = time.perf_counter()
+    figures = suite.run(task, seed, lambda model, steps: RIVALS[way](task, model))
+    return {"figures": figures, "seconds_of_all": round(time.perf_counter() - started, 1)}
 
 
 def main() -> None:
@@ -65,8 +102,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tasks", nargs="+", default=[*suite.DEVELOPMENT, *suite.CONFIRMATION])
+    every = [*SECOND_CONFIRMATION, *suite.DEVELOPMENT, *suite.CONFIRMATION]
+    parser.add_argument("--tasks", nargs="+", choices=every, default=every)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS, *RIVALS], default=[*WAYS])
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -75,14 +114,20 @@ def main() -> None:
     for name in options.tasks:
         task = suite.load(name, options.data)
         for seed in options.seeds:
-            for way, settings in WAYS.items():
+            for way in options.ways:
                 if (name, seed, way) in done:
                     continue
-                found = train(task, seed, settings(task.steps))
+                settings = WAYS.get(way)
+                found = (
+                    train(task, seed, settings(task.steps))
+                    if settings
+                    else train_rival(task, seed, way)
+                )
                 line = {"task": name, "seed": seed, "plan": "surefoot", "name": way, **found}
                 with options.out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-                print(name, seed, way, found, flush=True)
+                shown = {key: value for key, value in found.items() if key != "first"}
+                print(name, seed, way, shown, flush=True)
 
 
 if __name__ == "__main__":

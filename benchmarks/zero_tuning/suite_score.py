@@ -16,12 +16,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import suite
+from kept_back import SECOND_CONFIRMATION
 
 ACCURACY = {
     "vit", "resnet", "fashion-convnet", "digits-mlp", "digits-former", "gcn", "mixer", "shapes-1d", "adapters",
-    "graph-attention",
+    "graph-attention", "noisy-table", "contrastive", "distillation", "dense-net",
 }  # fmt: skip
-RESIDUAL = {"linear-far", "polynomial", "pinn"}
+RESIDUAL = {"linear-far", "polynomial", "pinn", "adding"}
 Cells = dict[tuple[str, str, str], dict[int, list[float]]]
 
 
@@ -50,6 +51,11 @@ def gap(task: str, value: float, ceiling: float) -> float:
     return 100.0 * (value - ceiling) / abs(ceiling)
 
 
+def short(value: float) -> str:
+    """A gap for a table."""
+    return f"{value:.1f}" if value < 1000.0 else "> 1000"
+
+
 def ceilings(cells: Cells, without: str = " ") -> dict[str, tuple[str, float, int]]:
     """task → name, figure and seeds of the best cell; cells that begin with `without` do not count."""
     found = {}
@@ -71,11 +77,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--plan")
+    parser.add_argument("--set", choices=["first", "second"], help="only these tasks")
     options = parser.parse_args()
     cells = read(options.results)
     tops = ceilings(cells)
     others = ceilings(cells, without="schedule-free")
-    order = [t for t in (*suite.DEVELOPMENT, *suite.CONFIRMATION) if t in tops]
+    every = (*SECOND_CONFIRMATION, *suite.DEVELOPMENT, *suite.CONFIRMATION)
+    wanted = {"first": every[len(SECOND_CONFIRMATION) :], "second": tuple(SECOND_CONFIRMATION)}
+    order = [t for t in wanted.get(options.set, every) if t in tops]
     if not options.plan:
         print(
             "| task | ceiling | figure | seeds | without schedule-free |",
@@ -90,8 +99,9 @@ def main() -> None:
         return
     names = list(dict.fromkeys(name for _, plan, name in cells if plan == options.plan))
     order = [t for t in order if any((t, options.plan, name) in cells for name in names)]
-    print("| candidate | " + " | ".join(order) + " | mean | worst |")
-    print("|---" * (len(order) + 3) + "|")
+    print("| candidate | " + " | ".join(order) + " | mean | median | worst | ranks |")
+    print("|---" * (len(order) + 5) + "|")
+    rows = []
     for name in names:
         shown, gaps = [], []
         for task in order:
@@ -101,9 +111,14 @@ def main() -> None:
                 continue
             value = gap(task, last(seeds), tops[task][1])
             gaps.append(value if math.isfinite(value) else math.inf)
-            shown.append(f"{value:.1f}" + ("" if len(seeds) == 3 else f" (n = {len(seeds)})"))
-        mean = statistics.fmean(min(g, 30.0) for g in gaps)
-        print(f"| {name} | " + " | ".join(shown) + f" | {mean:.2f} | {max(gaps):.1f} |")
+            shown.append(short(value) + ("" if len(seeds) == 3 else f" (n = {len(seeds)})"))
+        rows.append((statistics.fmean(gaps), statistics.median(gaps), max(gaps), name, shown))
+    worsts = sorted(row[2] for row in rows)
+    for rank, (mean, median, worst, name, shown) in enumerate(sorted(rows), 1):
+        words = (
+            f"{short(mean)} | {short(median)} | {short(worst)} | {rank}, {worsts.index(worst) + 1}"
+        )
+        print(f"| {name} | " + " | ".join(shown) + f" | {words} |")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy
 
 from surefoot_lab.config import DataConfig, ModelConfig
 from surefoot_lab.data import load_data
-from surefoot_lab.models import ConvNet
+from surefoot_lab.models.small import ConvNet
 
 TRAINED, TESTED = 10_000, 2_000
 """Images of the small copies."""

@@ -31,6 +31,7 @@ from surefoot.optim import (
     FullBatchPAL,
     LineSearch,
     LineSearchOptimizer,
+    SparsePAL,
     noise_factor,
 )
 from surefoot.outcome import Cost, Status, StepOutcome
@@ -64,6 +65,7 @@ __all__ = [
     "RateInterval",
     "RatePoint",
     "ReplayError",
+    "SparsePAL",
     "Status",
     "StepOutcome",
     "Suggestion",

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["samples_in", "to_device"]
-
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """The batch with every tensor in it on ``device``; tuples, lists and mappings are walked."""
@@ -23,6 +21,18 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if hasattr(batch, "to"):  # BatchEncoding, PackedSequence and their like
         return batch.to(device)
     return batch
+
+
+def pair_in(batch: Any, remedy: str = "") -> tuple[Any, Any]:
+    """Inputs and targets of a batch.
+
+    Raises:
+        TypeError: it is no pair; the message ends with the remedy.
+    """
+    if isinstance(batch, (list, tuple)) and len(batch) == 2:
+        return batch[0], batch[1]
+    kind = f"{len(batch)} entries" if isinstance(batch, (list, tuple)) else type(batch).__name__
+    raise TypeError(f"batches must be pairs (inputs, targets), but the loader gives {kind}{remedy}")
 
 
 def samples_in(batch: Any) -> int:

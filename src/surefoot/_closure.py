@@ -12,8 +12,6 @@ from surefoot._evaluation import Graphless, gradients_aside, scalar
 from surefoot._heads import count_heads
 from surefoot.outcome import Cost
 
-__all__ = ["Closure", "checked_closure"]
-
 _HELP = """\
 a line search evaluates the loss more than once a step, so step() needs a closure:
 

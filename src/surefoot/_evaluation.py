@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Graphless", "agree", "gradients_aside", "scalar"]
-
 T = TypeVar("T")
 
 

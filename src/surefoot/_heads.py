@@ -6,8 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["count_heads"]
-
 _JOINS = frozenset(("Add", "Sub", "Mul", "Div", "Neg", "ToCopy", "Squeeze", "Unsqueeze", "View"))
 _SUMS = frozenset(("Sum", "Mean"))
 _LISTS = frozenset(("Stack", "Cat"))

@@ -11,17 +11,6 @@ from torch.optim import Optimizer
 
 from surefoot import _params
 
-__all__ = [
-    "MAX_CHANGE",
-    "at_least_initial",
-    "can_be_ruined",
-    "check_belongs",
-    "has_batch_norm",
-    "is_deep",
-    "largest_change",
-    "weights_norm",
-]
-
 MAX_CHANGE = 0.03
 """Share of their norm by which a step may change weights: measured, docs/measured-lr.md."""
 

@@ -16,8 +16,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from surefoot._params import Copies, put_unnoticed
 from surefoot._quiet import Buffers, RngState, devices_of
 
-__all__ = ["all_parameters", "no_trace", "unwrapped"]
-
 
 class Restorable(Protocol):
     """Something that was remembered when it was made."""

@@ -8,8 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["check_count", "check_number", "check_share", "plain", "sequence", "whole"]
-
 
 def plain(value: Any, *, tensors: bool = False) -> Any:
     """A NumPy scalar as the Python number it is, inside lists and tuples as well.

@@ -13,23 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Copies",
-    "add_scaled",
-    "assign",
-    "dot_and_norm_sq",
-    "dots_and_norms_sq",
-    "exchange",
-    "lerp",
-    "momentum_update",
-    "norm_sq",
-    "norms_sq",
-    "put_unnoticed",
-    "shrink",
-    "slopes_and_norms_sq",
-    "swap",
-]
-
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 

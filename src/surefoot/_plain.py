@@ -7,8 +7,6 @@ import enum
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-__all__ = ["from_plain", "to_plain"]
-
 T = TypeVar("T")
 
 

@@ -11,13 +11,10 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
-
-__all__ = ["Buffers", "QuietRoom", "RngState", "devices_of", "undisturbed"]
 
 
 def devices_of(tensors: Iterable[torch.Tensor]) -> tuple[torch.device, ...]:
@@ -61,20 +58,34 @@ class RngState:
         torch.set_rng_state(self._cpu)
         if self._python is not None:
             random.setstate(self._python)
-        if self._numpy is not None:
-            _numpy_random().set_state(self._numpy)
+        if self._numpy is not None and (numpy := _numpy_random()) is not None:
+            numpy.set_state(self._numpy)
         for device, state in self._accelerators.items():
             torch.get_device_module(device).set_rng_state(state, *_index(device))
 
-    def to_dict(self) -> dict[str, torch.Tensor]:
-        """Torch's, as tensors by device name, which any checkpoint keeps."""
-        return {"cpu": self._cpu, **{str(d): state for d, state in self._accelerators.items()}}
+    def to_dict(self) -> dict[str, Any]:
+        """All of them as tensors and plain values, which any checkpoint keeps."""
+        kept: dict[str, Any] = {"cpu": self._cpu}
+        kept |= {str(device): state for device, state in self._accelerators.items()}
+        if self._python is not None:
+            version, internal, gauss = self._python
+            kept["python"] = (version, torch.tensor(internal), gauss)
+        if self._numpy is not None:
+            name, keys, *rest = self._numpy
+            kept["numpy"] = (name, torch.from_numpy(keys.astype("int64")), *rest)
+        return kept
 
     @classmethod
-    def from_dict(cls, states: dict[str, torch.Tensor]) -> RngState:
-        """Back from :meth:`to_dict`."""
-        others = {torch.device(name): s for name, s in states.items() if name != "cpu"}
-        return cls(states["cpu"], others)
+    def from_dict(cls, kept: dict[str, Any]) -> RngState:
+        """Back from :meth:`to_dict`; what an older checkpoint lacks is left alone."""
+        states = dict(kept)
+        python, numpy = states.pop("python", None), states.pop("numpy", None)
+        if python is not None:
+            python = (python[0], tuple(python[1].tolist()), python[2])
+        if numpy is not None:
+            numpy = (numpy[0], numpy[1].numpy().astype("uint32"), *numpy[2:])
+        cpu = states.pop("cpu")
+        return cls(cpu, {torch.device(name): s for name, s in states.items()}, (python, numpy))
 
 
 def _numpy_random() -> Any:
@@ -187,13 +198,8 @@ class QuietRoom:
         self._before.restore()
         self._before_buffers.restore()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if kind is not None and self._before is not None:
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is not None and self._before is not None:
             self.rewind()
         elif self._disturbed and self._after is not None:
             self._after.restore()

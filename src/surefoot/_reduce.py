@@ -10,8 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["is_distributed", "is_sharded", "local", "mean", "over_shards", "shard_shares"]
-
 
 def is_distributed(group: Any = None) -> bool:
     """Whether there is a process group with more than one process to agree with."""

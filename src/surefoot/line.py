@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -107,12 +106,7 @@ class Line:
         self._place, self._left = 0.0, False  # nothing is copied before the first move
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._left:
             self._copies.put_back()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from surefoot_lab.errors import UserError
 from surefoot_lab.parse import joined
+from surefoot_lab.values import fields_of, shown, validated
+
+T = TypeVar("T")
 
 FAILED = 1
 BAD_INPUT = 2
@@ -71,3 +74,32 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         """Raise it."""
         raise UserError(message)
+
+
+def add_settings(parser: argparse._ActionsContainer, kind: Any) -> None:
+    """An option for each setting of a dataclass, explained by its docstring."""
+    for setting in fields_of(kind):
+        name = f"--{setting.key.replace('_', '-')}"
+        said = setting.help.rstrip(".").replace("%", "%%")
+        if setting.default is False:
+            parser.add_argument(name, action="store_true", default=None, help=said)
+            continue
+        if setting.default not in (None, ()):
+            said += f" (default: {shown(setting.default)})"
+        several = "+" if "tuple" in str(setting.type) else None
+        parser.add_argument(name, nargs=several, metavar="VALUE", help=said)
+
+
+def settings_of(
+    options: argparse.Namespace, kind: type[T], section: Any = None, key: str = ""
+) -> T:
+    """The settings given as options, over those of a section of the file.
+
+    Raises:
+        UserError: one of them cannot be used.
+    """
+    if section is not None and not isinstance(section, dict):
+        return validated(kind, section, key)
+    named = [setting.key for setting in fields_of(cast(Hashable, kind))]
+    given = {name: value for name in named if (value := getattr(options, name)) is not None}
+    return validated(kind, {**(section or {}), **given}, key)

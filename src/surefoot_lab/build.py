@@ -6,9 +6,9 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-from surefoot_lab.errors import UserError, did_you_mean, one_line
+from surefoot_lab.errors import UserError, did_you_mean, named, one_line
 
 
 def find(
@@ -37,7 +37,7 @@ def find(
         module = importlib.import_module(path)
         found = getattr(module, name, None)
         if callable(found):
-            return _as_function(found)
+            return cast(Callable[..., Any], found)
         known += _public_classes(module, base)
     raise UserError(f"{what}: no {name!r} in {' or '.join(modules)}; {did_you_mean(name, known)}")
 
@@ -54,7 +54,7 @@ def call(
         UserError: an argument is unknown, missing, of the wrong type or out of range.
     """
     check_arguments(function, init_args, what, len(positional))
-    for name in _required(function)[len(positional) :]:
+    for name in argument_names(function, required=True)[len(positional) :]:
         if name not in init_args:
             raise UserError(f"{what}.init_args.{name}: {_name(function)} needs it; give it a value")
     try:
@@ -86,15 +86,11 @@ def check_arguments(
             )
 
 
-def argument_names(function: Callable[..., Any]) -> list[str]:
-    """Names of the arguments a class or function takes by keyword."""
+def argument_names(function: Callable[..., Any], *, required: bool = False) -> list[str]:
+    """Names of the arguments a class or function takes by keyword, or must be given."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in _parameters(function) if p.kind in kinds]
-
-
-def _required(function: Callable[..., Any]) -> list[str]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in _parameters(function) if p.kind in kinds and p.default is p.empty]
+    named = [p for p in _parameters(function) if p.kind in kinds]
+    return [p.name for p in named if not (required and p.default is not p.empty)]
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -114,13 +110,12 @@ def _from_module(module_path: str, name: str, what: str, base: type) -> Callable
             "is the package installed, and is the path spelled right?"
         ) from None
     except Exception as error:  # a module of one's own may raise anything
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"{what}: cannot import {module_path} ({reason})") from error
+        raise UserError(f"{what}: cannot import {module_path} ({named(error)})") from error
     found = getattr(module, name, None)
     if not callable(found):
         known = _public_classes(module, base)
         raise UserError(f"{what}: {module_path} has no {name!r}; {did_you_mean(name, known)}")
-    return _as_function(found)
+    return cast(Callable[..., Any], found)
 
 
 def _looks_like_a_number(value: Any) -> bool:
@@ -128,18 +123,11 @@ def _looks_like_a_number(value: Any) -> bool:
 
 
 def _public_classes(module: ModuleType, base: type) -> list[str]:
-    names = [name for name in dir(module) if not name.startswith("_")]
-    classes = {name: getattr(module, name) for name in names}
     return [
         name
-        for name, value in classes.items()
-        if inspect.isclass(value) and issubclass(value, base) and value is not base
+        for name, value in inspect.getmembers(module, inspect.isclass)
+        if not name.startswith("_") and issubclass(value, base) and value is not base
     ]
-
-
-def _as_function(found: Any) -> Callable[..., Any]:
-    function: Callable[..., Any] = found
-    return function
 
 
 def _name(function: Callable[..., Any]) -> str:

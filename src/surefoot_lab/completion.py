@@ -34,12 +34,13 @@ def script(shell: str, commands: Sequence[str], takes_experiment: Sequence[str])
         commands: what follows `surefoot`.
         takes_experiment: those of them that take settings of an experiment.
     """
-    from surefoot_lab.config import fields_of
+    from surefoot_lab.config import Experiment
+    from surefoot_lab.values import fields_of
 
     words = {
         "commands": " ".join(commands),
         "takes": " ".join(takes_experiment),
-        "settings": " ".join(f"--{setting.key}" for setting in fields_of()),
+        "settings": " ".join(f"--{setting.key}" for setting in fields_of(Experiment)),
     }
     if shell == "fish":
         return _FISH.format(**words)

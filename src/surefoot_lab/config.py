@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import re
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from surefoot_lab.errors import UserError, did_you_mean
+from surefoot_lab.errors import UserError
 from surefoot_lab.values import (
     Arguments,
     NotNegative,
@@ -25,22 +23,6 @@ from surefoot_lab.values import (
     plain,
     validated,
 )
-
-__all__ = [
-    "DataConfig",
-    "EarlyStoppingConfig",
-    "Experiment",
-    "LossConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "SchedulerConfig",
-    "Setting",
-    "SweepConfig",
-    "TrainConfig",
-    "UserError",
-    "did_you_mean",
-    "fields_of",
-]
 
 T = TypeVar("T")
 Seed = Annotated[Whole, Field(ge=0, lt=2**63)]  # torch's generators take no more
@@ -324,41 +306,6 @@ class SweepConfig(Settings):
     early_stopping: EarlyStoppingConfig | None = None
     cpus_per_trial: NotNegative = 1
     gpus_per_trial: NotNegative = 0
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of an experiment: its dotted key, type, default and the docstring's sentence."""
-
-    key: str
-    type: Any
-    default: Any
-    help: str
-
-
-@functools.cache
-def fields_of(cls: type = Experiment, prefix: str = "") -> tuple[Setting, ...]:
-    """All settings of an experiment, nested ones with dotted keys, in the order of the class."""
-    from docstring_parser import parse
-
-    helps = {p.arg_name: " ".join((p.description or "").split()) for p in parse(_doc(cls)).params}
-    hints = typing.get_type_hints(cls)
-    found: list[Setting] = []
-    for item in dataclasses.fields(cls):
-        key = prefix + item.name
-        if dataclasses.is_dataclass(hints[item.name]):
-            found += fields_of(typing.cast(type, hints[item.name]), f"{key}.")
-        else:
-            if item.default_factory is not dataclasses.MISSING:
-                default: Any = item.default_factory()
-            else:
-                default = item.default
-            found.append(Setting(key, hints[item.name], default, helps[item.name]))
-    return tuple(found)
-
-
-def _doc(cls: type) -> str:
-    return cls.__doc__ or ""
 
 
 def _slug(text: str) -> str:

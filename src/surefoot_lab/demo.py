@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import signal
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import (
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    UserError,
-)
+from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from surefoot_lab.errors import UserError, named, of_the_system
+from surefoot_lab.signals import answered
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     # Nothing to choose: all in their default settings, `total_steps: None` is averaged weights.
@@ -52,7 +43,6 @@ WORKERS = 2  # one thread each, so that a run comes out the same on every number
 
 RUNS_FOLDER = "surefoot-demo"
 REPORT_NAME = "report.html"
-MARK_NAME = "written-by-surefoot-demo.json"
 REPORT_MARK = '<meta name="generator" content="surefoot report">'
 
 
@@ -110,7 +100,8 @@ def main(args: argparse.Namespace) -> int:
     folder = Path(RUNS_FOLDER if args.out is None else args.out)
     report = Path(REPORT_NAME) if args.out is None else folder / REPORT_NAME
     trials = _trials(folder, args.seeds, args.epochs)
-    _make_room(folder, report, [Path(trial.run_dir).name for trial in trials])
+    if report.exists() and REPORT_MARK not in report.read_text("utf-8", "replace")[:4096]:
+        raise UserError(f"{report}: is not a report of surefoot; move it, or choose --out DIR")
     console = Console(highlight=False)
     console.print(
         f"{len(METHODS)} methods × {args.seeds} seeds, {args.epochs} epochs each: "
@@ -134,102 +125,35 @@ def _trials(folder: Path, seeds: int, epochs: int) -> list[Trial]:
     ]
 
 
-def _make_room(folder: Path, report: Path, names: list[str]) -> None:
-    """Remove the runs of a former demo, and nothing that the demo did not write.
-
-    Raises:
-        UserError: something else is in the way, or the folder cannot be written to.
-    """
-    mark = folder / MARK_NAME
-    try:
-        if report.exists() and not _is_report(report):
-            raise UserError(f"{report}: is not a report of surefoot; move it, or choose --out DIR")
-        former = _former_runs(mark) if mark.is_file() else []
-        strangers = folder.exists() and not mark.is_file() and any(folder.iterdir())
-        if strangers:
-            raise UserError(f"{folder}: was not written by surefoot demo; choose --out DIR")
-        for name in former:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        in_the_way = [name for name in names if (folder / name).exists()]
-        if in_the_way:
-            raise UserError(
-                f"{folder / in_the_way[0]}: is in the way; move it, or choose --out DIR"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(json.dumps({"runs": names}, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}; choose --out DIR") from None
-
-
-def _former_runs(mark: Path) -> list[str]:
-    try:
-        names = json.loads(mark.read_text(encoding="utf-8"))["runs"]
-        # A path in a file that anybody may have edited must not lead out of the folder.
-        if all(isinstance(name, str) and Path(name).name == name for name in names):
-            return list(names)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{mark}: cannot be read; remove its folder, or choose --out DIR")
-
-
-def _is_report(path: Path) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return REPORT_MARK in file.read(4096)
-
-
 def _run_all(trials: list[Trial], console: Any) -> list[str]:
     """Run the trials in worker processes; return what went wrong, one line a trial."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from surefoot_lab.train.progress import bar_of
 
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    failures = []
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=len(trials))
-        for trial, error in _finished(trials):
-            progress.update(task, advance=1, description=f"{trial.label}, seed {trial.seed}")
-            if error is not None:
-                failures.append(f"{trial.label}, seed {trial.seed}: {error}")
-            if not console.is_terminal:
-                console.print(f"{trial.label}, seed {trial.seed}: {error or 'done'}", markup=False)
-    return failures
-
-
-def _finished(trials: list[Trial]) -> Iterator[tuple[Trial, str | None]]:
-    """Yield each trial as it ends, with its error or None."""
-    others = set(active_children())
+    failures, others = [], set(active_children())
     workers = min(WORKERS, os.cpu_count() or 1, len(trials))
     # Spawned, not forked: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
     try:
-        with _ctrl_c_ignored():  # inherited by the workers: Ctrl-C is answered here, in one place
+        with answered(signal.SIG_IGN):  # inherited by the workers: Ctrl-C is answered here
             futures: dict[Future[None], Trial] = {pool.submit(_run, t): t for t in trials}
-        for future in as_completed(futures):
-            error = future.exception()
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            yield futures[future], None if error is None else reason
-    except (KeyboardInterrupt, GeneratorExit):
+        with bar_of(console) as bar:
+            task = bar.add_task("", total=len(trials), figures="starting")
+            for future in as_completed(futures):
+                name = f"{futures[future].label}, seed {futures[future].seed}"
+                bar.update(task, advance=1, figures=name)
+                said = "done"
+                if (error := future.exception()) is not None:
+                    said = named(error)
+                    failures.append(f"{name}: {said}")
+                if not console.is_terminal:
+                    console.print(f"{name}: {said}", markup=False)
+    except KeyboardInterrupt:
         for worker in set(active_children()) - others:
             worker.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, former)
+    return failures
 
 
 def _one_thread() -> None:
@@ -241,7 +165,7 @@ def _one_thread() -> None:
 def _run(trial: Trial) -> None:
     from surefoot_lab.train import train
 
-    train(trial.experiment, trial.run_dir, progress=False)
+    train(trial.experiment, trial.run_dir, overwrite=True, progress=False)
 
 
 def _conclude(
@@ -263,10 +187,8 @@ def _conclude(
     console.print(terminal_table(methods))
     if (advice := advise(runs, methods)) is not None:
         console.print(f"\n{advice.sentence}", markup=False)
-    try:
+    with of_the_system(report):
         write_report(runs, report, title="Digits: rates measured and rates chosen")
-    except OSError as error:
-        raise UserError(f"{report}: cannot be written ({error.strerror})") from None
     console.print(f"\n{len(runs)} runs in {seconds:.0f} s. The curves are in", markup=False)
     console.print(str(report.resolve()), style="bold", markup=False, soft_wrap=True)
     return 1 if failures else 0

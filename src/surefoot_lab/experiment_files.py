@@ -18,10 +18,7 @@ def load(file: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it does not hold settings.
     """
-    path = Path(file)
-    if "\0" in file or not _is_there(path):
-        raise UserError(f"{file}: no such experiment file")
-    values = load_text(read_text(path, file, "an experiment file"), file)
+    values = load_text(read_text(Path(file), file, "an experiment file"), file)
     if not isinstance(values, dict):
         raise UserError(f"{file}: must hold settings such as 'steps: 100', one a line")
     return values
@@ -51,13 +48,6 @@ def load_text(text: str, where: str) -> Any:
 
 class _KeyProblem(Exception):
     """A key that cannot be one."""
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # such as a name that is too long
-        return False
 
 
 @functools.cache

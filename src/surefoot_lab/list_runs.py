@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from surefoot_lab.errors import UserError
 
@@ -21,35 +20,14 @@ def main(options: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such folder, or no run in it.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
+    from surefoot_lab.compare import runs_table
     from surefoot_lab.records import read_runs
-    from surefoot_lab.records.views import facts
 
     try:
         runs = read_runs(options.folders)
     except FileNotFoundError as error:
         raise UserError(str(error)) from None
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("Run", "Method", "Seed", "End", "Validation", "Test", "Seconds"):
-        right = heading in ("Seed", "Validation", "Test", "Seconds")
-        table.add_column(heading, overflow="fold", justify="right" if right else "left")
-    for run in sorted(runs, key=lambda run: str(run.path)):
-        found = dict(facts(run))
-        seed = "–" if run.seed is None else str(run.seed)
-        figures = [found.get(name, "–").rpartition(" ")[2] for name in ("validation", "test")]
-        seconds = found.get("time", "–").partition(" ")[0]
-        row = (_short(run.path), run.label, seed, found["end"], *figures, seconds)
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+    Console(highlight=False).print(runs_table(runs))
     return 0
-
-
-def _short(path: Path) -> str:
-    try:
-        return str(path.resolve().relative_to(Path.cwd().resolve()))
-    except ValueError:
-        return str(path)

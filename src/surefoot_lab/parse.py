@@ -8,9 +8,10 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from surefoot_lab.config import Experiment, SweepConfig, UserError, did_you_mean, fields_of
+from surefoot_lab.config import Experiment, SweepConfig
+from surefoot_lab.errors import UserError, did_you_mean
 from surefoot_lab.experiment_files import load, load_text
-from surefoot_lab.values import shown, validated
+from surefoot_lab.values import fields_of, shown, validated
 
 SWEEP_KEYS = tuple(item.name for item in dataclasses.fields(SweepConfig))
 
@@ -98,7 +99,7 @@ def check_key(key: str, what: str = "") -> None:
     Raises:
         UserError: proposes the nearest.
     """
-    known = [setting.key for setting in fields_of()]
+    known = [setting.key for setting in fields_of(Experiment)]
     sections = {setting.partition(".")[0] for setting in known if "." in setting}
     head, inside, _ = key.partition(".init_args.")
     if key not in known and key not in sections and not (inside and f"{head}.init_args" in known):
@@ -110,7 +111,7 @@ def joined(words: Sequence[str]) -> list[str]:
 
     So the parser of a command's own options cannot take the value for something else.
     """
-    heads = {setting.key.partition(".")[0] for setting in fields_of()}
+    heads = {setting.key.partition(".")[0] for setting in fields_of(Experiment)}
     rest = list(words)
     found: list[str] = []
     while rest:
@@ -136,7 +137,7 @@ def to_yaml(experiment: Experiment, *, comments: bool = False) -> str:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     lines: list[str] = []
     section = ""
-    for setting in fields_of():
+    for setting in fields_of(Experiment):
         head, _, key = setting.key.rpartition(".")
         if head != section:
             lines.append(f"{head}:")
@@ -154,15 +155,12 @@ def _sorted_out(argv: Sequence[str]) -> tuple[str | None, list[tuple[str, str]]]
     """The experiment file and the overrides, in whatever order they stand."""
     file: str | None = None
     overrides: list[tuple[str, str]] = []
-    words = iter(argv)
-    for word in words:
+    for word in joined(argv):
         if word.startswith("-"):
             key, given, value = word.partition("=")
             if not key.startswith("--") or not key.strip("-"):
                 raise UserError(f"{word}: unrecognized; settings are given as --KEY VALUE")
             check_key(key[2:])
-            if not given and (following := next(words, None)) is not None:
-                given, value = "=", following
             if not given or not value.strip():
                 raise UserError(f"{word}: needs a value")
             overrides.append((key[2:], value))
@@ -179,7 +177,7 @@ def _is_class(key: str) -> bool:
 
 def _value_of(key: str, text: str) -> Any:
     """What a word of the command line stands for: as in a file, but a text needs no quotes."""
-    kinds = {setting.key: setting.type for setting in fields_of()}
+    kinds = {setting.key: setting.type for setting in fields_of(Experiment)}
     if kinds.get(key) in (str, str | None):
         return None if text == "null" and kinds[key] is not str else text
     try:
@@ -193,7 +191,7 @@ def _value_of(key: str, text: str) -> Any:
 def _override(values: dict[str, Any], key: str, value: Any) -> None:
     """Set a key from the command line; another class does not inherit the old one's arguments."""
     if _is_class(key):
-        defaults = {setting.key: setting.default for setting in fields_of()}
+        defaults = {setting.key: setting.default for setting in fields_of(Experiment)}
         owner: Any = values
         *parents, _ = key.split(".")
         for parent in parents:

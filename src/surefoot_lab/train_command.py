@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surefoot_lab._command import EXIT_CODES, FAILED
-from surefoot_lab.config import UserError, fields_of
-from surefoot_lab.errors import one_line
+from surefoot_lab.config import Experiment
+from surefoot_lab.errors import UserError, named
 from surefoot_lab.parse import parse_words, to_yaml
-from surefoot_lab.records import TRACEBACK_NAME
-from surefoot_lab.values import shown
+from surefoot_lab.records import RECORDED, TRACEBACK_NAME
+from surefoot_lab.values import fields_of, shown
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--print-config", action="store_true", help="print the experiment as commented YAML"
     )
     parser.epilog = "settings:"
-    for setting in fields_of():
+    for setting in fields_of(Experiment):
         does = f"{setting.help} (default: {shown(setting.default)})"
         text = textwrap.fill(does, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
         parser.epilog += f"\n  --{setting.key}\n{text}"
@@ -81,33 +81,21 @@ def conclude(run: Callable[[], RunRecord], run_dir: Path) -> int:
     Raises:
         UserError: what `run` raises, before anything was trained.
     """
-    file = run_dir / TRACEBACK_NAME
-    former = _written(file)
     try:
         record = run()
     except UserError:
         raise
     except Exception as error:  # of the model, the loss, the optimizer
-        if _written(file) == former:  # nothing of this run stands there
+        if not hasattr(error, RECORDED):
             raise
-        reason = one_line(error)
-        name = type(error).__name__
-        told = name if reason == name else f"{name}: {reason}"
-        print(f"surefoot: error: the run failed: {told} (see {file})", file=sys.stderr)
+        where = run_dir / TRACEBACK_NAME
+        print(f"surefoot: error: the run failed: {named(error)} (see {where})", file=sys.stderr)
         return FAILED
     end = record.end or {"reason": "interrupted", "message": None, "step": 0}
     message = f" ({end['message']})" if end["message"] else ""
     if os.environ.get("RANK", "0") == "0":
         print(f"{end['reason']} at step {end['step']}{message}: {run_dir}")
     return EXIT_CODES[end["reason"]]
-
-
-def _written(file: Path) -> int | None:
-    """When a file was written last, in nanoseconds; None if it is not there."""
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def _experiment_of_run(run_dir: Path) -> str:

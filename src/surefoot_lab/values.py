@@ -8,6 +8,7 @@ import math
 import re
 import typing
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -33,6 +34,7 @@ _SAID = {
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be above {gt}",
     "less_than": "must be below {lt}",
+    "missing": "is missing",
     "value_error": "{error}",
 }
 
@@ -66,10 +68,14 @@ def validated(kind: type[T], values: Any, key: str = "") -> T:
         first = error.errors(include_url=False)[0]
     where = ".".join([key] * bool(key) + [str(part) for part in first["loc"]])
     if first["type"] == "unexpected_keyword_argument":
-        raise UserError(f"{where}: no such setting; {did_you_mean(where, _keys(kind, key))}")
+        known = [
+            setting.key for setting in fields_of(cast(Hashable, kind), f"{key}." if key else "")
+        ]
+        raise UserError(f"{where}: no such setting; {did_you_mean(where, known)}")
     text = _SAID.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
-    said = "" if first["type"] == "value_error" else f", not {shown(first['input'])}"
-    raise UserError(f"{where}: {text}{said}")
+    told = first["type"] in ("value_error", "missing")
+    said = "" if told else f", not {shown(first['input'])}"
+    raise UserError(f"{where}: {text}{said}" if where else f"{text}{said}")
 
 
 @functools.cache
@@ -77,14 +83,36 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cast(Any, kind))
 
 
-def _keys(kind: Any, prefix: str) -> list[str]:
-    """The names of all settings, with dots."""
-    found: list[str] = []
-    for name, hint in typing.get_type_hints(kind).items():
-        key = f"{prefix}.{name}" if prefix else name
+@dataclass(frozen=True)
+class Setting:
+    """One setting: its dotted key, type, default and the docstring's sentence."""
+
+    key: str
+    type: Any
+    default: Any
+    help: str
+
+
+@functools.cache
+def fields_of(kind: Hashable, prefix: str = "") -> tuple[Setting, ...]:
+    """All settings of a dataclass, nested ones with dotted keys, in the order of the class."""
+    from docstring_parser import parse
+
+    described = parse(kind.__doc__ or "").params
+    helps = {p.arg_name: " ".join((p.description or "").split()) for p in described}
+    hints = typing.get_type_hints(kind)
+    found: list[Setting] = []
+    for item in dataclasses.fields(cast(Any, kind)):
+        key, hint = prefix + item.name, hints[item.name]
         inner = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
-        found += _keys(inner[0], key) if inner else [key]
-    return found
+        if inner:
+            found += fields_of(cast(Hashable, inner[0]), f"{key}.")
+            continue
+        default = item.default
+        if item.default_factory is not dataclasses.MISSING:
+            default = item.default_factory()
+        found.append(Setting(key, hint, default, helps[item.name]))
+    return tuple(found)
 
 
 def plain(value: Any) -> Any:
@@ -187,6 +215,7 @@ def _number_or_list(text: str) -> Any:
 # The types of settings. Strict: a text is no truth, and a truth is no number.
 Whole = Annotated[int, Field(strict=True), BeforeValidator(number)]
 Real = Annotated[float, Field(strict=True), BeforeValidator(number)]
+Finite = Annotated[Real, Field(allow_inf_nan=False)]
 Truth = Annotated[bool, Field(strict=True)]
 Positive = Annotated[Whole, Field(ge=1)]
 NotNegative = Annotated[Real, Field(ge=0, allow_inf_nan=False)]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from surefoot_lab.cli import main
-from surefoot_lab.config import fields_of
+from surefoot_lab.config import Experiment
 from surefoot_lab.records import read_run
+from surefoot_lab.values import fields_of
 
 SMALL = ["--steps=6", "--batch_size=32", "--train.device=cpu", "--train.tensorboard=false"]
 
@@ -81,7 +82,10 @@ BAD = [
     (["trian"], "trian: no such command; did you mean 'train'?"),
     (["--loud"], "unrecognized"),
     (["sweep", "--steps=3"], "sweep: needs an experiment file"),
-    (["train", "nowhere.yaml"], "nowhere.yaml: no such experiment file"),
+    (
+        ["train", "nowhere.yaml"],
+        "nowhere.yaml: cannot be read (No such file",
+    ),
     (["train", "--optimizer.class_path=LAPBAL"], "did you mean 'LABPAL'?"),
     (["train", "--optimizer.class_path=no.such.Thing"], "cannot import no.such"),
     ([*LABPAL, "--optimizer.init_args.mode=slow"], "mode must be"),
@@ -191,7 +195,7 @@ def test_help_and_version_are_quick_and_need_no_torch() -> None:
 
 def test_the_options_are_these() -> None:
     """Frozen: a change here is a change for users and belongs in the changelog."""
-    assert [setting.key for setting in fields_of()] == [
+    assert [setting.key for setting in fields_of(Experiment)] == [
         *["name", "label", "seed", "steps", "epochs", "batch_size"],
         *["data.name", "data.class_path", "data.init_args"],
         *["data.root", "data.download", "data.validation", "data.test"],

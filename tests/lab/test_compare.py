@@ -11,20 +11,11 @@ import pytest
 from _records import ENVIRONMENT, end, evaluation, plain_run, step, write_run
 from rich.console import Console
 
-from surefoot_lab.compare import (
-    State,
-    advise,
-    environments,
-    evaluation_curve,
-    level_with_best,
-    mean_band,
-    method_columns,
-    settings,
-    step_curve,
-    summarize,
-    summarize_run,
-    terminal_table,
-)
+from surefoot_lab.compare import advise, summarize, summarize_run, terminal_table
+from surefoot_lab.compare.columns import method_columns
+from surefoot_lab.compare.curves import evaluation_curve, mean_band, step_curve
+from surefoot_lab.compare.settings import environments, settings
+from surefoot_lab.compare.summary import State, level_with_best
 from surefoot_lab.records import read_run, read_runs
 
 
@@ -334,4 +325,4 @@ def test_environments_are_told_apart_and_counted(tmp_path: Path) -> None:
         threads = 1 if seed < 2 else 8
         write_run(tmp_path, "SGD", seed, [], environment={**ENVIRONMENT, "threads": threads})
     found = environments(read_runs([tmp_path]))
-    assert [(environment["threads"], count) for environment, count in found] == [(1, 2), (8, 1)]
+    assert [(environment["threads"], count) for environment, count in found] == [("1", 2), ("8", 1)]

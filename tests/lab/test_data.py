@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
 
-from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data import Examples, InOrder, Normalizer, TrainLoader, augment, load_data
-from surefoot_lab.data.examples import hold_out
+from surefoot_lab.config import DataConfig
+from surefoot_lab.data import load_data
+from surefoot_lab.data.examples import Examples, hold_out
+from surefoot_lab.data.loader import InOrder, Normalizer, TrainLoader, augment
+from surefoot_lab.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -293,16 +295,6 @@ def test_images_of_several_sizes_and_kinds_are_resized_on_request(image_root: Pa
     config.image_size = 16
     splits = load_data(config)
     assert splits.train.images.shape[1:] == (3, 16, 16)
-
-
-def test_sixteen_bit_images_keep_their_brightness(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for number in range(3):
-            values = np.full((4, 4), 257 * 100, dtype=np.uint16)
-            Image.fromarray(values).save(tmp_path / name / f"{number}.png")
-    splits = load_data(DataConfig("imagefolder", root=str(tmp_path), validation=0, test=0))
-    assert splits.train.images.unique().tolist() == [100]
 
 
 def test_an_unreadable_image_is_named(image_root: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from _formats import pixels, publish, write_cifar10, write_cifar100, write_svhn
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data import load_data
+from surefoot_lab.errors import UserError
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_mnist_plain_and_in_torchvisions_folder(
 
 
 def test_published_statistics_are_used_on_request(root: Path) -> None:
-    from surefoot_lab.data import normalizer_of
+    from surefoot_lab.data.loader import normalizer_of
 
     device = torch.device("cpu")
     config = DataConfig("cifar10", root=str(root), normalize="published")

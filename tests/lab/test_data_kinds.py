@@ -9,17 +9,13 @@ import torch
 from _formats import write_imagenet
 from PIL import Image
 
-from surefoot_lab.config import (
-    DataConfig,
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    UserError,
-)
-from surefoot_lab.data import Classification, InOrder, Regression, load_data, loader_of
-from surefoot_lab.data import normalizer_of as normalizer_for
+from surefoot_lab.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from surefoot_lab.data import load_data, loader_of
 from surefoot_lab.data.files import ImageFiles, random_box
+from surefoot_lab.data.loader import InOrder
+from surefoot_lab.data.loader import normalizer_of as normalizer_for
+from surefoot_lab.data.task import Classification, Regression
+from surefoot_lab.errors import UserError
 from surefoot_lab.train import train
 
 CPU = torch.device("cpu")
@@ -140,9 +136,9 @@ def test_tables_that_come_with_scikit_learn() -> None:
 def test_tables_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     for content, message in (
-        ("a,b\n1,2\n3,x\n", r"table\.csv: line 3 has to hold 2 finite numbers: '3,x'"),
-        ("1,2\n3\n", r"line 2 has to hold 2 finite numbers"),
-        ("1,2\n\n3,nan\n", r"line 3 has to hold"),
+        ("a,b\n1,2\n3,x\n", r"table\.csv: line 3: column 'b' has 'x'"),
+        ("1,2\n3\n", r"line 2: column 'target' has nothing"),
+        ("1,2\n\n3,nan\n", r"line 3: column 'target' has 'nan'"),
         ("1\n2\n", r"needs rows of two numbers"),
         ("", r"needs rows of two numbers"),
         ("a,b\n", r"needs rows of two numbers"),

@@ -69,55 +69,23 @@ def test_a_seed_gives_the_same_run_again(
     """In another process than the first time."""
     (done,) = (t for t in demo._trials(short_demo[0] / "surefoot-demo", 1, 1) if t.label == label)
     first = _figures(Path(done.run_dir))
-    demo._run(dataclasses.replace(done, run_dir=str(tmp_path / "again")))
+    demo._run(dataclasses.replace(done, seed=8, run_dir=str(tmp_path / "again")))
+    (tmp_path / "again" / "my-own").write_text("stays")
+    assert _figures(tmp_path / "again")[1:] != first[1:]
+    demo._run(dataclasses.replace(done, run_dir=str(tmp_path / "again")))  # replaces the other
     assert _figures(tmp_path / "again") == first
-    demo._run(dataclasses.replace(done, seed=8, run_dir=str(tmp_path / "other")))
-    assert _figures(tmp_path / "other")[1:] != first[1:]
+    assert (tmp_path / "again" / "my-own").exists()
 
 
-def _trials(folder: Path, seeds: int) -> list[str]:
-    return [Path(trial.run_dir).name for trial in demo._trials(folder, seeds, 1)]
-
-
-def test_a_former_demo_is_replaced_and_nothing_else(here: Path) -> None:
-    folder, report = here / "surefoot-demo", here / "report.html"
-    demo._make_room(folder, report, _trials(folder, 2))
-    for name in (*_trials(folder, 2), "my-own"):
-        (folder / name).mkdir()
-        (folder / name / "record.jsonl").write_text("", encoding="utf-8")
-    report.write_text(demo.REPORT_MARK, encoding="utf-8")
-    demo._make_room(folder, report, _trials(folder, 1))
-    assert sorted(p.name for p in folder.iterdir()) == sorted(["my-own", demo.MARK_NAME])
-    assert report.exists()
-
-
-@pytest.mark.parametrize("place", ["folder", "report", "run", "mark", "escape"])
-def test_what_the_demo_did_not_write_stops_it_untouched(
-    here: Path, capsys: pytest.CaptureFixture[str], place: str
-) -> None:
-    folder = here / "surefoot-demo"
-    folder.mkdir()
-    mark, victim = folder / demo.MARK_NAME, here / "victim"
-    if place == "folder":
-        victim = folder / "thesis.tex"
-    elif place == "report":
-        victim = here / "report.html"
-    elif place == "run":
-        mark.write_text('{"runs": []}', encoding="utf-8")
-        victim = folder / _trials(folder, 1)[0] / "notes.txt"
-        victim.parent.mkdir()
-    elif place == "mark":
-        victim = mark
-    else:
-        mark.write_text('{"runs": ["../victim"]}', encoding="utf-8")
+def test_nobody_elses_report_is_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = here / "report.html"
     victim.write_text("mine", encoding="utf-8")
-    before = sorted(here.rglob("*"))
     assert main(["demo", "--seeds", "1", "--epochs", "1"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "choose --out DIR" in error
+    assert [path.name for path in here.iterdir()] == ["report.html"]
     assert victim.read_text(encoding="utf-8") == "mine"
-    assert sorted(here.rglob("*")) == before
 
 
 @pytest.mark.parametrize("option", ["--seeds", "--epochs"])

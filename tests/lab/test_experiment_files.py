@@ -24,14 +24,14 @@ from surefoot_lab.config import (
     OptimizerConfig,
     SweepConfig,
     TrainConfig,
-    UserError,
 )
-from surefoot_lab.data import AsTheyAre, Examples, TrainLoader
-from surefoot_lab.data.examples import hold_out
+from surefoot_lab.data.examples import Examples, hold_out
+from surefoot_lab.data.loader import AsTheyAre, TrainLoader
+from surefoot_lab.errors import UserError
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RecordWriter, read_run
-from surefoot_lab.sweep import trials_of
+from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.train import train
 from surefoot_lab.train.assemble import seed_everything
 from surefoot_lab.values import validated
@@ -474,7 +474,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from surefoot_lab.config import fields_of
+    from surefoot_lab.values import fields_of
 
     Path("x.yaml").write_text("grid: {seed: [0]}\n" if words[0] == "sweep" else "seed: 1\n")
     Path("t.csv").write_text("1,2\n3,4\n")

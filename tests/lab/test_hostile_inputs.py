@@ -155,7 +155,7 @@ SWEEP: dict[str, tuple[str, list[str], str]] = {
         "optimizer.init_args.lr is 0.1",
     ),
     "a label": ("grid: {label: [a]}\n", [], "grid.label: follows from the cell"),
-    "no samples": ("random: {seed: 3}\n", [], "random.samples: must be a whole number"),
+    "no samples": ("random: {seed: 3}\n", [], "random.samples: is missing"),
     "true samples": ("random: {samples: true}\n", [], "random.samples: must be a whole number"),
     "a list as seed": ("random: {samples: 2, seed: [1]}\n", [], "random.seed: must be a whole"),
     "the wrong way round": (
@@ -163,12 +163,20 @@ SWEEP: dict[str, tuple[str, list[str], str]] = {
         [],
         "3 is above 1",
     ),
-    "endless": ("random: {samples: 2, epochs: {uniform: [1, .inf]}}\n", [], "must be [low, high]"),
-    "words": ("random: {samples: 2, epochs: {uniform: [a, b]}}\n", [], "must be [low, high]"),
+    "endless": (
+        "random: {samples: 2, epochs: {uniform: [1, .inf]}}\n",
+        [],
+        "uniform.1: must be finite",
+    ),
+    "words": (
+        "random: {samples: 2, epochs: {uniform: [a, b]}}\n",
+        [],
+        "uniform.0: must be a number",
+    ),
     "half numbers": (
         "random: {samples: 2, batch_size: {integer: [0.5, 9]}}\n",
         [],
-        "two whole numbers",
+        "integer.0: must be a whole number",
     ),
     "cores in words": ("cpus_per_trial: many\n", [], "cpus_per_trial: must be a number"),
     "no cores": ("cpus_per_trial:\n", [], "cpus_per_trial: must be a number, not null"),
@@ -187,8 +195,8 @@ SWEEP: dict[str, tuple[str, list[str], str]] = {
     ),
     "a size of none": ("grid: {batch_size: [0]}\n", [], "batch_size: must be at least 1, not 0"),
     "a size in words": ("grid: {batch_size: [many]}\n", [], "batch_size: must be a whole number"),
-    "no range": ("random: {samples: 1, epochs: 3}\n", [], "random.epochs: must be one of uniform"),
-    "half a range": ("random: {samples: 1, epochs: {uniform: [3]}}\n", [], "[low, high], not [3]"),
+    "no range": ("random: {samples: 1, epochs: 3}\n", [], "random.epochs: must hold its settings"),
+    "half a range": ("random: {samples: 1, epochs: {uniform: [3]}}\n", [], "uniform.1: is missing"),
     "no logarithm": (
         "random: {samples: 1, epochs: {log_uniform: [0, 1]}}\n",
         [],

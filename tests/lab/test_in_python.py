@@ -87,7 +87,7 @@ def test_runs_are_listed(
     write_run(tmp_path, "PAL", 0, [])
     assert main(["ls", str(tmp_path)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for part in ("SGD [0.1]", "finished at step 20", "87.5%", "PAL", "not finished"):
+    for part in ("SGD [0.1]", "finished 20", "87.5 %", "PAL", "unfinished"):
         assert part in shown
     assert main(["ls", str(tmp_path / "nowhere")]) == 2
     assert "no such directory" in capsys.readouterr().err

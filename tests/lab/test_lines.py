@@ -11,7 +11,7 @@ import pytest
 from _ranks import start
 from surefoot.shape import LineRecords
 from surefoot_lab.cli import main
-from surefoot_lab.lines import OTHERS, RECORDS
+from surefoot_lab.lines.run import OTHERS, RECORDS
 
 ASKED = """
 name: lines
@@ -115,7 +115,7 @@ def test_killed_and_called_again_it_writes_the_same_records(
         (["--along", "valley"], "lines.along: must be one of"),
         (["--images", "100000"], "lines.images: 100000 is more than"),
         (["--lengths", "0"], "lengths: needs two places"),
-        (["--lengths", "nan", "1", "2"], "lines.lengths.0: must be finite"),
+        (["--lengths", "nan", "1", "2"], "lines.lengths.0: must be a number"),
         (["--batch-sizes", "5000"], "lines.batch_sizes: 5000 is more than"),
         (["--measuring-length", "-1"], "lines.measuring_length: must be above 0"),
         (["--optimizer.class_path", "SGDD"], "optimizer.class_path"),

@@ -16,11 +16,11 @@ from surefoot_lab.config import (
     OptimizerConfig,
     SchedulerConfig,
     TrainConfig,
-    UserError,
 )
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RunRecord
-from surefoot_lab.sweep import trials_of
+from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.train import train
 from surefoot_lab.train.applied import applied, check_applied

@@ -3,17 +3,14 @@
 import pytest
 import torch
 
-from surefoot_lab.config import LossConfig, ModelConfig, UserError
-from surefoot_lab.data import Classification, Examples, Splits
-from surefoot_lab.models import (
-    MLP,
-    ConvNet,
-    SeveralHeads,
-    build_loss,
-    build_model,
-    cifar_resnet,
-    short_names,
-)
+from surefoot_lab.config import LossConfig, ModelConfig
+from surefoot_lab.data.examples import Examples, Splits
+from surefoot_lab.data.task import Classification
+from surefoot_lab.errors import UserError
+from surefoot_lab.models import build_loss, build_model, short_names
+from surefoot_lab.models.cifar import cifar_resnet
+from surefoot_lab.models.heads import SeveralHeads
+from surefoot_lab.models.small import MLP, ConvNet
 
 
 def _splits(channels: int, size: int, classes: int = 10) -> Splits:

@@ -17,15 +17,10 @@ import torch
 import torch.distributed as dist
 
 from _ranks import leave, spawn
-from surefoot_lab.config import (
-    DataConfig,
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    UserError,
-)
-from surefoot_lab.data import Examples, Normalizer
+from surefoot_lab.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from surefoot_lab.data.examples import Examples
+from surefoot_lab.data.loader import Normalizer
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RunRecord, read_run
 from surefoot_lab.train import train

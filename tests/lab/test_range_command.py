@@ -11,7 +11,7 @@ import torch
 from surefoot.lr_range import RangeCurve
 from surefoot_lab.cli import main
 from surefoot_lab.parse import parse_words
-from surefoot_lab.range_tests import Stream, measure
+from surefoot_lab.range_tests.measure import Stream, measure
 from surefoot_lab.records import read_run
 from surefoot_lab.train.assemble import assemble
 
@@ -93,7 +93,7 @@ def test_the_stream_goes_back_to_its_place() -> None:
     ("words", "message"),
     [
         (["--then=two_cycles"], "argument --then: invalid choice"),
-        (["--num-iter=0"], "num_iter must be a whole number of at least 2, got 0"),
+        (["--num-iter=0"], "num_iter must be 2 or more, got 0"),
         (["--start-lr=3", "--end-lr=1"], "start_lr must lie below end_lr"),
         (["--optimizer.class_path=LABPAL"], "LABPAL measures its own step"),
         (["--optimizer.class_path=NoSuch"], "optimizer.class_path: no 'NoSuch'"),
@@ -102,7 +102,7 @@ def test_the_stream_goes_back_to_its_place() -> None:
         (["--then=one_cycle", "--resume", "--out=run"], "resume: no such setting"),
         (["--then=one_cycle", "--steps=20"], "steps: the range test has used"),
         (["--validate", "--data.validation=0"], "the experiment has no validation images"),
-        (["missing.yaml"], "missing.yaml: no such experiment file"),
+        (["missing.yaml"], "missing.yaml: cannot be read (No such file"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -180,15 +180,18 @@ def test_a_grid_without_any_answer_says_so() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batch-sizes", "64", "0"], "--batch-sizes: must be at least 1, not 0"),
+        (["--batch-sizes", "64", "0"], "batch_sizes.1: must be at least 1, not '0'"),
         (["--batch-sizes", "64", "1000000"], "batch_size: 1000000 is more than"),
-        (["--batch-sizes", "64", "64"], "--batch-sizes: 64 is given twice"),
+        (["--batch-sizes", "64", "64"], "batch_sizes: 64 is given twice"),
         (["--batch-sizes"], "--batch-sizes: expected at least one argument"),
-        (["--batch-sizes", "many"], "--batch-sizes: invalid int value"),
-        (["--weight-decays", "0", "-1"], "--weight-decays: must not be negative, but one is -1"),
-        (["--weight-decays", "nan"], "--weight-decays: must not be negative, but one is nan"),
-        (["--weight-decays", "0", "0.0"], "--weight-decays: 0.0 is given twice"),
-        (["--weight-decays", "0", "--optimizer.class_path=LBFGS"], "LBFGS takes no weight_decay"),
+        (["--batch-sizes", "many"], "batch_sizes.0: must be a whole number, not 'many'"),
+        (["--weight-decays", "0", "-1"], "weight_decays.1: must be at least 0, not '-1'"),
+        (["--weight-decays", "nan"], "weight_decays.0: must be a number, not 'nan'"),
+        (["--weight-decays", "0", "0.0"], "weight_decays: 0.0 is given twice"),
+        (
+            ["--weight-decays", "0", "--optimizer.class_path=LBFGS"],
+            "weight_decay: LBFGS has no such argument",
+        ),
         (["--weight-decays", "0", "--optimizer.class_path=NoSuch"], "optimizer.class_path: no"),
         (["--weight-decays", "0", "--then=one_cycle"], "--then: takes the rate of one range test"),
     ],

@@ -27,14 +27,16 @@ import yaml
 from surefoot.lr_range import RangeCurve
 from surefoot.shape import LineRecords
 from surefoot_lab.cli import COMMANDS
-from surefoot_lab.config import Experiment, ModelConfig, UserError
-from surefoot_lab.lines import OTHERS, RECORDS
+from surefoot_lab.config import Experiment, ModelConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.lines.config import LinesConfig
+from surefoot_lab.lines.run import OTHERS, RECORDS
 from surefoot_lab.models import build_model
 from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RunRecord, read_run
-from surefoot_lab.sweep import run_trial, trials_of
+from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
+from surefoot_lab.sweep.trial import run_trial
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
 from surefoot_lab.values import validated
 

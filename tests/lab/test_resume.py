@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from _ranks import start
+from surefoot import _archive
 from surefoot_lab.cli import main
 from surefoot_lab.config import (
     DataConfig,
@@ -19,8 +20,8 @@ from surefoot_lab.config import (
     OptimizerConfig,
     SchedulerConfig,
     TrainConfig,
-    UserError,
 )
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import read_run
 from surefoot_lab.train import checkpoint, train
@@ -314,7 +315,7 @@ def test_a_checkpoint_without_a_digest_is_checked_by_its_archive(tmp_path: Path)
     """As earlier versions wrote them."""
     train(_experiment(*METHODS["SGD"], steps=8), tmp_path, progress=False)
     path = tmp_path / checkpoint.CHECKPOINT_NAME
-    whole = path.read_bytes()[: -checkpoint.DIGEST_BYTES - 2] + b"\0\0"
+    whole = path.read_bytes()[: -_archive._DIGEST_BYTES - 2] + b"\0\0"
     path.write_bytes(whole)
     state = checkpoint.load_checkpoint(tmp_path)
     assert state is not None

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig, UserError
+from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.rivals import RIVALS, resolve
 from surefoot_lab.rivals.hypergradient import SGDHD
 from surefoot_lab.train.assemble import Parts, assemble

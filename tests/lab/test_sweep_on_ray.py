@@ -18,8 +18,10 @@ import pytest
 
 from surefoot_lab.cli import main
 from surefoot_lab.records import read_run
-from surefoot_lab.sweep import is_done, run_trial, trials_of, write_table
+from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
+from surefoot_lab.sweep.table import runs_of, write_table
+from surefoot_lab.sweep.trial import is_done, run_trial
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -88,7 +90,7 @@ def test_a_sweep_uses_both_nodes_and_each_record_says_which(
     trials = trials_of(*read_sweep(words[:1]))
     for trial in trials:
         assert "ray" not in run_trial(trial, tmp_path / "here" / trial.fingerprint).node
-    write_table(trials, tmp_path / "here")
+    write_table(runs_of(trials, tmp_path / "here"), tmp_path / "here")
     assert _table(tmp_path / "here") == _table(tmp_path / "out")
 
 
@@ -167,5 +169,5 @@ def test_a_sweep_killed_at_any_moment_gives_the_same_table(
     trials = trials_of(*read_sweep(words[:1]))
     for trial in trials:  # the same, in this process and without a break
         run_trial(trial, tmp_path / "whole" / trial.fingerprint)
-    write_table(trials, tmp_path / "whole")
+    write_table(runs_of(trials, tmp_path / "whole"), tmp_path / "whole")
     assert _table(tmp_path / "whole") == _table(tmp_path / "out")

@@ -15,9 +15,10 @@ from surefoot_lab.config import (
     OptimizerConfig,
     SchedulerConfig,
     TrainConfig,
-    UserError,
 )
-from surefoot_lab.data import Examples, Normalizer, TrainLoader
+from surefoot_lab.data.examples import Examples
+from surefoot_lab.data.loader import Normalizer, TrainLoader
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import parse_words
 from surefoot_lab.train import train
 from surefoot_lab.train.assemble import assemble

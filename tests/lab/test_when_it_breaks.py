@@ -16,7 +16,7 @@ import pytest
 
 from surefoot_lab.cli import main
 from surefoot_lab.compare.summary import summarize_run
-from surefoot_lab.config import UserError
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import parse_words
 from surefoot_lab.records import RecordWriter, read_run, read_runs
 from surefoot_lab.report import write_report

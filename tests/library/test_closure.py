@@ -171,7 +171,7 @@ def test_step_hooks_and_schedulers_wrap_step(make: Any) -> None:
             ValueError,
             'mode must be "sgd" or "nsgd", got \'adam\'',
         ),
-        (lambda m: LABPAL(m, fit="cubic"), ValueError, 'fit must be "parabola" or "released"'),
+        (lambda m: LABPAL(m, rule="cubic"), ValueError, 'rule must be "pooled", "published" or'),
         (
             lambda m: LABPAL(m, measuring_batches=0),
             ValueError,

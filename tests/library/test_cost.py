@@ -65,7 +65,7 @@ def test_labpal_costs_at_most_1_2_percent_more_than_sgd_over_10000_batches(mode:
     x = torch.randn(8, 3)
     y = x.sum(1, keepdim=True)
     counted = Counted()
-    optimizer = LABPAL(model, mode=mode, measuring_batches=10, reuse=1000)
+    optimizer = LABPAL(model, rule="published", mode=mode, reuse=1000)
     for _ in range(10_000):
         optimizer.step(counted.around(lambda: (model(x) - y).abs().sqrt().mean()))
     forwards, backwards = counted.cost()

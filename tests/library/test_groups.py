@@ -87,7 +87,7 @@ def test_torch_schedulers_act_on_alpha(make: Any, quadratic: Any) -> None:
         lambda opt: LambdaLR(opt, lambda i: 1.0 / (1 + i)),
         lambda opt: OneCycleLR(opt, max_lr=1.2, total_steps=60, cycle_momentum=False),
     ):
-        kw = {"burn_in": 400} if make is MAKERS["labpal"] else {}
+        kw = {"rule": "published", "burn_in": 400} if make is MAKERS["labpal"] else {}
         optimizer = make(quadratic.parts, max_length=1e6, measuring_length=0.1, **kw)
         scheduler = schedule(optimizer)
         checked = 0

@@ -110,9 +110,8 @@ def released_estimate(seed: int) -> tuple[float, int]:
         step_multiplier=1e-12,
         mode="sgd",
         measuring_batches=10,
-        fit="released",
+        rule="released",
         measuring_length=0.01,
-        stretch=1.0,
         max_length=99.0,
     )
     for _ in range(10):

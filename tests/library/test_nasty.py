@@ -136,7 +136,12 @@ def test_pal_stands_still_where_its_direction_climbs() -> None:
 def test_labpal_keeps_its_last_rate_when_there_is_no_minimum() -> None:
     p = one(4.0)
     optimizer = LABPAL(
-        [p], step_multiplier=1.0, measuring_batches=1, reuse=1, measuring_length=0.1, mode="nsgd"
+        [p],
+        rule="published",
+        step_multiplier=1.0,
+        measuring_batches=1,
+        reuse=1,
+        measuring_length=0.1,
     )
     optimizer.step(lambda: p.square().sum())
     assert optimizer.last is not None

@@ -65,7 +65,7 @@ def test_labpal(quadratic: Quadratic, settings: dict[str, Any]) -> None:
     optimizer = LABPAL(
         groups,
         reuse=1,
-        fit="parabola",
+        rule="published",
         measuring_length=0.1,
         max_length=FAR,
         burn_in=400,
@@ -77,7 +77,12 @@ def test_labpal(quadratic: Quadratic, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [PAL, lambda groups, **kw: LABPAL(groups, reuse=1, burn_in=400, measuring_batches=2, **kw)],
+    [
+        PAL,
+        lambda groups, **kw: LABPAL(
+            groups, rule="published", reuse=1, burn_in=400, measuring_batches=2, **kw
+        ),
+    ],
 )
 def test_groups_with_different_lr_walk_one_measured_line(
     quadratic: Quadratic, make: Callable[..., LineSearchOptimizer]
@@ -108,7 +113,7 @@ def test_released_fit_goes_twice_as_far(quadratic: Quadratic) -> None:
         quadratic.parts,
         step_multiplier=1.0,
         reuse=1,
-        fit="released",
+        rule="released",
         measuring_length=0.01,
         max_length=FAR,
         measuring_batches=2,

@@ -362,12 +362,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "range": ({"start_lr": 1.0, "end_lr": 0.1}, "start_lr must lie below end_lr"),
     "equal ends": ({"start_lr": 0.1, "end_lr": 0.1}, "start_lr must lie below end_lr"),
     "zero exp": ({"start_lr": 0.0}, "exponential ramp cannot start at 0"),
-    "negative": ({"start_lr": -0.1}, "must not be negative"),
-    "nan": ({"end_lr": math.nan}, "end_lr must be a finite number"),
-    "text": ({"end_lr": "1.0"}, "end_lr must be a finite number"),
+    "negative": ({"start_lr": -0.1}, "start_lr must be finite and 0 or more"),
+    "nan": ({"end_lr": math.nan}, "end_lr must be finite"),
+    "text": ({"end_lr": "1.0"}, "end_lr must be a number"),
     "per group": ({"start_lr": [0.1, 0.2]}, "start_lr has 2 values, but the optimizer has 1"),
-    "no iterations": ({"num_iter": 0}, "num_iter must be a whole number of at least 2"),
-    "half iterations": ({"num_iter": 2.5}, "num_iter must be a whole number of at least 2"),
+    "no iterations": ({"num_iter": 0}, "num_iter must be 2 or more"),
+    "half iterations": ({"num_iter": 2.5}, "num_iter must be a whole number"),
     "both lengths": ({"num_iter": 5, "epochs": 1}, "num_iter or epochs, not both"),
     "epochs": ({"epochs": 0}, "epochs must be positive"),
     "mode": ({"step_mode": "cosine"}, "step_mode must be one of"),
@@ -433,7 +433,7 @@ def test_losses_that_cannot_train_are_named() -> None:
     with pytest.raises(TypeError, match="one element, got float"):
         run(step_fn=lambda batch: 1.0)
     with pytest.raises(
-        TypeError, match=r"form \(inputs, targets\), but the loader gives 3 entries"
+        TypeError, match=r"pairs \(inputs, targets\), but the loader gives 3 entries; pass step_fn"
     ):
         range_test(model, sgd(model), [(1, 2, 3)], LOSS, num_iter=3)
 

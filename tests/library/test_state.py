@@ -111,7 +111,7 @@ def test_counters_missing_in_an_old_checkpoint_start_at_zero() -> None:
 def test_accelerate_round_trip_before_the_first_step() -> None:
     """What Accelerate's prepare does: state out, moved, in again."""
     model = noisy()
-    optimizer = LABPAL(model, measuring_batches=2)
+    optimizer = LABPAL(model, measuring_batches=2, reuse=3)
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     run(model, optimizer, 0, 4, torch.float32)
     assert optimizer.memory.updates == 3
@@ -124,12 +124,12 @@ def test_distributed_checkpoint_finds_every_key() -> None:
     )
 
     model = noisy()
-    optimizer = LABPAL(model, measuring_batches=2, momentum=0.5)
+    optimizer = LABPAL(model, measuring_batches=2, reuse=3, momentum=0.5)
     run(model, optimizer, 0, 4, torch.float32)
     state = get_optimizer_state_dict(model, optimizer)
     assert state["param_groups"][0]["line_search"]["updates"] == 3
     fresh = noisy()
-    resumed = LABPAL(fresh, measuring_batches=2, momentum=0.5)
+    resumed = LABPAL(fresh, measuring_batches=2, reuse=3, momentum=0.5)
     run(fresh, resumed, 0, 1, torch.float32)  # torch would make a step without a closure
     set_optimizer_state_dict(fresh, resumed, state)
     assert resumed.memory == optimizer.memory
@@ -178,6 +178,10 @@ def test_checkpoints_of_version_0_1_go_on(name: str) -> None:
         float(optimizer.step(lambda x=x, y=y: nn.functional.mse_loss(model(x), y)))
         for x, y in zip(xs[7:], ys[7:], strict=True)
     ]
-    # one ulp of another processor's kernels grows in a search
-    assert losses == pytest.approx(saved["losses"], rel=1e-3)
+    # one ulp of another processor's kernels grows in a search; PAL and LABPAL have other bounds now
+    same = 1 if isinstance(optimizer, (PAL, LABPAL)) else len(losses)
+    assert losses[:same] == pytest.approx(saved["losses"][:same], rel=1e-3)
+    assert losses == pytest.approx(saved["losses"], rel=0.3)
+    if isinstance(optimizer, LABPAL):
+        assert optimizer.param_groups[0]["rule"] == "published"
     assert repr(optimizer).count("steps") == 1  # total_steps alone: no counter among the settings

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
-__all__ = ["endless"]
-
 
 def endless(loader: Iterable[Any]) -> Generator[Any, None, None]:
     """The loader's batches, from the front again when it is through.

@@ -12,10 +12,8 @@ from torch.optim import Optimizer
 
 from surefoot._networks import check_belongs
 from surefoot._no_trace import unwrapped
-from surefoot._numbers import plain, whole
+from surefoot._numbers import check_count, plain
 from surefoot.lr_range.ramp import check_rates
-
-__all__ = ["check_inputs", "check_settings", "iterations"]
 
 
 def check_inputs(
@@ -102,9 +100,7 @@ def check_settings(
 ) -> None:
     """Raise a ValueError that names the setting and what it may be."""
     for name, value in (("accumulation_steps", accumulation_steps), ("val_every", val_every)):
-        count = whole(value)
-        if count is None or count < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        check_count(name, value)
     if diverge_threshold is not None and not diverge_threshold > 0:
         raise ValueError(
             f"diverge_threshold must be positive, or None to never stop, got {diverge_threshold!r}"

@@ -11,16 +11,6 @@ from functools import cached_property
 from surefoot.lr_range._data import RangeData
 from surefoot.lr_range._smooth import finite_part, noise_of, slopes, smooth
 
-__all__ = [
-    "MINIMUM_POINTS",
-    "Course",
-    "accuracy_course",
-    "course_or_reason",
-    "read_losses",
-    "remark_on",
-    "training_course",
-]
-
 MINIMUM_POINTS = 5
 VALIDATION_POINTS = 10  # fewer are too coarse a curve to be preferred to that of training
 _ROUNDING = 1e-9  # differences below this share of the loss itself are rounding

@@ -8,8 +8,6 @@ from surefoot.lr_range.ramp import Ramp
 from surefoot.lr_range.stop import StopReason
 from surefoot.outcome import Cost
 
-__all__ = ["RangeData", "ValidationPoint"]
-
 
 @dataclass(frozen=True)
 class ValidationPoint:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from surefoot._batches import samples_in, to_device
+from surefoot._batches import pair_in, samples_in, to_device
 
-__all__ = ["Evaluation", "LossOf"]
+_REMEDY = "; pass step_fn=lambda batch: ... that returns the loss of such a batch"
 
 
 class Evaluation(NamedTuple):
@@ -54,7 +54,7 @@ class LossOf:
             batch = to_device(batch, self.device)
             if self._loss_fn is None:
                 return self._own_loss(batch)
-            inputs, targets = _pair(batch)
+            inputs, targets = pair_in(batch, _REMEDY)
             output = self._model(inputs)  # type: ignore[misc]
             loss = _loss_in(self._loss_fn(output, targets))
         return Evaluation(loss, _correct(output, targets), samples_in(targets))
@@ -92,16 +92,6 @@ def _autocast_factory(
     raise TypeError(
         "autocast must be a dtype such as torch.bfloat16, a torch.autocast(...) or a function that "
         f"returns a context manager, got {autocast!r}"
-    )
-
-
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if isinstance(batch, (list, tuple)) and len(batch) == 2:
-        return batch[0], batch[1]
-    kind = f"{len(batch)} entries" if isinstance(batch, (list, tuple)) else type(batch).__name__
-    raise TypeError(
-        f"loss_fn needs batches of the form (inputs, targets), but the loader gives {kind}; "
-        "pass step_fn=lambda batch: ... that returns the loss of such a batch"
     )
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["LoaderPosition"]
-
 
 class LoaderPosition:
     """What can be remembered of a loader's position.

@@ -9,8 +9,6 @@ from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Subset
 
-__all__ = ["share_of", "spread_out"]
-
 
 def spread_out(total: int, wanted: int) -> list[int]:
     """``wanted`` of the places 0 to total - 1, as evenly spaced as whole numbers allow."""

@@ -6,8 +6,6 @@ import math
 import statistics
 from collections.abc import Sequence
 
-__all__ = ["finite_part", "noise_of", "slopes", "smooth"]
-
 
 def finite_part(xs: Sequence[float], ys: Sequence[float | None]) -> tuple[list[float], list[float]]:
     """The points with a positive rate and a finite value."""

@@ -17,8 +17,6 @@ from surefoot.lr_range._loss import Evaluation, LossOf
 from surefoot.lr_range._position import LoaderPosition
 from surefoot.lr_range._share import share_of
 
-__all__ = ["Validator"]
-
 
 class Validator:
     """Measures loss and accuracy on a ``share`` of a validation set, again and again.

@@ -24,8 +24,6 @@ from surefoot.lr_range.suggest import NoSuggestion, Suggestion
 from surefoot.outcome import Cost
 from surefoot.plots.range_curve import range_curve
 
-__all__ = ["RangeCurve", "ValidationPoint"]
-
 SCHEMA = 1
 
 

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from surefoot._numbers import whole
+from surefoot._numbers import check_count, check_share
 from surefoot.lr_range.ramp import check_rates
-
-__all__ = ["HessianFreeRate"]
 
 
 class HessianFreeRate:
@@ -59,11 +57,8 @@ class HessianFreeRate:
     """
 
     def __init__(self, optimizer: Optimizer, *, every: int = 1, smoothing: float = 0.9) -> None:
-        count = whole(every)
-        if count is None or count < 1:
-            raise ValueError(f"every must be a whole number of at least 1, got {every!r}")
-        if not 0.0 <= smoothing < 1.0:
-            raise ValueError(f"smoothing must lie in [0, 1), got {smoothing!r}")
+        count = check_count("every", every)
+        check_share("smoothing", smoothing)
         check_rates(optimizer)
         self._optimizer = optimizer
         self._every = count

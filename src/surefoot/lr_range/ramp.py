@@ -10,9 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from surefoot._numbers import plain, sequence, whole
-
-__all__ = ["Ramp", "check_rates", "group_ratios", "set_rate"]
+from surefoot._numbers import check_count, check_number, sequence
 
 STEP_MODES = ("exp", "linear")
 
@@ -47,9 +45,7 @@ class Ramp:
         """Check the arguments and spread single rates over the groups in their present ratios."""
         if step_mode not in STEP_MODES:
             raise ValueError(f"step_mode must be one of {STEP_MODES}, got {step_mode!r}")
-        count = whole(num_iter)
-        if count is None or count < 2:
-            raise ValueError(f"num_iter must be a whole number of at least 2, got {num_iter!r}")
+        count = check_count("num_iter", num_iter, at_least=2)
         starts = _per_group("start_lr", optimizer, start_lr)
         ends = _per_group("end_lr", optimizer, end_lr)
         for g, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -137,27 +133,15 @@ def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[float]:
             raise ValueError(
                 f"{name} has {len(values)} values, but the optimizer has {groups} param groups"
             )
-        rates = [_number(name, v) for v in values]
-    else:
-        rate = _number(name, value)
-        rates = [rate * ratio for ratio in group_ratios(optimizer)]
-    return rates
-
-
-def _number(name: str, value: Any) -> float:
-    number = float(value) if isinstance(value, Tensor) and value.numel() == 1 else plain(value)
-    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-    if not is_number or not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return float(number)
+        return [check_number(name, v, at_least=0.0) for v in values]
+    rate = check_number(name, value, at_least=0.0)
+    return [rate * ratio for ratio in group_ratios(optimizer)]
 
 
 def _check_range(g: int, start: float, end: float, step_mode: str) -> None:
     where = f"param group {g}: start_lr {start:g}, end_lr {end:g}"
     if start == end == 0.0:
         return
-    if start < 0.0 or end <= 0.0:
-        raise ValueError(f"learning rates must not be negative ({where})")
     if step_mode == "exp" and start == 0.0:
         raise ValueError(f"an exponential ramp cannot start at 0; use step_mode='linear' ({where})")
     if start >= end:

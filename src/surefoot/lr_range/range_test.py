@@ -29,8 +29,6 @@ from surefoot.lr_range.ramp import Ramp, set_rate
 from surefoot.lr_range.stop import StopReason, StopRule
 from surefoot.outcome import Cost
 
-__all__ = ["Progress", "range_test"]
-
 
 class Progress(NamedTuple):
     """What ``on_progress`` is called with after each iteration."""

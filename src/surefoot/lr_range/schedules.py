@@ -11,12 +11,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from surefoot._no_trace import unwrapped
-from surefoot._numbers import sequence, whole
+from surefoot._numbers import check_count, check_number, sequence
 from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.ramp import check_rates, group_ratios, set_rate
 from surefoot.lr_range.suggest import Suggestion
-
-__all__ = ["ONE_CYCLE_RULE", "cyclic", "extend_schedule", "one_cycle", "resume_schedule"]
 
 Bound = float | Sequence[float] | Suggestion
 
@@ -81,10 +79,10 @@ def one_cycle(
     """
     if not 0.0 < cycle_share < 1.0:
         raise ValueError(f"cycle_share must lie between 0 and 1, got {cycle_share!r}")
-    steps = whole(total_steps)
-    if steps is None or steps * cycle_share < 4.0:
+    steps = check_count("total_steps", total_steps)
+    if steps * cycle_share < 4.0:
         raise ValueError(
-            "total_steps must be a whole number that leaves at least 4 steps for the cycle, got "
+            "total_steps must leave at least 4 steps for the cycle, got "
             f"{total_steps!r} with cycle_share={cycle_share:g}"
         )
     if not div_factor > 1.0 or not final_div_factor > 1.0:
@@ -167,11 +165,7 @@ def cyclic(
     References:
         Smith, *Cyclical learning rates for training neural networks*, 1506.01186.
     """
-    count = whole(steps_per_epoch)
-    if count is None or count < 1:
-        raise ValueError(
-            f"steps_per_epoch must be a whole number of at least 1: {steps_per_epoch!r}"
-        )
+    count = check_count("steps_per_epoch", steps_per_epoch)
     check_rates(unwrapped(optimizer)[-1])
     if mode not in ("triangular", "triangular2", "exp_range"):
         raise ValueError(f"mode must be triangular, triangular2 or exp_range, got {mode!r}")
@@ -248,11 +242,7 @@ def extend_schedule(scheduler: OneCycleLR, total_steps: int) -> None:
     Raises:
         ValueError: if the new length is not longer than the old one.
     """
-    steps = whole(total_steps)
-    if steps is None or steps <= scheduler.total_steps:
-        raise ValueError(
-            f"total_steps must be a whole number above {scheduler.total_steps}, got {total_steps!r}"
-        )
+    steps = check_count("total_steps", total_steps, at_least=scheduler.total_steps + 1)
     _admit(scheduler)
     old_end = scheduler.total_steps - 1
     phases = scheduler._schedule_phases
@@ -273,21 +263,16 @@ def _bounds(
     if rates is not None:
         if len(rates) != groups:
             raise ValueError(f"{len(rates)} rates for {groups} param groups")
-        return [_positive(rate) for rate in rates]
+        return [check_number("a learning rate", rate, at_least=0.0) for rate in rates]
     if given is None:
         if curve is None:
             raise ValueError("pass a range curve, or the rate itself as max_lr")
         given = curve.suggest(rule)
-    rate = _positive(float(given))  # type: ignore[arg-type]  # raises NoSuggestion with its reason
+    number = float(given)  # type: ignore[arg-type]  # raises NoSuggestion with its reason
+    rate = check_number("a learning rate", number, at_least=0.0)
     if curve is not None:
         return curve.rates_for(optimizer, rate)
     return [rate * ratio for ratio in group_ratios(optimizer)]
-
-
-def _positive(rate: float) -> float:
-    if not 0.0 <= rate < float("inf"):
-        raise ValueError(f"a learning rate must be a finite number and not negative, got {rate!r}")
-    return float(rate)
 
 
 def _lower_bounds(
@@ -310,10 +295,7 @@ def _step_size(steps_per_epoch: int, epochs: int | None, wanted: float | None) -
     wanted = 4.0 if wanted is None else wanted
     if epochs is None:
         return float(round(wanted * steps_per_epoch))
-    count = whole(epochs)
-    if count is None or count < 1:
-        raise ValueError(f"epochs must be a whole number of at least 1, got {epochs!r}")
-    epochs = count
+    epochs = check_count("epochs", epochs)
     if epochs < 4:
         warnings.warn(
             f"{epochs} epochs are too short for a cycle of two halves of 2 epochs; the run gets "

@@ -6,8 +6,6 @@ import enum
 import math
 import statistics
 
-__all__ = ["StopReason", "StopRule"]
-
 
 class StopReason(str, enum.Enum):
     """Why a range test ended. A string, so that it can be logged and saved as it is."""

@@ -19,22 +19,6 @@ from surefoot.lr_range._course import (
 from surefoot.lr_range._data import RangeData
 from surefoot.lr_range.stop import StopReason
 
-__all__ = [
-    "DEFAULT",
-    "RULES",
-    "NoSuggestion",
-    "Suggestion",
-    "ask",
-    "consensus",
-    "divergence",
-    "minimum_tenth",
-    "slide",
-    "smith_base",
-    "smith_max",
-    "steepest",
-    "valley",
-]
-
 
 class NoSuggestion(ValueError):
     """The curve holds no answer; the message says why and what to do."""

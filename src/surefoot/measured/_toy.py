@@ -20,7 +20,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from surefoot import _params
 
-__all__ = ["GRADIENTS", "SETTLING", "WAYS", "Toy", "Way", "undisturbed"]
+__all__ = ["GRADIENTS", "SETTLING", "WAYS", "Toy", "Way", "unheard"]
 
 _SIDE = 4  # of a toy weight, in elements
 _TWINS = 2  # toy weights of a kind that get a gradient
@@ -51,7 +51,7 @@ WAYS = tuple(
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def unheard() -> Iterator[None]:
     """Inside, no hook on all optimizers hears of a toy's steps, and no warning leaves them."""
     heard: tuple[dict[int, Any], ...] = (
         torch_optimizer._global_optimizer_pre_hooks,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
-from surefoot.measured._toy import WAYS, Toy, undisturbed
+from surefoot.measured._toy import WAYS, Toy, unheard
 
 __all__ = ["TIMES", "DecayForm", "decay_form"]
 
@@ -58,7 +58,7 @@ def decay_form(base: Optimizer) -> DecayForm:
     name = type(base).__name__
     if not all("weight_decay" in group for group in base.param_groups):
         raise ValueError(f'weight_decay="measured": {name} has no weight_decay')
-    with undisturbed():
+    with unheard():
         for how in WAYS:
             try:
                 once, twice = (_shrinkage(Toy(base, how), times) for times in (1.0, 2.0))

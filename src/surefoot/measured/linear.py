@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer, SparseAdam
 
 from surefoot import _params
-from surefoot.measured._toy import SETTLING, WAYS, Toy, Way, undisturbed
+from surefoot.measured._toy import SETTLING, WAYS, Toy, Way, unheard
 
 __all__ = ["Response", "respond"]
 
@@ -82,7 +82,7 @@ def respond(base: Optimizer) -> Response:
         raise TypeError(f"{type(base).__name__} shows no param_groups")
     _look(base)
     averaged = all(callable(getattr(base, name, None)) for name in ("train", "eval"))
-    with undisturbed():
+    with unheard():
         for how in WAYS:
             try:
                 reason = None if averaged else _objection(base, how)

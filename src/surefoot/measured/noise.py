@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
-from surefoot.measured._toy import WAYS, Toy, undisturbed
+from surefoot.measured._toy import WAYS, Toy, unheard
 from surefoot.measured.estimate import Measurement, RateInterval, interval
 
 __all__ = ["Fresh", "SlopePair", "noise_scale", "own_share"]
@@ -132,7 +132,7 @@ def own_share(base: Optimizer) -> float | None:
 
     None where a larger gradient does not lengthen the update in proportion (Muon, signs).
     """
-    with undisturbed():
+    with unheard():
         for how in WAYS:
             try:
                 usual, more, most = (_update(base, how, 1.0 + c) for c in (0.0, *_CHANGES))

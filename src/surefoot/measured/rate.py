@@ -12,11 +12,10 @@ from surefoot.measured.estimate import Measurement, RateInterval, pool
 from surefoot.measured.pace import next_measurement
 from surefoot.outcome import Status
 from surefoot.parabola import Parabola
+from surefoot.reuse import GROWTH, Pooled, within_growth
 
 __all__ = ["RateState"]
 
-GROWTH = 2.0
-"""By how much one measurement may raise or lower the rate in use."""
 NEAR = 16.0
 """The rate in use is never farther than this factor below what is measured ..."""
 ABOVE = 4.0
@@ -31,8 +30,6 @@ BEYOND = 4.0
 """How many times the farthest probe a minimum may be."""
 MISFIT = 0.12
 """Distance from the parabola, as a share of the largest bend, from which on it is none."""
-FORGETS = 0.8
-"""What an older measurement counts, over the next, under averaged weights."""
 _LOUD = 3.0
 """How many times as loud as usual a line may count there."""
 FASTER = 2.0
@@ -238,42 +235,34 @@ class RateState:
         So the first rate, which changes the weights by a thousandth, is a warm-up that ends where
         the measurements say.
         """
-        a, c, usual = self.pooled
+        *kept, usual = self.pooled
+        lines = Pooled(*kept)
         if status in FITS and parabola is not None and parabola.is_finite:
             loud = abs(parabola.slope0)
             usual = usual or loud
             tame = min(1.0, _LOUD * usual / loud) if loud > 0.0 else 1.0
             usual += 0.2 * (tame * loud - usual)
-            a = FORGETS * a + tame * parabola.slope0
-            c = FORGETS * c + tame * parabola.curvature
+            lines = lines.and_of(parabola.slope0, parabola.curvature, tame)
         in_use = 1.0 if self.in_use is None else self.in_use
-        if status is Status.NON_FINITE:
-            wanted = in_use / GROWTH
-        elif a < 0.0 < c:
-            wanted = -a / c
-        else:
-            wanted = math.inf if a < 0.0 else in_use / GROWTH
+        wanted = 0.0 if status is Status.NON_FINITE else lines.minimum
         course = self.course
         if parabola is not None and math.isfinite(parabola.value0):
             course = self._onward(step, parabola.value0)
         gain, whole = dataclasses.replace(self, course=course).gains()
         power = FASTER if gain < STILL * whole else 1.0
         rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** power)
-        wanted = min(max(wanted, in_use / GROWTH), in_use * rise)
+        wanted = within_growth(wanted, in_use, rise)
         highest = self.highest
-        if status is Status.NON_FINITE or gain < 0.0 or not a < 0.0:
+        if status is Status.NON_FINITE or gain < 0.0 or lines.minimum == 0.0:
             highest = wanted
-        held = highest / HELD
-        if c > 0.0:
-            held = min(held, PAST * -a / c)
-        wanted = max(wanted, held)
+        wanted = max(wanted, min(highest / HELD, PAST * abs(lines.minimum)))
         highest = max(highest, wanted)
         following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
         return dataclasses.replace(
             self,
             in_use=wanted,
             highest=highest,
-            pooled=(a, c, usual),
+            pooled=(*lines, usual),
             last=step,
             next=following,
             course=course,

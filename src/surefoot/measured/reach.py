@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from surefoot.measured.bound import Bound
+from surefoot.bound import Bound
 from surefoot.measured.linear import Response
 from surefoot.measured.rate import RateState
 from surefoot.measured.settings import Settings

@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 from surefoot import _reduce
 from surefoot._evaluation import agree
 from surefoot._networks import has_batch_norm, largest_change
+from surefoot.bound import Bound
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction, predict
 from surefoot.measured.averaging import Averages, take_averages, without_momentum
-from surefoot.measured.bound import Bound
 from surefoot.measured.checkpoint import STATE, Kept
 from surefoot.measured.decay import DecayForm, decay_form
 from surefoot.measured.due import checks, is_due, parts, repeats

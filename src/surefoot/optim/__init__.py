@@ -6,7 +6,7 @@ from surefoot.optim.fbpal import FullBatchPAL
 from surefoot.optim.gols import GOLS
 from surefoot.optim.labpal import LABPAL, noise_factor
 from surefoot.optim.line_search import LineSearch
-from surefoot.optim.pal import PAL
+from surefoot.optim.pal import PAL, SparsePAL
 from surefoot.optim.pls import PLS
 from surefoot.optim.sls import SLS
 
@@ -20,5 +20,6 @@ __all__ = [
     "FullBatchPAL",
     "LineSearch",
     "LineSearchOptimizer",
+    "SparsePAL",
     "noise_factor",
 ]

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from surefoot import _params
 
-__all__ = ["Active"]
-
 
 @dataclass
 class Active:

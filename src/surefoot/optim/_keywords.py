@@ -12,8 +12,6 @@ from torch import nn
 
 from surefoot.outcome import StepOutcome
 
-__all__ = ["Shared", "formerly", "show_shared"]
-
 Init = TypeVar("Init", bound=Callable[..., None])
 
 

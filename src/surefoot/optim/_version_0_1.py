@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["from_version_0_1"]
-
 _FORMER = """
 steps forwards backwards probes closure_calls_backward closure_needs_graph size checked length
 direction_norms_sq has_full_loss rate average_rate noise left_behind updates since_measurement
@@ -14,7 +12,7 @@ batches_per_update gathered measuring measured skipped value_sums own_values rec
 measured_for is_rough reach edge failures minimum_at start condition sufficient_decrease shrink grow
 reset max_rate min_rate growth_per_step overshoot factor curvature threshold growth max_change
 max_evaluations averaging method first_length tolerance max_length measuring_length
-direction_adaptation
+direction_adaptation fit stretch average_over max_collecting
 """
 """What version 0.1 remembered, and the settings of its searches."""
 _NAMES = {"untrusted": "burn_in"}
@@ -39,6 +37,9 @@ def from_version_0_1(state_dict: dict[str, Any], key: str, settings: Mapping[str
         }
         for group in (first, *others)
     ]
+    if "rule" in settings:  # LABPAL knew the papers' alone
+        for group in groups:
+            group["rule"] = "released" if first["fit"] == "released" else "published"
     norms_sq = [group.get("direction_norms_sq", []) for group in (first, *others)]
     groups[0][key] = {**_remembered(first), "norms_sq": norms_sq}
     return {**state_dict, "param_groups": groups}

@@ -13,8 +13,6 @@ from surefoot._networks import MAX_CHANGE, can_be_ruined
 from surefoot._notices import Notices
 from surefoot.outcome import Status, StepOutcome
 
-__all__ = ["Watch"]
-
 _FAR = 0.5
 """Length of a step, as a share of the weights' norm, from which on it is told."""
 _REFUSALS = 50

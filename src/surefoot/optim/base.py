@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import Closure, checked_closure
-from surefoot._networks import check_belongs, largest_change, weights_norm
-from surefoot._numbers import check_count, check_number, check_share, plain
+from surefoot._networks import MAX_CHANGE, check_belongs, largest_change, weights_norm
+from surefoot._numbers import check_count, check_number, plain
 from surefoot._params import Copies
 from surefoot._plain import from_plain, to_plain
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
+from surefoot.bound import Bound
 from surefoot.directions import Direction
 from surefoot.line import Line
 from surefoot.optim._active import Active
@@ -30,17 +31,6 @@ from surefoot.outcome import Cost, Status, StepOutcome
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-__all__ = [
-    "Active",
-    "LineSearchOptimizer",
-    "Memory",
-    "ParamsLike",
-    "check_count",
-    "check_number",
-    "check_share",
-    "rejected",
-]
 
 ParamsLike: TypeAlias = (
     nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -64,7 +54,7 @@ class Memory:
         closure_calls_backward: whether the closure computes gradients; None until it was seen.
         closure_needs_graph: whether its loss differentiates inside.
         is_repeatable: whether the closure was seen to give the same loss twice.
-        weights_norm: of the weights that move, when last computed.
+        weights_norm: the smallest norm so far of the weights that move.
     """
 
     steps: int = 0
@@ -99,6 +89,9 @@ class LineSearchOptimizer(Optimizer):
     # torch's GradScaler passes its scale to optimizers that claim to handle it; claiming it is the
     # only way to notice scaler.step(optimizer, closure), which would run backward unscaled
     _step_supports_amp_scaling = True
+
+    _CHANGE = MAX_CHANGE
+    """Share of their norm by which a step may change the weights: less for a longer memory."""
 
     last: StepOutcome | None
     memory: Memory
@@ -147,7 +140,8 @@ class LineSearchOptimizer(Optimizer):
         self._model, self._process_group = model, group
         self._grad_scaler, self._on_measure = scaler, on_measure
         # asked once: a walk through all modules is no part of a step
-        self._largest_change = math.inf if model is None else largest_change(model)
+        exempt = model is None or math.isinf(largest_change(model))
+        self._largest_change = math.inf if exempt else self._CHANGE
         self._copies = Copies()
         self.last = None
         self._watch = Watch(model)
@@ -391,15 +385,21 @@ class LineSearchOptimizer(Optimizer):
             params: the weights that move.
             multiple: what the length is still going to be multiplied by, α.
         """
-        memory, share = self.memory, self._largest_change
         given: float | None = self._settings["max_length"]
         if given is not None:
             return given
-        if not math.isfinite(share):
-            return PUBLISHED_MAX_LENGTH
-        if memory.weights_norm is None or memory.steps % _NORM_EVERY == 0:
-            memory.weights_norm = weights_norm(params)
-        return min(PUBLISHED_MAX_LENGTH, share * memory.weights_norm / (multiple or 1.0))
+        longest = self._bound(self._largest_change, params) / (multiple or 1.0)
+        return min(PUBLISHED_MAX_LENGTH, longest)
+
+    def _bound(self, share: float, params: list[Tensor], lowered: float = 1.0) -> float:
+        """The longest step that changes the weights by no more than a share; see :class:`Bound`."""
+        memory = self.memory
+        if math.isfinite(share) and (
+            memory.weights_norm is None or memory.steps % _NORM_EVERY == 0
+        ):
+            norm = weights_norm(params)
+            memory.weights_norm = min(norm, memory.weights_norm or norm)
+        return Bound(share).limit(memory.weights_norm or math.inf, lowered)
 
     def _rounding(self, loss: Tensor) -> float:
         """Relative error below which differences of losses mean nothing: a few ulp."""

@@ -13,8 +13,6 @@ from surefoot.searches.exact import ExactSearch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ExactLineSearch"]
-
 
 class ExactLineSearch(LineSearch):
     r"""Go to the minimum along the line, at every step.

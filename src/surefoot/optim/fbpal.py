@@ -14,8 +14,6 @@ from surefoot.searches.large_batch import LargeBatchSearch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["FullBatchPAL"]
-
 
 class FullBatchPAL(LineSearch):
     r"""Full-batch parabolic approximation line search (FBPAL).

@@ -13,8 +13,6 @@ from surefoot.searches.gradient_only import GradientOnlySearch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["GOLS"]
-
 
 class GOLS(LineSearch):
     r"""Gradient-only line search, inexact (GOLS-I): SGD whose rate the sign of the slope decides.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import warnings
 from collections.abc import Sequence
@@ -13,20 +14,15 @@ from torch import Tensor
 
 from surefoot import _params
 from surefoot._closure import Closure
+from surefoot._networks import is_deep, weights_norm
+from surefoot._numbers import check_count, check_number, check_share
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction, steepest
+from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared, formerly
-from surefoot.optim.base import (
-    Active,
-    LineSearchOptimizer,
-    Memory,
-    ParamsLike,
-    check_count,
-    check_number,
-    check_share,
-    rejected,
-)
+from surefoot.optim.base import LineSearchOptimizer, Memory, ParamsLike, rejected
 from surefoot.outcome import Status, StepOutcome
+from surefoot.reuse import Pooled, mean_of, within_growth
 from surefoot.searches.large_batch import LargeBatchSearch
 
 if TYPE_CHECKING:
@@ -35,15 +31,30 @@ if TYPE_CHECKING:
 __all__ = ["LABPAL", "noise_factor"]
 
 _BATCHES = 10
-"""k of the papers."""
-_LENGTH = 0.1
-"""The measuring length to begin with."""
-_SHARE = 1.0 / 3.0
-"""Of the steps so far that may be spent on collecting."""
-_SHARE_OF_REPEATS = 0.25
-"""The same for measurements that are repeated, because the last found no minimum."""
+"""k of the papers: the most batches in a measurement."""
+_SHARE = 0.1
+"""Of the steps so far that may be spent on collecting, where the rate is pooled."""
+_OFTEN, _LATER, _RARELY = 4, 30, 1000
+"""Measured after a quarter of the updates so far, from 30 on after a 30th, at last every 1000."""
+_FIRST_CHANGE = 0.002
+"""Share of their norm by which the first update may change the weights; the second twice that."""
+_FIRST_PROBE = 0.01
+"""The first measuring length, as a share of the weights' norm."""
+_NEWEST = 25
+"""Trusted measurements of which the published rule takes the mean."""
 _PATIENCE = 50
 """Steps without a measured minimum after which it is told."""
+
+
+class Phase(str, enum.Enum):
+    """What the batch of the next ``step`` call is for."""
+
+    REUSING = "reusing"
+    """Its gradient moves the weights, alone or with those of a grown batch."""
+    GATHERING = "gathering"
+    """Its gradient goes into the direction that is going to be measured."""
+    MEASURING = "measuring"
+    """Its loss alone, at three places along that direction; the weights wait."""
 
 
 def noise_factor(dataset_size: int, batch_size: int) -> float:
@@ -76,12 +87,11 @@ class LABPALMemory(Memory):
         measured: of them, those in the sums below.
         skipped: batches without a finite loss, left out of it.
         value_sums: losses at 0 and at the two probes.
-        own_values: the same of the direction's own batch.
         rate: what is reused: a learning rate ("sgd") or a length ("nsgd").
-        recent: trusted measurements, the latest last.
+        pooled: slope and curvature of the lines measured so far, per unit of the rate.
+        recent: trusted measurements of the published rule, the latest last.
         collected: steps spent on collecting, since the start of training.
         measured_for: batches per update at the last measurement.
-        is_rough: the rate is no minimum, or of few batches: measure again soon.
         probe_length: distance of the farthest probe now.
         edge: distance at which a loss was not finite; doubled by each measurement.
         failures: measurements in a row without a minimum.
@@ -96,92 +106,136 @@ class LABPALMemory(Memory):
     measured: int = 0
     skipped: int = 0
     value_sums: tuple[float, ...] = (0.0, 0.0, 0.0)
-    own_values: tuple[float, ...] = (0.0, 0.0, 0.0)
     rate: float | None = None
+    pooled: tuple[float, float] = (0.0, 0.0)
     recent: tuple[float, ...] = ()
     collected: int = 0
     measured_for: int = 0
-    is_rough: bool = False
     probe_length: float | None = None
     edge: float | None = None
     failures: int = 0
     minimum_at: int = 0
 
+    @property
+    def phase(self) -> Phase:
+        """What the next batch is for."""
+        if not self.measuring:
+            return Phase.REUSING
+        return Phase.GATHERING if self.gathered < self.batches_per_update else Phase.MEASURING
+
 
 class LABPAL(LineSearchOptimizer):
     r"""Large-batch parabolic approximation line search (LABPAL).
 
-    Rarely, the loss of ``measuring_batches`` mini-batches is measured at three places along the
-    direction of the first of them; the minimum of the parabola gives a learning rate (``"sgd"``)
-    or a step length (``"nsgd"``) that the next ``reuse`` updates use. In between an update is one
-    of plain (normalized) SGD: one forward and one backward pass, no second copy of anything.
+    Rarely, the loss of several mini-batches is measured at three places along the direction of the
+    first of them; the minimum of the parabola gives a step length (``"nsgd"``) or a learning rate
+    (``"sgd"``) that the following updates use, each of one forward and one backward pass.
 
-    .. math:: \theta \leftarrow \theta - \alpha\, h\, \eta\, g \;\;(\text{"sgd"}), \qquad
-              \theta \leftarrow \theta - \alpha\, h\, s\, g/\lVert g\rVert \;\;(\text{"nsgd"})
+    .. math:: \theta \leftarrow \theta - \alpha\, h\, s\, v/\lVert v\rVert
+              \;\;(\text{"nsgd"}), \qquad
+              \theta \leftarrow \theta - \alpha\, h\, \eta\, v \;\;(\text{"sgd"})
 
-    with η or *s* measured, α = ``step_multiplier`` and *h* the horizon (1 without ``total_steps``).
+    with *s* or η measured, *v* the gradient with ``momentum``, α = ``step_multiplier`` and *h* the
+    horizon (1 without ``total_steps``). The weights wait while a batch is measured, none is kept:
 
-    Beyond the papers, the measured minimum is stretched by up to a factor of 2 where the batches
-    are noisy (``stretch``). The batches of a measurement are those of successive ``step`` calls,
-    each seen once and none kept: the weights wait until the last has been measured, then move. A
-    batch whose loss is not finite takes no part. At most a share of the steps so far is spent
-    waiting (``max_collecting``), and the measuring length follows the measured minimum. The papers'
-    own setting: ``measuring_batches=10,
-    measuring_length=0.01, stretch=1``.
+    ========= ================================================= ====================================
+    phase     the batch of this ``step`` call                   then
+    ========= ================================================= ====================================
+    gathering its gradient goes into *v*; its loss is measured  measuring, or the update if k = 1
+    measuring its loss is measured along the same line          the update, after k batches
+    reusing   its gradient moves the weights                    gathering, if a measurement is due
+    ========= ================================================= ====================================
+
+    A batch whose loss is not finite takes no part.
+
+    With ``rule="pooled"``, nothing has to be chosen. Slopes and curvatures of the lines measured
+    so far are added up, an older line counting 0.8 of the next; their minimum is the rate, which
+    one measurement at most doubles or halves. The first measurement is of one batch; later ones
+    have as many, up to ten, as keep collecting under a tenth of the steps so far. They come after
+    a quarter of the updates so far, from the 30th on after a 30th. The probes follow the minimum.
+    An update changes the weights by no more than 4 % of the smallest norm that they had, the first
+    by 0.2 %, the second by 0.4 %, and so on.
+
+    ``rule="published"`` is the papers': ten batches every 1000 updates, probes 0.005 and 0.01
+    away, the mean of the last 25 minima, those of the first 400 updates used but not averaged, no
+    momentum, steps up to 1 before α. ``rule="released"`` the same with the formulas of the
+    authors' code, whose step is twice the minimum; see
+    :class:`surefoot.searches.LargeBatchSearch`.
 
     Args:
         params: the model.
         step_multiplier: α, multiple of the measured minimum. Torch's schedulers act on
             it. More than 2 walks uphill on the measured loss and diverges where there is no noise.
+        rule: ``"pooled"``, ``"published"`` or ``"released"``: what the settings that are None are.
         mode: ``"nsgd"`` reuses the step length, ``"sgd"`` the learning rate.
-        measuring_batches: k, mini-batches in a measurement. None for the papers' 10, bounded by
-            ``max_collecting``.
-        reuse: n, updates until the next measurement. None for the papers' 1000, or a thirtieth of
-            ``total_steps`` where that is less.
-        fit: ``"parabola"``, or ``"released"`` for the authors' code, whose step is twice the
-            minimum; see :class:`surefoot.searches.LargeBatchSearch`.
-        measuring_length: μ, distance of the farthest probe, in units of the weights. None begins
-            with 0.1 and follows the minimum where that lies beyond or far nearer. A given one is
+        measuring_batches: k, mini-batches in a measurement, the first one included.
+        reuse: n, updates until the next measurement.
+        measuring_length: μ, distance of the farthest probe, in units of the weights. A given one is
             kept, and shortened only where losses are not finite there.
         max_length: largest measured step, before α. In ``"sgd"`` mode also the largest update,
-            in multiples of α, so that a sudden gradient cannot throw the weights away. None: 3.16,
-            but where the model is known and has several layers and no BatchNorm, at most 3 % of the
-            norm of the weights.
-        stretch: how many times the minimum of the large batch a measurement may be, where the
-            minimum of the direction's own batch lies farther; 1 for the papers' rule. Along a
-            gradient that is mostly noise the large batch's minimum is short, because it rises
-            where the one batch still falls; but the noise of many steps averages out, and the
-            longer step trains better. Without noise the two agree and nothing is stretched.
-        momentum: β of a heavy-ball buffer that takes the gradient's place as direction.
+            in multiples of α, so that a sudden gradient cannot throw the weights away.
+        momentum: β of a heavy-ball buffer that takes the gradient's place as direction; None for
+            0.8 where the rate is pooled, else 0.
+        burn_in: of the published rules, first updates whose measurements enter no average; after
+            them the rate is measured anew.
         batch_growth: pairs (start, factor): from ``start`` on, an update averages ``factor`` times
             as many batches (iterative sampling). ``start`` counts ``step`` calls; below 1 it is
             a share of ``total_steps``. The papers' schedule is ``((0, 1), (0.5, 2), (0.75, 4))``.
         dataset_size, batch_size: given both, the factors are multiplied by :func:`noise_factor`.
-        average_over: former trusted measurements that are averaged.
-        burn_in: first updates whose measurements are used but enter no average; after them the
-            rate is measured anew. None for the papers' 400, or a 75th of ``total_steps``
-            where that is less.
-        max_collecting: largest share of the ``step`` calls so far that may be spent collecting;
-            a measurement for which there is no room waits, or has fewer batches where there is no
-            rate yet; only the first
-            has all in any case. None for a third, or 1 (no limit) where
-            ``measuring_batches`` is given. Measurements that are repeated because they found no
-            minimum never get more than a quarter.
         **shared: keywords of every line search.
+
+    Example:
+        >>> import torch, surefoot
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(256, 3)
+        >>> y = x @ torch.tensor([[1.0], [-2.0], [0.5]])
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = surefoot.LABPAL(model, total_steps=100)
+        >>> for step in range(100):
+        ...     rows = torch.randint(256, (32,))
+        ...     loss = optimizer.step(lambda: torch.nn.functional.mse_loss(model(x[rows]), y[rows]))
+        >>> bool(loss < 1e-3)
+        True
+
+    The paper's algorithm, plainly, for losses ``fs`` of the k batches of one measurement and the
+    gradient ``g`` of the first at the weights ``x``, all in one vector:
+
+        >>> def plain_step(fs, g, x, mu=0.01, alpha=1.8, s_max=1.0):
+        ...     unit = -g / g.norm()
+        ...     l0, l1, l2 = (
+        ...         sum(f(x + s * unit) for f in fs) / len(fs) for s in (0.0, 0.5 * mu, mu)
+        ...     )
+        ...     a = 2 * (l0 - 2 * l1 + l2) / mu**2
+        ...     b = (4 * l1 - 3 * l0 - l2) / mu
+        ...     s = min(-b / (2 * a), s_max) if a > 0 > b else 0.0
+        ...     return x + alpha * s * unit
+        >>> bowls = [lambda x, c=c: (x**2 * torch.tensor([c, 4.0])).sum() for c in (1.0, 2.0)]
+        >>> p = torch.nn.Parameter(torch.tensor([0.3, 0.1], dtype=torch.float64))
+        >>> optimizer = surefoot.LABPAL([p], rule="published", measuring_batches=2)
+        >>> g = torch.autograd.grad(bowls[0](p), p)[0]
+        >>> x = plain_step(bowls, g, p.detach())
+        >>> for bowl in bowls:
+        ...     _ = optimizer.step(lambda: bowl(p))
+        >>> torch.allclose(x, p.detach(), atol=1e-6)
+        True
 
     References: Mutschler, Laube and Zell, "Using a one dimensional parabolic model of the
     full-batch loss to estimate learning rates during training", 2108.13880; its released code where
     the paper is silent.
 
-    Departures: α multiplies the step and nothing else (in the released code it inflates the cap,
-    too); gradients of any finite norm are measured; with grown batches only the last of the
-    direction's own batches is measured, with the weight of all of them, so that none must be kept.
+    Departures of the published rules: α multiplies the step and nothing else (in the released code
+    it inflates the cap, too); gradients of any finite norm are measured; with grown batches only
+    the last of the direction's own batches is measured, with the weight of all of them, so that
+    none must be kept; intervals shrink with ``total_steps``, to a 30th (``reuse``) and a 75th
+    (``burn_in``) of it.
 
-    *When it fails*: where no minimum is found in 50 steps, a warning says so. The
-    measured minimum is greedy, see the comparison in the documentation; with
-    several loss heads added up it fails, as the authors report: a warning says so.
+    *When it fails*: where no minimum is found in 50 steps, a warning says so. Where the bound
+    decides the step, as it does with embeddings, and where weights must grow, it is slower than a
+    searched rate, see docs/line-searches.md; with several loss heads added up it fails, as the
+    authors report: a warning says so.
     """
 
+    _CHANGE = 0.04
     memory: LABPALMemory
 
     @formerly(lr="step_multiplier", untrusted="burn_in")
@@ -190,139 +244,141 @@ class LABPAL(LineSearchOptimizer):
         params: ParamsLike,
         step_multiplier: float = 1.8,
         *,
+        rule: Literal["pooled", "published", "released"] = "pooled",
         mode: Literal["sgd", "nsgd"] = "nsgd",
         measuring_batches: int | None = None,
         reuse: int | None = None,
-        fit: Literal["parabola", "released"] = "parabola",
         measuring_length: float | None = None,
         max_length: float | None = None,
-        stretch: float = 2.0,
-        momentum: float = 0.0,
+        momentum: float | None = None,
+        burn_in: int | None = None,
         batch_growth: Sequence[tuple[float, int]] = (),
         dataset_size: int | None = None,
         batch_size: int | None = None,
-        average_over: int = 25,
-        burn_in: int | None = None,
-        max_collecting: float | None = None,
         **shared: Unpack[Shared],
     ) -> None:
         total_steps = shared.get("total_steps")
+        if rule not in ("pooled", "published", "released"):
+            raise ValueError(f'rule must be "pooled", "published" or "released", got {rule!r}')
         if mode not in ("sgd", "nsgd"):
             raise ValueError(f'mode must be "sgd" or "nsgd", got {mode!r}')
-        if fit not in ("parabola", "released"):
-            raise ValueError(f'fit must be "parabola" or "released", got {fit!r}')
-        if max_collecting is None:
-            max_collecting = _SHARE if measuring_batches is None else 1.0
-        if check_number("max_collecting", max_collecting, at_least=0.0) > 1.0:
-            raise ValueError(f"max_collecting must be 1 or less, got {max_collecting!r}")
-        measuring_batches = _BATCHES if measuring_batches is None else measuring_batches
-        check_count("measuring_batches", measuring_batches)
+        if measuring_batches is not None:
+            check_count("measuring_batches", measuring_batches)
+        if reuse is not None:
+            check_count("reuse", reuse)
         if total_steps is not None:
             check_count("total_steps", total_steps)
-        if reuse is None:
-            reuse = 1000 if total_steps is None else max(1, min(1000, total_steps // 30))
-        check_count("reuse", reuse)
-        if burn_in is None:
-            burn_in = 400 if total_steps is None else min(400, total_steps // 75)
-        check_count("average_over", average_over)
-        check_count("burn_in", burn_in, at_least=0)
-        if measuring_length is not None:
-            check_number("measuring_length", measuring_length, at_least=0.0, above=True)
-        if max_length is not None:
-            check_number("max_length", max_length, at_least=0.0, above=True)
-        check_number("stretch", stretch, at_least=1.0)
-        check_share("momentum", momentum)
+        if burn_in is not None:
+            check_count("burn_in", burn_in, at_least=0)
+        for name, length in (("measuring_length", measuring_length), ("max_length", max_length)):
+            if length is not None:
+                check_number(name, length, at_least=0.0, above=True)
+        if momentum is not None:
+            check_share("momentum", momentum)
         noise = 1.0
         if dataset_size is not None and batch_size is not None:
             noise = noise_factor(dataset_size, batch_size)
         settings = {
+            "rule": rule,
             "mode": mode,
             "measuring_batches": measuring_batches,
             "reuse": reuse,
-            "fit": fit,
             "measuring_length": measuring_length,
             "max_length": max_length,
-            "stretch": stretch,
             # not "momentum": torch's OneCycleLR and CyclicLR would switch it on unasked
             "heavy_ball": momentum,
+            "burn_in": burn_in,
             "batch_growth": _check_growth(batch_growth, total_steps),
             "noise_factor": noise,
-            "average_over": average_over,
-            "burn_in": burn_in,
-            "max_collecting": max_collecting,
         }
+        if rule == "pooled":
+            settings["heavy_ball"] = 0.8 if momentum is None else momentum
+        else:
+            whole = 75 * 400 if total_steps is None else total_steps
+            published = {
+                "measuring_batches": _BATCHES,
+                "reuse": max(1, min(1000, whole // 30)),
+                "measuring_length": 0.01,
+                "max_length": 1.0,
+                "heavy_ball": 0.0,
+                "burn_in": min(400, whole // 75),
+            }
+            settings.update({k: v for k, v in published.items() if settings[k] is None})
         super().__init__(params, step_multiplier, settings, LABPALMemory(), **shared)
 
     _told_of_failures = False
 
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
-        memory = self.memory
-        if memory.gathered == 0:
+        if self.memory.gathered == 0:
             self._plan()
-        if memory.gathered < memory.batches_per_update:
-            return self._gather(call)
-        return self._measure_further(call)
+        by_phase = {
+            Phase.REUSING: self._follow,
+            Phase.GATHERING: self._gather,
+            Phase.MEASURING: self._measure_further,
+        }
+        return by_phase[self.memory.phase](call)
+
+    @property
+    def _is_pooled(self) -> bool:
+        return bool(self._settings["rule"] == "pooled")
 
     def _plan(self) -> None:
         """Decide, between updates, how large the next batch is and whether to measure with it."""
         memory, settings = self.memory, self._settings
-        batches = _batches_at(
+        m = memory.batches_per_update = _batches_at(
             memory.steps, settings["batch_growth"], settings["noise_factor"], self.total_steps
         )
-        ends_burn_in = not memory.recent and memory.updates > settings["burn_in"]
-        planned = (
-            memory.since_measurement >= settings["reuse"]
-            or ends_burn_in
-            or batches != memory.measured_for
+        due = (
+            memory.rate is None
+            or memory.since_measurement >= self._interval()
+            or m != memory.measured_for
+            # after a failure soon, and ever more rarely
+            or (memory.failures > 0 and memory.since_measurement >= 2**memory.failures)
         )
-        wanted: int = settings["measuring_batches"]
-        fails = memory.failures > 0
-        room = self._room_for(batches, planned=planned and not fails and not memory.is_rough)
-        # after a failure soon, with what there is room for, and ever more rarely
-        again = memory.is_rough and memory.since_measurement >= 2**memory.failures
-        if memory.rate is None or (again and fails):
-            memory.measuring = max(1, min(wanted, room))
-        elif (planned or again) and room >= wanted:
-            memory.measuring = wanted
-        else:
-            memory.measuring = 0
-        memory.batches_per_update = batches
+        if not self._is_pooled:
+            due |= not memory.recent and memory.updates > settings["burn_in"]
+        memory.measuring = self._room_for(m) if due else 0
 
-    def _room_for(self, batches: int, *, planned: bool) -> int:
-        """How many batches a measurement may have, such that collecting keeps to its share."""
-        memory, settings = self.memory, self._settings
-        share: float = settings["max_collecting"]
-        wanted: int = settings["measuring_batches"]
-        if memory.measured_for == 0 and memory.failures == 0:
-            return wanted  # the first one
-        if not planned:
-            share = min(share, _SHARE_OF_REPEATS)
-        if share >= 1.0:
-            return wanted
-        # collected + (k − 1) m <= share · (steps + k m), for k batches of m each
-        left = share * memory.steps + batches - memory.collected
-        return int(left / (batches * (1.0 - share)) + 1e-9)
+    def _interval(self) -> int:
+        """Updates from one measurement to the next."""
+        given: int | None = self._settings["reuse"]
+        if given is not None:
+            return given
+        updates = self.memory.updates
+        return max(1, min(updates // _OFTEN, max(_LATER, updates // _LATER), _RARELY))
 
-    def _gather(self, call: Closure) -> tuple[Tensor, StepOutcome]:
-        """A batch whose gradient goes into the direction."""
+    def _room_for(self, m: int) -> int:
+        """How many batches a measurement may have: as given, or what collecting may cost."""
+        given: int | None = self._settings["measuring_batches"]
+        if given is not None:
+            return given
+        room = _SHARE * (self.memory.steps + 1) - self.memory.collected
+        return max(1, min(_BATCHES, 1 + int(room / m)))
+
+    def _follow(self, call: Closure) -> tuple[Tensor, StepOutcome]:
+        """A batch whose gradient moves the weights, with those before it of a grown batch."""
         memory = self.memory
-        last = memory.gathered + 1 == memory.batches_per_update
-        if last and memory.measuring:
-            with self._quiet_room() as room:
-                loss, active = self._gradient(call)
-                value0 = self._mean(loss)
-                if not (math.isfinite(value0) and active.is_finite):
-                    return loss, rejected(value0)
-                active.grads = self._kept_direction(active)
-                weight = memory.batches_per_update
-                return loss, self._measure(call, room, loss, active, weight)
         loss, active = self._gradient(call)
-        if not last:
+        if memory.gathered + 1 < memory.batches_per_update:
             return loss, self._accumulate(active, float(loss))
         direction = self._direction(active)
         if direction is None:
             return loss, rejected(float(loss))
         return loss, self._move(active.params, direction, Status.REUSED, float(loss))
+
+    def _gather(self, call: Closure) -> tuple[Tensor, StepOutcome]:
+        """A batch whose gradient goes into the direction; the last of them is measured, too."""
+        memory = self.memory
+        if memory.gathered + 1 < memory.batches_per_update:
+            loss, active = self._gradient(call)
+            return loss, self._accumulate(active, float(loss))
+        with self._quiet_room() as room:
+            loss, active = self._gradient(call)
+            value0 = self._mean(loss)
+            if not (math.isfinite(value0) and active.is_finite):
+                return loss, rejected(value0)
+            active.grads = self._kept_direction(active)
+            return loss, self._measure(call, room, loss, active, memory.batches_per_update)
 
     def _accumulate(self, active: Active, value0: float) -> StepOutcome:
         """Add a batch's gradient to the larger batch (iterative sampling)."""
@@ -413,8 +469,6 @@ class LABPAL(LineSearchOptimizer):
         if not all(map(math.isfinite, values)):
             return self._shy_away(search, values)
         sums = memory.value_sums
-        if memory.measured == 0:
-            memory.own_values = tuple(values)
         memory.value_sums = tuple(s + weight * v for s, v in zip(sums, values, strict=True))
         memory.measured += weight
         memory.gathered = memory.batches_per_update
@@ -435,26 +489,33 @@ class LABPAL(LineSearchOptimizer):
 
     def _search(self, loss: Tensor, params: list[Tensor]) -> LargeBatchSearch:
         memory, settings = self.memory, self._settings
+        if memory.probe_length is None and settings["measuring_length"] is None:
+            memory.probe_length = _FIRST_PROBE * weights_norm(params)
         return LargeBatchSearch(
-            measuring_length=memory.probe_length or settings["measuring_length"] or _LENGTH,
-            max_length=self._max_length(params),
-            fit=settings["fit"],
+            measuring_length=memory.probe_length or settings["measuring_length"],
+            # where lines are pooled, what is walked is bounded, not what is measured
+            max_length=math.inf if self._is_pooled else self._max_length(params),
+            fit="released" if settings["rule"] == "released" else "parabola",
             rounding=self._rounding(loss),
         )
 
     def _finish(self, search: LargeBatchSearch, kept: Active) -> StepOutcome:
         """Fit the parabola to the mean losses, keep what it says, move."""
-        memory, settings, params = self.memory, self._settings, kept.params
+        memory, params = self.memory, kept.params
         direction = steepest(kept.grads, kept.ratios)
         means = [s / memory.measured for s in memory.value_sums]
-        found, own = (
-            search(_MeanLine(dict(zip((0.0, *search.lengths), values, strict=True))))
-            for values in (means, memory.own_values)
-        )
+        found = search(_MeanLine(dict(zip((0.0, *search.lengths), means, strict=True))))
         near_edge = memory.edge
-        self._learn(search, found, own, direction)
-        self._adapt(search, found)
-        if settings["heavy_ball"] > 0.0:
+        memory.since_measurement, memory.measured_for = 0, memory.batches_per_update
+        per_length = 1.0 if self._settings["mode"] == "nsgd" else 1.0 / direction.norm
+        learn = self._pool if self._is_pooled else self._average
+        learn(search, found, per_length)
+        if found.status in (Status.MINIMUM, Status.CAPPED):
+            memory.failures, memory.minimum_at = 0, memory.steps
+        else:
+            self._note_failure(found.status)
+        self._adapt(search, found, per_length, params)
+        if self._settings["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
         if memory.rate is None:
@@ -466,47 +527,41 @@ class LABPAL(LineSearchOptimizer):
             memory.rate = None  # so near to losses that are not finite, every step is measured
         return dataclasses.replace(moved, slope0=found.slope0, parabola=found.parabola)
 
-    def _stretched(self, found: StepOutcome, own: StepOutcome) -> float:
-        """The length that counts: the minimum, or up to ``stretch`` times it where there is noise.
-
-        Not in the papers; ``stretch=1`` leaves it off.
-        """
-        limit: float = self._settings["stretch"]
-        if own.status is Status.NOT_CONVEX:
-            return limit * found.length  # the own batch falls as far as was seen
-        return min(max(found.length, own.length), limit * found.length)
-
-    def _learn(
-        self, search: LargeBatchSearch, found: StepOutcome, own: StepOutcome, direction: Direction
-    ) -> None:
-        """Take a measurement into what is reused."""
-        memory, settings = self.memory, self._settings
-        memory.since_measurement, memory.measured_for = 0, memory.batches_per_update
-        few = memory.measured < settings["measuring_batches"] * memory.batches_per_update
-        per_length = 1.0 if settings["mode"] == "nsgd" else 1.0 / direction.norm
-        if found.status in (Status.MINIMUM, Status.CAPPED):
-            rate = self._stretched(found, own) * per_length
-            if memory.updates > settings["burn_in"] or settings["burn_in"] == 0:
-                memory.recent = (*memory.recent, rate)[-settings["average_over"] :]
-                rate = math.fsum(memory.recent) / len(memory.recent)
-            memory.rate, memory.is_rough, memory.failures = rate, few, 0
-            memory.minimum_at = memory.steps
+    def _pool(self, search: LargeBatchSearch, found: StepOutcome, per_length: float) -> None:
+        """The minimum of all lines so far; see :class:`surefoot.reuse.Pooled`."""
+        memory = self.memory
+        if found.parabola is None or found.status is Status.FLAT:
             return
-        nothing = memory.rate is None or (memory.is_rough and memory.failures > 0)
-        if nothing and found.status is Status.NOT_CONVEX:
-            # Nothing to keep yet: as far as the loss was seen to fall, as PAL does, and measure
-            # again as soon as there is room.
-            length = min(search.measuring_length, search.max_length)
-            memory.rate, memory.is_rough = length * per_length, True
-        self._note_failure(found.status)
+        slope, bend = found.parabola.slope0, found.parabola.curvature
+        lines = Pooled(*memory.pooled).and_of(
+            slope / per_length, bend / per_length**2, weight=memory.measured
+        )
+        memory.pooled = (lines.slope, lines.curvature)
+        if memory.rate is not None:
+            memory.rate = within_growth(lines.minimum, memory.rate)
+        elif lines.minimum > 0.0:
+            # no farther than seen where the loss only falls, where it bends not much farther
+            times = 1.0 if found.status is Status.NOT_CONVEX else 4.0
+            memory.rate = min(lines.minimum, times * search.measuring_length * per_length)
+
+    def _average(self, search: LargeBatchSearch, found: StepOutcome, per_length: float) -> None:
+        """The mean of the newest minima, once the burn-in is over: the papers' rule."""
+        memory, burn_in = self.memory, self._settings["burn_in"]
+        if found.status in (Status.MINIMUM, Status.CAPPED):
+            memory.rate = found.length * per_length
+            if memory.updates > burn_in or burn_in == 0:
+                memory.recent = (*memory.recent, memory.rate)[-_NEWEST:]
+                memory.rate = mean_of(memory.recent)
+        elif memory.rate is None and found.status is Status.NOT_CONVEX:
+            # nothing to keep yet: as far as the loss was seen to fall, as PAL does
+            memory.rate = min(search.measuring_length, search.max_length) * per_length
 
     def _note_failure(self, status: Status) -> None:
         """Count a measurement without a minimum; tell, once, of a run that finds none."""
         memory = self.memory
         memory.failures += 1
         since = memory.steps - memory.minimum_at
-        idle = memory.rate is None or memory.is_rough
-        if idle and since >= _PATIENCE and not self._told_of_failures:
+        if since >= _PATIENCE and memory.failures > 1 and not self._told_of_failures:
             self._told_of_failures = True
             warnings.warn(
                 f"LABPAL has found no minimum in {since} steps; the last measurement ended with "
@@ -515,26 +570,26 @@ class LABPAL(LineSearchOptimizer):
                 stacklevel=7,
             )
 
-    def _adapt(self, search: LargeBatchSearch, found: StepOutcome) -> None:
-        """Measure the next time about as far away as the minimum was found this time."""
-        memory, settings = self.memory, self._settings
-        reach, longest = search.measuring_length, search.max_length
-        if settings["measuring_length"] is None:
-            if found.status in (Status.MINIMUM, Status.CAPPED):
-                if found.length > reach:
-                    reach = min(2.0 * found.length, 4.0 * reach)
-                elif found.length < reach / 8.0:
-                    reach = max(2.0 * found.length, reach / 4.0)
-            elif found.status is Status.NOT_DESCENT:
-                reach /= 4.0
-            else:  # it falls as far as was seen, or too little to see
-                reach *= 2.0 if found.status is Status.NOT_CONVEX else 4.0
-            memory.probe_length = min(reach, max(longest, search.measuring_length))
+    def _adapt(
+        self, search: LargeBatchSearch, found: StepOutcome, per_length: float, params: list[Tensor]
+    ) -> None:
+        """Measure the next time about twice as far away as the minimum now is."""
+        memory, given = self.memory, self._settings["measuring_length"]
+        reach = search.measuring_length
+        if given is None:
+            if found.status is Status.FLAT:
+                wanted = math.inf  # differences that drown in rounding
+            elif memory.rate is None:
+                wanted = 0.0
+            else:
+                wanted = 2.0 * memory.rate / per_length
+            reach = min(max(wanted, reach / 4.0), 4.0 * reach)
+            memory.probe_length = reach
         if memory.edge is not None:
             memory.edge *= 2.0
-            given = settings["measuring_length"] or math.inf
-            memory.probe_length = min(2.0 * reach, 0.5 * memory.edge, given)
-            if memory.edge > 2.0 * (settings["measuring_length"] or _LENGTH):
+            farthest = math.inf if given is None else given
+            memory.probe_length = min(2.0 * search.measuring_length, 0.5 * memory.edge, farthest)
+            if memory.edge > 2.0 * (given or _FIRST_PROBE * weights_norm(params)):
                 memory.edge = None
 
     def _move(
@@ -552,10 +607,10 @@ class LABPAL(LineSearchOptimizer):
             status = Status.FLAT if math.isfinite(value0) else Status.NON_FINITE
             return StepOutcome(0.0, 0.0, status, value0)
         per_length = 1.0 if settings["mode"] == "nsgd" else direction.norm
-        longest = self._max_length(params)
         assert memory.rate is not None
-        minimum = min(memory.rate * per_length, longest)
-        rate = self.step_multiplier * self._horizon() * minimum / direction.norm
+        longest = self._longest(params)
+        alpha, horizon = self.step_multiplier, self._horizon()
+        rate = horizon * min(alpha * memory.rate * per_length, longest) / direction.norm
         if seen is not None:
             rate = min(rate, seen / direction.norm)
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
@@ -572,6 +627,15 @@ class LABPAL(LineSearchOptimizer):
             direction_norm=1.0,
             effective_lr=rate,
         )
+
+    def _longest(self, params: list[Tensor]) -> float:
+        """The longest update before the horizon: the cap times α, or a share of the weights."""
+        model = self._model
+        if not self._is_pooled or self._settings["max_length"] is not None:
+            return self.step_multiplier * self._max_length(params)
+        if model is None or not is_deep(model):
+            return math.inf
+        return self._bound(min(self._CHANGE, _FIRST_CHANGE * (self.memory.updates + 1)), params)
 
     def _reset(self) -> None:
         """Between updates: nothing gathered, nothing kept, by no parameter frozen meanwhile."""

@@ -16,16 +16,15 @@ from surefoot._numbers import plain
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction, DirectionRule, Steepest
 from surefoot.line import Line
+from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared
-from surefoot.optim.base import Active, LineSearchOptimizer, Memory, ParamsLike, rejected
+from surefoot.optim.base import LineSearchOptimizer, Memory, ParamsLike, rejected
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.searches import Search
 from surefoot.searches._noise import Noise, NoisyLine, SampleLosses
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-__all__ = ["FullLoss", "LineSearch"]
 
 FullLoss = Callable[[], Any]
 """Returns the mean loss over all the data at the present weights, as a number."""

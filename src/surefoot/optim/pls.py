@@ -12,8 +12,6 @@ from surefoot.searches.probabilistic import ProbabilisticSearch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["PLS"]
-
 
 class PLS(LineSearch):
     r"""Probabilistic line search (PLS): SGD whose rate meets the Wolfe conditions, probably.

@@ -13,8 +13,6 @@ from surefoot.searches.armijo import ArmijoSearch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["SLS"]
-
 
 class SLS(LineSearch):
     r"""Stochastic line search (SLS): SGD whose rate backs off until the batch loss falls enough.

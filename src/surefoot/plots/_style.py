@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["COLOURS", "INK", "dress", "legend_below", "new_axes"]
-
 COLOURS = (
     "#2f5fd0",
     "#d9480f",

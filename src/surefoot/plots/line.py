@@ -11,8 +11,6 @@ from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["line_sample"]
-
 # Distinct without colour as well: every method has a marker of its own.
 _MARKS = {
     "minimum": ("*", INK),

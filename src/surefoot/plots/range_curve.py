@@ -8,8 +8,6 @@ from typing import Any
 
 from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
 
-__all__ = ["range_curve"]
-
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 

@@ -8,8 +8,6 @@ from typing import Any
 from surefoot.plots._style import COLOURS, dress, legend_below, new_axes
 from surefoot.plots.range_curve import usual_heights
 
-__all__ = ["range_curves", "range_grid"]
-
 
 def range_curves(curves_by_label: Mapping[str, Any], ax: Any = None) -> Any:
     """Draw range tests on the same axes, each with its default suggestion marked.

@@ -10,8 +10,6 @@ from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["rate"]
-
 
 def rate(optimizer: Any, ax: Axes | None = None) -> Axes:
     """Draw what :class:`~surefoot.MeasuredLR` measured over a run.

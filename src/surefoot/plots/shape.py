@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["batch_sizes", "line_grid", "over_training", "steps_against_norms"]
-
 
 def line_grid(
     samples: Sequence[Any],

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from surefoot._quiet import RngState, devices_of
 
-__all__ = ["Surroundings", "is_measuring", "replaying"]
-
 _here = threading.local()
 
 

@@ -16,16 +16,6 @@ from surefoot._evaluation import Graphless, gradients_aside, scalar
 from surefoot._quiet import Buffers, undisturbed
 from surefoot.replay._state import Surroundings, replaying
 
-__all__ = [
-    "FreshGradient",
-    "Loss",
-    "ReplayError",
-    "Watched",
-    "have_changed",
-    "marks",
-    "version_of",
-]
-
 
 class ReplayError(RuntimeError):
     """The loss that was differentiated cannot be evaluated at other weights."""

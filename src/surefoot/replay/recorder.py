@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from surefoot.replay._state import devices, is_measuring
 from surefoot.replay.tape import Tape, stop_abandoned
 
-__all__ = ["Recorder"]
-
 
 class Recorder:
     """Hooks on a model, from :meth:`arm` to :meth:`finish`, that record the loss of a loop.

@@ -32,8 +32,6 @@ from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings
 from surefoot.replay.loss import FreshGradient, Loss
 
-__all__ = ["Tape", "stop_abandoned", "tensors_in"]
-
 _on: list[Tape] = []
 """Tapes that record now. A loop that breaks off between forward and step leaves its own on."""
 _stopping: list[Tape] = []

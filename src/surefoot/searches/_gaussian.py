@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LineModel", "expected_improvement", "probability_both_positive"]
-
 _OFFSET = 10.0
 """τ of PLS eq. (4): the process starts this far before the line, so that 0 is an ordinary place."""
 _JITTER = 1e-12  # keeps the noise-free matrix invertible; far below any measured noise

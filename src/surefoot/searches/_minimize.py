@@ -9,8 +9,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Bracket", "BudgetError", "Probe", "binary", "bracket", "brent", "golden"]
-
 GOLDEN = 0.5 * (3.0 - math.sqrt(5.0))
 """The smaller part of a unit divided in the golden section, 0.38."""
 _STRETCH = (1.0 - GOLDEN) / GOLDEN  # the larger part over the smaller one, 1.6

@@ -14,8 +14,6 @@ from torch import Tensor
 from surefoot import _reduce
 from surefoot.line import Walkable
 
-__all__ = ["Noise", "NoisyLine", "SampleLosses"]
-
 
 @dataclass(frozen=True)
 class Noise:

@@ -10,8 +10,6 @@ from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
 
-__all__ = ["Search"]
-
 
 class Search(ABC):
     """A step-size rule: asks a line for values, returns where to stop and why.

@@ -11,8 +11,6 @@ from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._search import Search, all_finite, drowns, outcome
 
-__all__ = ["ArmijoSearch"]
-
 
 @dataclass(frozen=True)
 class ArmijoSearch(Search):

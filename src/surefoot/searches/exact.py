@@ -21,8 +21,6 @@ from surefoot.searches._minimize import (
 )
 from surefoot.searches._search import Search, all_finite, drowns, outcome
 
-__all__ = ["ExactSearch"]
-
 
 @dataclass(frozen=True)
 class ExactSearch(Search):

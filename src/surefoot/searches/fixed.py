@@ -8,8 +8,6 @@ from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._search import Search, outcome
 
-__all__ = ["FixedSearch"]
-
 
 @dataclass(frozen=True)
 class FixedSearch(Search):

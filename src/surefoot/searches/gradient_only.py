@@ -12,8 +12,6 @@ from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._search import Search, all_finite, outcome
 
-__all__ = ["GradientOnlySearch"]
-
 
 @dataclass(frozen=True)
 class GradientOnlySearch(Search):

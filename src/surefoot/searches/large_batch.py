@@ -11,8 +11,6 @@ from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
 from surefoot.searches._search import Search, all_finite, drowns, outcome
 
-__all__ = ["FIRST_PLACE", "LargeBatchSearch"]
-
 FIRST_PLACE = {"parabola": 0.5, "released": 0.0177}
 """Where the middle loss is measured, as a share of the measuring length."""
 

@@ -9,8 +9,6 @@ from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
 from surefoot.searches._search import Search, all_finite, drowns, outcome
 
-__all__ = ["ParabolicSearch"]
-
 
 @dataclass(frozen=True)
 class ParabolicSearch(Search):

@@ -22,8 +22,6 @@ from surefoot.searches._gaussian import (
 from surefoot.searches._noise import Noise, NoisyLine
 from surefoot.searches._search import Search, all_finite, drowns, outcome
 
-__all__ = ["ProbabilisticSearch"]
-
 
 @dataclass(frozen=True)
 class ProbabilisticSearch(Search):

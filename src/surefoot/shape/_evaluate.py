@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot._batches import samples_in, to_device
-
-__all__ = ["BatchLoss", "LossFn", "fingerprint"]
+from surefoot._batches import pair_in, samples_in, to_device
 
 LossFn = Callable[[Any, Any], Tensor]
 
@@ -28,16 +26,8 @@ class BatchLoss:
 
     def prepare(self, batch: Any) -> Any:
         """The batch on the model's device."""
-        if not (isinstance(batch, (list, tuple)) and len(batch) == 2):
-            raise TypeError(
-                "batches must be pairs (inputs, targets), got "
-                + (
-                    f"{len(batch)} entries"
-                    if isinstance(batch, (list, tuple))
-                    else repr(type(batch))
-                )
-            )
-        return to_device(batch[0], self._device), to_device(batch[1], self._device)
+        inputs, targets = pair_in(batch)
+        return to_device(inputs, self._device), to_device(targets, self._device)
 
     def __call__(self, batch: Any) -> Tensor:
         """The loss of a prepared batch: one number, or one per sample."""

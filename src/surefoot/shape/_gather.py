@@ -10,8 +10,6 @@ from surefoot import _reduce
 from surefoot.directions import Direction
 from surefoot.shape._walk import Row
 
-__all__ = ["agree_on_direction", "gather_rows"]
-
 
 def agree_on_direction(direction: Direction, group: Any = None) -> Direction:
     """The first process's direction, on all of them."""

@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +17,6 @@ from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
 from surefoot.line import NotRepeatableError
 from surefoot.shape._evaluate import BatchLoss, fingerprint, samples_of
-
-__all__ = ["Row", "SampleProgress", "Walk"]
 
 
 class SampleProgress(NamedTuple):
@@ -80,12 +77,7 @@ class Walk:
         self._copies.take(self._evaluate.params)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._copies.put_back()
 
     def by_batches(self, batches: Iterable[Any]) -> list[Row]:

@@ -17,8 +17,6 @@ from surefoot.directions import Direction, steepest
 from surefoot.shape._evaluate import BatchLoss, LossFn
 from surefoot.taken_step import TakenStep
 
-__all__ = ["between", "gradient_direction", "next_update", "random_direction"]
-
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]

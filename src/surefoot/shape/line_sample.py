@@ -15,8 +15,6 @@ from torch import Tensor
 from surefoot.parabola import Parabola
 from surefoot.plots.line import line_sample
 
-__all__ = ["LineMinimum", "LineSample"]
-
 
 @dataclass(frozen=True)
 class LineMinimum:

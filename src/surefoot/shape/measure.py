@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,23 +12,6 @@ from surefoot.outcome import Status
 from surefoot.parabola import Parabola
 from surefoot.searches import LargeBatchSearch, ParabolicSearch
 from surefoot.shape.line_sample import LineSample
-
-__all__ = [
-    "BatchSizeEffect",
-    "Proportionality",
-    "SampledLine",
-    "StepOnLine",
-    "batch_size_effect",
-    "convex_share",
-    "fit_errors",
-    "is_convex",
-    "own_minimum",
-    "proportionality",
-    "shape_distance",
-    "steps_on_line",
-    "successive_distances",
-    "tuned_rate",
-]
 
 
 def fit_errors(sample: LineSample, window: float | None = None) -> tuple[float, float, float]:
@@ -45,14 +29,10 @@ def fit_errors(sample: LineSample, window: float | None = None) -> tuple[float, 
     pairs = _finite(sample, window)
     if len(pairs) < 3:
         raise ValueError("fits need three places with a finite loss")
-    n = len(pairs)
-    centre = math.fsum(s for s, _ in pairs) / n
-    mean = math.fsum(f for _, f in pairs) / n
-    slope = math.fsum((s - centre) * f for s, f in pairs) / math.fsum(
-        (s - centre) ** 2 for s, _ in pairs
-    )
-    parabola = Parabola.from_values([s for s, _ in pairs], [f for _, f in pairs])
-    models = (lambda s: mean, lambda s: mean + slope * (s - centre), parabola.value)
+    n, (places, losses) = len(pairs), zip(*pairs, strict=True)
+    mean, line = statistics.fmean(losses), statistics.linear_regression(places, losses)
+    parabola = Parabola.from_values(places, losses)
+    models = (lambda s: mean, lambda s: line.intercept + line.slope * s, parabola.value)
     constant, linear, quadratic = (
         math.fsum(abs(f - model(s)) for s, f in pairs) / n for model in models
     )
@@ -290,8 +270,8 @@ def proportionality(samples: Sequence[LineSample]) -> Proportionality:
         n=len(pairs),
         rate=rate,
         correlation=_correlation(steps, norms),
-        ratio_spread=_deviation(ratios) / abs(_mean(ratios)),
-        step_spread=_deviation(steps) / abs(_mean(steps)),
+        ratio_spread=statistics.stdev(ratios) / abs(statistics.fmean(ratios)),
+        step_spread=statistics.stdev(steps) / abs(statistics.fmean(steps)),
     )
 
 
@@ -335,16 +315,16 @@ def batch_size_effect(
         if not inside:
             raise ValueError(f"batch size {size}: no line has its minimum inside")
         minima = [s.exact_minimum().length for s in inside]
-        norm = _mean([s.direction_norm for s in inside])
-        rate = _mean([m / s.direction_norm for m, s in zip(minima, inside, strict=True)])
+        norm = statistics.fmean([s.direction_norm for s in inside])
+        rate = statistics.fmean([m / s.direction_norm for m, s in zip(minima, inside, strict=True)])
         first = rows[0] if rows else None
         rows.append(
             BatchSizeEffect(
                 batch_size=size,
                 n=len(inside),
                 gradient_norm=norm,
-                full_slope=_mean([SampledLine(s).slope0 for s in inside]),
-                optimal_length=_mean(minima),
+                full_slope=statistics.fmean([SampledLine(s).slope0 for s in inside]),
+                optimal_length=statistics.fmean(minima),
                 optimal_rate=rate,
                 norm_ratio=norm / first.gradient_norm if first else 1.0,
                 rate_ratio=rate / first.optimal_rate if first else 1.0,
@@ -358,17 +338,6 @@ def successive_distances(samples: Sequence[LineSample], window: float | None = N
     return [shape_distance(a, b, window) for a, b in itertools.pairwise(samples)]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _deviation(values: Sequence[float]) -> float:
-    mean = _mean(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-
-
 def _correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
-    x, y = _mean(xs), _mean(ys)
-    spread = math.sqrt(math.fsum((v - x) ** 2 for v in xs) * math.fsum((v - y) ** 2 for v in ys))
-    shared = math.fsum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True))
-    return shared / spread if spread > 0.0 else math.nan
+    varies = len(set(xs)) > 1 and len(set(ys)) > 1
+    return statistics.correlation(xs, ys) if varies else math.nan

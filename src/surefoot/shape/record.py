@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from surefoot._archive import load_archive
+from surefoot._archive import load_archive, save_archive
 from surefoot._strict_json import decode, encode
 from surefoot.shape.line_sample import LineSample
 
-__all__ = ["LineRecords"]
-
 _SCHEMA = 1
-_FIELDS = (
-    *("lengths", "batch_losses", "batch_sizes", "direction_norm", "kind", "slope0"),
-    *("own_losses", "batch_slopes", "step", "info"),
-)
+_FIELDS = [f.name for f in dataclasses.fields(LineSample) if f.name != "sample_losses"]
 
 
 class LineRecords:
@@ -140,10 +134,7 @@ class LineRecords:
 
     def _write_samples(self, sample: LineSample) -> str:
         folder = self.path.parent / f"{self.path.stem}-samples"
-        folder.mkdir(exist_ok=True)
         number = sample.step if sample.step is not None else sum(1 for _ in self._complete())
         target = folder / f"{number:08d}.pt"
-        temporary = target.with_suffix(".tmp")
-        torch.save(sample.sample_losses, temporary)
-        os.replace(temporary, target)
+        save_archive(sample.sample_losses, target)
         return f"{folder.name}/{target.name}"

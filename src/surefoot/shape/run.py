@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from surefoot._archive import load_archive
+from surefoot._archive import load_archive, save_archive
 from surefoot._numbers import check_count
 from surefoot._quiet import RngState, devices_of
 from surefoot.shape._evaluate import BatchLoss, LossFn
@@ -20,8 +18,6 @@ from surefoot.shape.directions import gradient_direction, next_update
 from surefoot.shape.line_sample import LineSample
 from surefoot.shape.record import LineRecords
 from surefoot.shape.sample import sample_line
-
-__all__ = ["sample_run"]
 
 
 def sample_run(
@@ -139,10 +135,7 @@ class _Run:
         """Write the state after ``step`` steps; the file is always a whole one."""
         state = {name: part.state_dict() for name, part in self._parts.items() if part is not None}
         random = RngState.capture(self._devices).to_dict()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        torch.save({"step": step, "random": random, **state}, temporary)
-        os.replace(temporary, self._path)
+        save_archive({"step": step, "random": random, **state}, self._path)
 
     def load(self) -> int:
         """Read the state, if there is one; the number of steps made."""

@@ -18,8 +18,6 @@ from surefoot.shape._walk import SampleProgress, Walk
 from surefoot.shape.directions import gradient_direction
 from surefoot.shape.line_sample import LineSample
 
-__all__ = ["SampleProgress", "default_lengths", "sample_line"]
-
 Order = Literal["auto", "batches", "places"]
 
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from surefoot.optim import LineSearchOptimizer
 
-__all__ = ["Batch", "Bench", "Net", "Snapshot", "batches", "loss_of", "plain_forward"]
-
 Batch = tuple[Tensor, Tensor]
 Factory = Callable[..., LineSearchOptimizer]
 

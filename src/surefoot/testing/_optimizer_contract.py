@@ -9,8 +9,6 @@ from surefoot.testing._bench import Bench, global_random_state_kept
 from surefoot.testing._state_contracts import STATE_CONTRACTS
 from surefoot.testing._step_contracts import STEP_CONTRACTS
 
-__all__ = ["OPTIMIZER_CONTRACTS", "check_optimizer"]
-
 _CONTRACTS = {contract.__name__: contract for contract in (*STEP_CONTRACTS, *STATE_CONTRACTS)}
 
 OPTIMIZER_CONTRACTS: tuple[str, ...] = tuple(_CONTRACTS)

@@ -12,8 +12,6 @@ from surefoot.outcome import Status, StepOutcome
 from surefoot.searches import Search
 from surefoot.testing.functions import FUNCTIONS, FunctionLine, LineFunction
 
-__all__ = ["check_search"]
-
 Condition = Callable[[FunctionLine, StepOutcome], None]
 SearchFactory = Callable[[float], Search]
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from surefoot.optim import LineSearchOptimizer
 from surefoot.testing._bench import Bench, Net, batches, loss_of
 
-__all__ = ["STATE_CONTRACTS"]
-
 _STEPS = 12
 
 

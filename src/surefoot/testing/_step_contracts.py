@@ -24,8 +24,6 @@ from surefoot.testing._bench import (
     plain_forward,
 )
 
-__all__ = ["STEP_CONTRACTS"]
-
 _TAKEN_BY_SCHEDULERS = frozenset(
     ("max_lr", "min_lr", "initial_lr", "momentum", "max_momentum", "base_momentum")
 )

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-__all__ = ["FUNCTIONS", "FunctionLine", "LineFunction", "function"]
-
 Real = Callable[[float], float]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,8 @@ def advise(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> Advic
         )
         return Advice(None, (best,), sentence)
     level = (best, *level_with_best(methods, figure))
-    experiments = {run.label: run.experiment for run in runs}
-    chosen = {m.label: _chosen(m, experiments[m.label]) for m in level}
+    records = {run.label: run for run in runs}
+    chosen = {m.label: _chosen(m, records[m.label]) for m in level}
 
     def asks(method: MethodSummary) -> tuple[int, float, int]:
         cost = method.spread("relative_cost")
@@ -79,10 +79,12 @@ def advise(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> Advic
     return Advice(use, level, sentence + ".")
 
 
-def _chosen(method: MethodSummary, experiment: Mapping[str, Any]) -> list[str]:
+def _chosen(method: MethodSummary, run: RunRecord) -> list[str]:
     """What somebody decided for the optimizer beforehand."""
-    filled = _mapping(_mapping(experiment.get("filled_in")).get("optimizer"))
-    arguments = {**_mapping(_mapping(experiment.get("optimizer")).get("init_args")), **filled}
+    arguments: dict[str, Any] = {}
+    for key in ("optimizer.init_args", "filled_in.optimizer"):
+        given = run.setting(key)
+        arguments |= given if isinstance(given, dict) else {}
     rate = method.runs[0].rate
     found = []
     if not rate.measured:
@@ -92,10 +94,6 @@ def _chosen(method: MethodSummary, experiment: Mapping[str, Any]) -> list[str]:
     if rate.schedule is not None or any(arguments.get(key) is not None for key in LENGTHS):
         found.append("the length of the run")
     return found
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(figure: str) -> Callable[[Spread | None], str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from surefoot_lab.compare.summary import (
     MethodSummary,
@@ -13,6 +14,8 @@ from surefoot_lab.compare.summary import (
     ranked_by,
 )
 from surefoot_lab.compare.text import NOTHING, number, percent, seconds, times
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Column:
     cells: dict[str, Cell]
 
 
-_FIGURES: tuple[tuple[str, str, str, str, Callable[[Spread | None], str]], ...] = (
+Text = Callable[[Spread | None], str]
+_FIGURES: tuple[tuple[str, str, str, str, Text], ...] = (
     ("test_accuracy", "Test accuracy", "last evaluation", "descending", percent),
     ("best_validation_accuracy", "Best validation", "highest over the run", "descending", percent),
     ("validation_accuracy", "Final validation", "last evaluation", "descending", percent),
@@ -64,35 +68,46 @@ def method_columns(methods: Iterable[MethodSummary]) -> list[Column]:
     methods = list(methods)
     ranked = ranked_by(methods)
     level = [m.label for m in level_with_best(methods, ranked)] if ranked else []
-    columns = {}
-    for figure, heading, help_, first, text in _FIGURES:
-        cells = {}
-        for method in methods:
-            spread = method.spread(figure)
-            detail = "" if spread is None else _detail(spread, text)
-            is_level = figure == ranked and method.label in level
-            mean = None if spread is None else spread.mean
-            cells[method.label] = Cell(text(spread), mean, detail, is_level)
-        if any(cell.sort is not None for cell in cells.values()):
-            columns[figure] = Column(figure, heading, help_, first, cells)
-    return [c for figure, c in columns.items() if _STAND_INS.get(figure) not in columns]
+
+    def cell(method: MethodSummary, figure: str, text: Text) -> Cell:
+        spread = method.spread(figure)
+        if spread is None:
+            return Cell(NOTHING, None)
+        each = ", ".join(text(Spread((value,))) for value in spread.values)
+        is_level = figure == ranked and method.label in level
+        return Cell(text(spread), spread.mean, f"n = {spread.n}: {each}", is_level)
+
+    return _without_stand_ins(_columns({method.label: method for method in methods}, cell))
 
 
-def run_columns(runs: Iterable[RunSummary]) -> list[Column]:
-    """The columns of the list of single runs, by path."""
-    runs = list(runs)
-    batches = {run.path: Cell(f"{run.steps:,}", run.steps) for run in runs}
-    columns = [Column("steps", "Batches", "", "descending", batches)]
-    for figure, heading, help_, first, text in _FIGURES:
-        cells = {run.path: _cell(getattr(run, figure), text) for run in runs}
-        if any(cell.sort is not None for cell in cells.values()):
-            columns.append(Column(figure, heading, help_, first, cells))
-    return columns
+def run_columns(runs: Iterable[RunSummary], *, brief: bool = False) -> list[Column]:
+    """The columns of the list of single runs, by path; `brief` as those of methods."""
+    by_path = {run.path: run for run in runs}
+
+    def cell(run: RunSummary, figure: str, text: Text) -> Cell:
+        value = getattr(run, figure)
+        return Cell(NOTHING, None) if value is None else Cell(text(Spread((value,))), value)
+
+    batches = {path: Cell(f"{run.steps:,}", run.steps) for path, run in by_path.items()}
+    columns = _columns(by_path, cell)
+    columns = _without_stand_ins(columns) if brief else columns
+    return [Column("steps", "Batches", "", "descending", batches), *columns]
 
 
-def _cell(value: float | None, text: Callable[[Spread | None], str]) -> Cell:
-    return Cell(NOTHING, None) if value is None else Cell(text(Spread((value,))), value)
+def _columns(rows: Mapping[str, Row], cell_of: Callable[[Row, str, Text], Cell]) -> list[Column]:
+    columns = [
+        Column(
+            figure,
+            heading,
+            help_,
+            first,
+            {k: cell_of(row, figure, text) for k, row in rows.items()},
+        )
+        for figure, heading, help_, first, text in _FIGURES
+    ]
+    return [c for c in columns if any(cell.sort is not None for cell in c.cells.values())]
 
 
-def _detail(spread: Spread, text: Callable[[Spread | None], str]) -> str:
-    return f"n = {spread.n}: " + ", ".join(text(Spread((value,))) for value in spread.values)
+def _without_stand_ins(columns: list[Column]) -> list[Column]:
+    there = [column.figure for column in columns]
+    return [column for column in columns if _STAND_INS.get(column.figure) not in there]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,8 +48,7 @@ def step_curve(run: RunRecord, figure: str, *, limit: int = 300) -> Curve:
 
 def evaluation_curve(run: RunRecord, split: str, figure: str, *, limit: int = 300) -> Curve:
     """The curve of `loss` or `accuracy` on one split, at most `limit` points."""
-    lines = [line for line in run.evaluations if line.get("split") == split]
-    return _thin(_curve(run, lines, figure), limit)
+    return _thin(_curve(run, run.split(split), figure), limit)
 
 
 def mean_band(curves: Iterable[Curve]) -> Band | None:
@@ -86,27 +84,20 @@ def _at(grid: np.ndarray, curve: Curve, values: np.ndarray) -> np.ndarray:
 
 def _curve(run: RunRecord, lines: Sequence[Mapping[str, Any]], figure: str) -> Curve:
     rows = [
-        (line["step"], _cost(line), _finite(line.get("seconds")), value)
+        (line["step"], line.get("cost"), line.get("seconds"), value)
         for line in lines
-        if (value := _finite(line.get(figure))) is not None
+        if (value := _largest(line.get(figure))) is not None
     ]  # None becomes NaN below: a point without a cost can still be drawn over steps
     step, cost, seconds, values = np.array(rows, dtype=float).reshape(-1, 4).T
     x = {"step": step, "cost": cost, "seconds": seconds}
     return Curve(run.label, str(run.path), run.seed, x, values)
 
 
-def _cost(line: Mapping[str, Any]) -> float | None:
-    forwards, backwards = _finite(line.get("forwards")), _finite(line.get("backwards"))
-    return None if forwards is None or backwards is None else forwards + 2 * backwards
-
-
-def _finite(value: object) -> float | None:
-    if isinstance(value, (list, tuple)):  # one rate a param group: the page shows the largest
-        rates = [rate for rate in map(_finite, value) if rate is not None]
-        return max(rates, default=None)
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return float(value)
-    return None
+def _largest(value: float | list[float | None] | None) -> float | None:
+    """Of one rate a param group, the page shows the largest."""
+    if isinstance(value, list):
+        return max((rate for rate in value if rate is not None), default=None)
+    return value
 
 
 def _thin(curve: Curve, limit: int) -> Curve:

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from scipy.special import stdtrit
+
 LEVEL = 0.95
 
 
@@ -52,7 +54,8 @@ def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     n, mean = len(values), statistics.fmean(values)
     if n == 1:
         return Interval(mean, None, None, 1)
-    half = student_quantile(0.5 + level / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
+    quantile = float(stdtrit(n - 1, 0.5 + level / 2))
+    half = quantile * statistics.stdev(values) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -66,10 +69,3 @@ def paired_difference(
     """
     seeds = sorted(first.keys() & second.keys())
     return interval([first[s] - second[s] for s in seeds], level) if seeds else None
-
-
-def student_quantile(share: float, freedom: int) -> float:
-    """The value that a Student t variable stays below with probability `share`."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, share))

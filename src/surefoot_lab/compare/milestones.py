@@ -1,4 +1,4 @@
-"""A method over its seeds: how soon it is good, and how far from the best one on the same seeds."""
+"""How soon a run is good, and how far a method is from the best one on the same seeds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from scipy.integrate import trapezoid
 
 from surefoot_lab.compare.intervals import Interval
 from surefoot_lab.compare.profiles import performance_profiles
-from surefoot_lab.compare.summary import MethodSummary, Spread
-from surefoot_lab.compare.targets import Reached, area_under_curve, time_to_target
+from surefoot_lab.compare.summary import MethodSummary, Spread, summarize
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -25,7 +26,8 @@ class Milestone:
 
     Attributes:
         label: the method.
-        reached: what each run spent until the target; those that never got there are left out.
+        reached: of each run the first evaluation that met the target; those that never got there
+            are left out.
         runs: number of runs, those included.
         area: mean height of the validation curve over the steps.
         behind: test accuracy minus that of the first method, by seed; None for that method
@@ -33,16 +35,14 @@ class Milestone:
     """
 
     label: str
-    reached: tuple[Reached, ...]
+    reached: tuple[dict[str, Any], ...]
     runs: int
     area: Spread | None
     behind: Interval | None
 
     def spent(self, figure: str) -> Spread | None:
-        """The spread of `batches`, `forward_equivalents` or `seconds` until the target."""
-        values = [getattr(one, figure) for one in self.reached]
-        known = tuple(float(value) for value in values if value is not None)
-        return Spread(known) if known else None
+        """The spread of `step`, `cost` or `seconds` until the target."""
+        return Spread.of(line.get(figure) for line in self.reached)
 
 
 def common_target(methods: Iterable[MethodSummary]) -> float | None:
@@ -56,6 +56,26 @@ def common_target(methods: Iterable[MethodSummary]) -> float | None:
     return math.floor(round(100 * statistics.median(best), 6)) / 100 if best else None
 
 
+def time_to_target(run: RunRecord, target: float) -> dict[str, Any] | None:
+    """The first evaluation whose validation accuracy is at least the target; None if none is."""
+    lines = (line for line in run.split("validation") if line.get("accuracy") is not None)
+    return next((line for line in lines if line["accuracy"] >= target), None)
+
+
+def area_under_curve(run: RunRecord) -> float | None:
+    """The mean height of the validation accuracy over the steps between first and last evaluation.
+
+    By the trapezoid rule; divided by the number of steps, so that runs of different length
+    compare. None without an evaluation.
+    """
+    lines = [line for line in run.split("validation") if line.get("accuracy") is not None]
+    steps = [line["step"] for line in lines]
+    heights: list[float] = [line["accuracy"] for line in lines]
+    if len(lines) < 2:
+        return heights[0] if lines else None
+    return float(trapezoid(heights, steps) / (steps[-1] - steps[0]))
+
+
 def milestones(
     runs: Sequence[RunRecord], methods: Sequence[MethodSummary], target: float
 ) -> list[Milestone]:
@@ -63,9 +83,8 @@ def milestones(
     found = []
     for method in methods:
         own = [run for run in runs if run.label == method.label]
-        times = [time for run in own if (time := time_to_target(run, target)) is not None]
-        areas = [area for run in own if (area := area_under_curve(run)) is not None]
-        height = Spread(tuple(areas)) if areas else None
+        times = [line for run in own if (line := time_to_target(run, target)) is not None]
+        height = Spread.of(area_under_curve(run) for run in own)
         other = method is not methods[0]
         behind = method.difference(methods[0], "test_accuracy") if other else None
         found.append(Milestone(method.label, tuple(times), len(own), height, behind))
@@ -80,8 +99,6 @@ def profiles_over_names(
     The cost is the mean number of forward-equivalents to the target of each experiment; a method
     that a run of which never gets there has not solved it.
     """
-    from surefoot_lab.compare.summary import summarize
-
     names = list(dict.fromkeys(run.name for run in runs))
     costs: dict[str, dict[str, float | None]] = {}
     for name in names:
@@ -91,7 +108,7 @@ def profiles_over_names(
         if target is None:
             continue
         for row in milestones(own, methods, target):
-            spread = row.spent("forward_equivalents")
+            spread = row.spent("cost")
             solved = spread is not None and len(row.reached) == row.runs
             costs.setdefault(row.label, {})[name] = spread.mean if spread and solved else None
     return performance_profiles(costs, factors) if len(names) > 1 and costs else {}

@@ -70,8 +70,7 @@ class Robustness:
     @property
     def chosen(self) -> Spread | None:
         """Test accuracy of the best cell over its seeds."""
-        values = [run.test_accuracy for run in self.best.runs if run.test_accuracy is not None]
-        return Spread(tuple(values)) if values else None
+        return Spread.of(run.test_accuracy for run in self.best.runs)
 
     @property
     def unfinished(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,14 +49,16 @@ def settings(runs: Iterable[RunRecord]) -> Settings:
     return Settings(common, differing)
 
 
-def environments(runs: Iterable[RunRecord]) -> list[tuple[dict[str, Any], int]]:
-    """The distinct environments in order of appearance, each with its number of runs."""
-    found: dict[str, tuple[dict[str, Any], int]] = {}
-    for run in runs:
-        key = json.dumps(run.environment, sort_keys=True, default=str)
-        environment, count = found.get(key, (dict(run.environment), 0))
-        found[key] = (environment, count + 1)
-    return list(found.values())
+def environments(runs: Iterable[RunRecord]) -> list[tuple[dict[str, str], int]]:
+    """The distinct environments in order of appearance, each with its number of runs.
+
+    An entry that is empty says nothing and is left out; versions stand by their package's name.
+    """
+    found = Counter(
+        tuple((key.rpartition(".")[2], str(value)) for key, value in _flatten(run.environment))
+        for run in runs
+    )
+    return [(dict(environment), count) for environment, count in found.items()]
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -64,7 +67,7 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             continue
         if isinstance(item, Mapping):
             yield from _flatten(item, f"{prefix}{key}.")
-        elif item is not None:  # null stands for "not asked for"
+        elif item not in (None, ""):  # null stands for "not asked for"
             yield f"{prefix}{key}", item
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +35,12 @@ class Spread:
     """One figure over the runs that have it."""
 
     values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """That of the values that are there; None if there is none."""
+        known = tuple(float(value) for value in values if value is not None)
+        return cls(known) if known else None
 
     @property
     def n(self) -> int:
@@ -145,8 +150,7 @@ class MethodSummary:
 
     def spread(self, figure: str) -> Spread | None:
         """The spread of one figure over the runs that count for it; None if none does."""
-        values = tuple(float(getattr(run, figure)) for run in self.counted(figure))
-        return Spread(values) if values else None
+        return Spread.of(getattr(run, figure) for run in self.counted(figure))
 
     def difference(self, other: MethodSummary, figure: str) -> Interval | None:
         """This method's figure minus another's, by seed; None if they share no seed."""
@@ -191,13 +195,10 @@ def ranked_by(methods: Sequence[MethodSummary]) -> str | None:
 
 def summarize_run(run: RunRecord) -> RunSummary:
     """The figures of one record."""
-    validation = [line for line in run.evaluations if line.get("split") == "validation"]
-    test = [line for line in run.evaluations if line.get("split") == "test"]
-    accuracies = [a for line in validation if (a := _number(line.get("accuracy"))) is not None]
-    last = max([*run.steps, *run.evaluations], key=lambda line: line.get("step", 0), default={})
-    steps = int(last.get("step", 0))
-    forwards, backwards = _number(last.get("forwards")), _number(last.get("backwards"))
-    spent = None if forwards is None or backwards is None else int(forwards + 2 * backwards)
+    validation, test = run.split("validation"), run.split("test")
+    accuracies = [a for line in validation if (a := line.get("accuracy")) is not None]
+    last = max([*run.steps, *run.evaluations], key=lambda line: line["step"], default={})
+    steps, spent = last.get("step", 0), last.get("cost")
     return RunSummary(
         name=run.name,
         label=run.label,
@@ -215,7 +216,7 @@ def summarize_run(run: RunRecord) -> RunSummary:
         train_loss=_last(run.steps, "train_loss"),
         forward_equivalents=spent,
         relative_cost=spent / (SGD_FORWARD_EQUIVALENTS * steps) if spent and steps else None,
-        seconds=_number(last.get("seconds")),
+        seconds=last.get("seconds"),
         problems=tuple(str(problem) for problem in run.problems),
     )
 
@@ -246,26 +247,15 @@ def _state(run: RunRecord) -> State:
 
 
 def _rate(run: RunRecord) -> Rate:
-    optimizer = _mapping(run.experiment.get("optimizer"))
-    section = _mapping(run.experiment.get("scheduler"))
-    scheduler = section.get("class_path")
     # The record itself says whether a rate was measured; the optimizer's name need not be known.
     measured = bool(run.measurements) or any(line.get("status") for line in run.steps)
-    given = _number(_mapping(optimizer.get("init_args")).get("lr"))
+    given = run.setting("optimizer.init_args.lr")
+    top = run.setting("scheduler.init_args.max_lr")
+    scheduler = run.setting("scheduler.class_path")
+    rate = next((r for r in (top, given) if isinstance(r, int | float)), None)
     name = str(scheduler).rpartition(".")[2] if scheduler else None
-    top = _number(_mapping(section.get("init_args")).get("max_lr"))
-    return Rate(measured, given if top is None else top, name, rises=top is not None)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return Rate(measured, rate, name, rises=rate is not None and rate is top)
 
 
 def _last(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    return _number(lines[-1].get(key)) if lines else None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
+    return lines[-1].get(key) if lines else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from surefoot_lab.compare.intervals import Interval
 from surefoot_lab.compare.summary import MethodSummary, Spread
 
 NOTHING = "–"
@@ -40,3 +41,25 @@ def seconds(spread: Spread | None) -> str:
     if spread is None:
         return NOTHING
     return f"{spread.mean:.1f}" if spread.mean < 100 else f"{spread.mean:.0f}"
+
+
+def share(value: float | None) -> str:
+    """A single share as `97.3 %`."""
+    return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def difference(found: Interval | None) -> str:
+    """`−1.2 (−2.0 to −0.4)`, in points."""
+    if found is None:
+        return NOTHING
+    text = f"{100 * found.mean:+.1f}"
+    if found.low is not None and found.high is not None:
+        low, high = f"{100 * found.low:+.1f}", f"{100 * found.high:+.1f}"
+        text += f" ({low} to {high})" if low != high else ""  # an interval of no width says nothing
+        text = text if found.excludes_zero else f"{LEVEL} {text}"
+    return text.replace("-", "−")
+
+
+def short(key: str) -> str:
+    """`optimizer.init_args.lr` says no more than `optimizer.lr`."""
+    return key.replace(".init_args", "").removesuffix(".class_path")

@@ -4,38 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data.examples import Examples, Splits
+from surefoot_lab.config import DataConfig
+from surefoot_lab.data.examples import Splits
 from surefoot_lab.data.file_loader import FileLoader
 from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
-from surefoot_lab.data.loader import (
-    AsTheyAre,
-    InOrder,
-    Normalize,
-    Normalizer,
-    TrainLoader,
-    augment,
-    normalizer_of,
-)
-from surefoot_lab.data.task import Classification, Regression, Task
-
-__all__ = [
-    "AsTheyAre",
-    "Classification",
-    "Examples",
-    "InOrder",
-    "Normalize",
-    "Normalizer",
-    "Regression",
-    "Splits",
-    "Task",
-    "TrainLoader",
-    "augment",
-    "load_data",
-    "loader_of",
-    "normalizer_of",
-]
+from surefoot_lab.data.loader import Normalize, TrainLoader
+from surefoot_lab.errors import UserError
 
 
 def load_data(config: DataConfig) -> Splits:

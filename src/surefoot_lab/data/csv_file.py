@@ -1,4 +1,4 @@
-"""A table of numbers from a text file, whatever separates and quotes its cells."""
+"""A table of numbers from a text file: pandas separates the cells, here they are checked."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from surefoot_lab.config import UserError
-from surefoot_lab.errors import one_line
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.text_files import read_text
 
-SEPARATORS = ("\t", ";", ",", "|")
-NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
-DECIMAL_COMMA = r"[-+]?\d*,\d+([eE][-+]?\d+)?"
-# What people write where a value is missing; in a column of classes, `none` may be one.
-MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "?", "-", "--", ".", "none", "missing")
-INDEX_NAMES = ("", "unnamed: 0", "index", "id", "rownames", "row", "#")
-FAR_OUT = 10  # times the others' distance from their median: hardly a row like them
+SEPARATORS = ("\t", ";", "|", ",")  # where all lines hold two of them, the earlier one
+DECIMAL_COMMA, THOUSANDS = r"[-+]?\d*,\d+([eE][-+]?\d+)?", r"[-+]?\d+,\d{3}"
+# What people write where a value is missing.
+MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "?", "-", "--", ".", "missing")
+NAMELESS, COUNTERS = ("", "unnamed: 0"), ("index", "id", "row", "rownames", "#")
 
 
 @dataclass(frozen=True)
@@ -43,259 +41,136 @@ class Table:
 def read_table(path: Path, header: bool | None = None) -> Table:
     """Read a file of rows whose last cell is the target.
 
-    Commas, semicolons, tabs, bars or spaces separate the cells; quotes are CSV's; where it is not
-    the comma that separates, numbers may have decimal commas. Empty columns at the right are left
-    out, and with a warning a column at the left that only numbers or names the rows.
+    Tabs, semicolons, bars, commas or spaces separate the cells, quotes are CSV's. Where it is not
+    the comma that separates, numbers may have decimal commas. A column at the left that only
+    numbers or names the rows is left out, with a warning.
 
     Args:
         path: the file.
-        header: whether the first line holds names; None tells by itself, with a warning where it
-            might be data as well.
+        header: whether the first line holds names; None takes it for names if it holds a word
+            above numbers, or no number at all.
 
     Raises:
         UserError: names the file, and the line or column that cannot be used.
     """
-    lines = read_text(path, f"data.root: {path}", "a CSV file").split("\n")
-    separator = _separator(lines)
-    cells, numbers = _cells(path, lines, separator)
-    if separator != ",":
-        cells = _decimal_points(cells)
-    names: list[str] | None = None
-    if len(cells) and (header if header is not None else _holds_names(path, cells)):
-        names = [str(name).lstrip("# ").strip() for name in cells[0]]
-        cells, numbers = cells[1:], numbers[1:]
-    if names and names[-1] == "" and cells.shape[1] > 2:  # R names every column but that of rows
-        names = ["", *names[:-1]]
-    if len(cells) == 0 or cells.shape[1] < 2:
+    frame = _cells(path, read_text(path, f"data.root: {path}", "a CSV file"))
+    if len(frame) and (header if header is not None else _begins_with_names(path, frame)):
+        frame = frame.iloc[1:].set_axis([c.lstrip("# ") for c in frame.iloc[0]], axis=1)
+    else:
+        frame = frame.set_axis([*map(str, range(1, frame.shape[1])), "target"], axis=1)
+    if frame.shape[1] > 2 and _is_index(str(frame.columns[0]), frame.iloc[:, 0]):
+        said = f"the first column ({frame.columns[0] or 'without a name'}) numbers or names"
+        warnings.warn(f"{path}: {said} the rows, and is left out", stacklevel=2)
+        frame = frame.iloc[:, 1:]
+    if len(frame) == 0 or frame.shape[1] < 2:
         raise UserError(
             f"data.root: {path}: needs rows of two numbers or more, separated by commas, tabs, "
             "semicolons or spaces"
         )
-    if names and cells.shape[1] > 2 and _is_index(names[0], cells[:, 0]):
-        warnings.warn(
-            f"{path}: the first column ({names[0] or 'without a name'}) numbers or names the rows, "
-            "and is left out",
-            stacklevel=2,
-        )
-        names, cells = names[1:], cells[:, 1:]
-    check = _Checked(path, lines, numbers, names, cells)
-    name = names[-1] if names else "target"
-    columns = check.columns()
-    target, classes = check.target()
-    return Table(columns, target, name, classes)
-
-
-class _Checked:
-    """The cells as numbers; what is none is named by its line and column."""
-
-    def __init__(
-        self,
-        path: Path,
-        lines: list[str],
-        numbers: np.ndarray,
-        names: list[str] | None,
-        cells: np.ndarray,
-    ) -> None:
-        self._path, self._lines, self._numbers, self._cells = path, lines, numbers, cells
-        self._names = names or [str(place) for place in range(1, cells.shape[1] + 1)]
-        self._values = np.stack([_as_numbers(column) for column in cells.T], axis=1)
-        self._words = not np.isfinite(self._values[:, -1]).any()
-        self._words = self._words and any(not _missing(cell) for cell in cells[:, -1])
-
-    def columns(self) -> np.ndarray:
-        """All columns but the last; every cell must be a finite number."""
-        values = self._values[:, :-1]
-        for place in range(values.shape[1]):
-            bad = ~np.isfinite(values[:, place])
-            if bad.all():
-                raise UserError(
-                    f"{self._path}: column {self._names[place]!r} holds no numbers "
-                    f"({self._cells[0, place][:20]!r}); leave it out, or write numbers for it"
-                )
-        self._refuse(~np.isfinite(values))
-        return values
-
-    def target(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """The last column, and the names of its classes if it holds words."""
-        cells, name = self._cells[:, -1], self._names[-1]
-        if not self._words:
-            self._refuse(~np.isfinite(self._values))
-            return self._values[:, -1], ()
-        bad = np.zeros(self._cells.shape, dtype=bool)
-        bad[:, -1] = [_missing(cell) and cell.lower() != "none" for cell in cells]
-        self._refuse(bad)
-        found, numbers = np.unique(cells.astype(str), return_inverse=True)
-        classes = tuple(map(str, found))
-        if len(classes) == 1:
-            raise UserError(f"{self._path}: column {name!r} holds one class only, {classes[0]!r}")
-        if 2 * len(classes) > len(cells):
-            raise UserError(
-                f"{self._path}: column {name!r} holds {len(classes)} different words in "
-                f"{len(cells)} rows, which are no classes; put the target into the last column"
-            )
-        return numbers.reshape(-1).astype(np.int64), classes
-
-    def _refuse(self, bad: np.ndarray) -> None:
-        """Name the first bad cell, if there is one."""
-        places = np.argwhere(bad)
-        if len(places) == 0:
-            return
-        row, column = places[0]
-        number = int(self._numbers[row])
-        count = self._cells.shape[1] - self._words
-        wanted = f"{count} finite numbers{' and a class' if self._words else ''}"
-        has = f"{self._cells[row, column][:20]!r}" if self._cells[row, column] else "nothing"
+    values = np.stack([_numbers(frame.iloc[:, k]) for k in range(frame.shape[1])], axis=1)
+    words = frame.iloc[:, -1]
+    if np.isfinite(values[:, -1]).any() or words.map(_is_missing).all():
+        _check(path, frame, np.isfinite(values))
+        return Table(values[:, :-1], values[:, -1], str(words.name), ())
+    good = np.isfinite(values)
+    good[:, -1] = ~words.map(_is_missing)
+    _check(path, frame, good)
+    numbers, classes = pd.factorize(words, sort=True)
+    if len(classes) == 1 or 2 * len(classes) > len(frame):
         raise UserError(
-            f"{self._path}: line {number} has to hold {wanted}: "
-            f"{self._lines[number - 1][:60]!r} (column {self._names[column]!r} has {has}; cells "
-            "are separated by commas, tabs, semicolons or spaces); repair or remove it"
+            f"{path}: column {words.name!r} has {len(classes)} classes in {len(frame)} rows; "
+            "put the target into the last column, numbers or the names of a few classes"
         )
+    return Table(values[:, :-1], numbers.astype(np.int64), str(words.name), tuple(classes))
 
 
-def _separator(lines: list[str]) -> str:
-    """What stands between the cells of every line; else of most lines."""
-    rows = [re.sub(r'"[^"]*"', '""', line) for line in lines if line.strip()][:1000]
-    for separator in SEPARATORS:
-        if rows and all(separator in row for row in rows):
-            return separator
-    counts = {len(row.split()) for row in rows}
-    if len(counts) == 1 and counts != {1}:
-        return r"\s+"
-    shares = {sep: sum(sep in row for row in rows) for sep in (",", ";", "\t", "|")}
-    return max(shares, key=lambda sep: shares[sep])
-
-
-def _cells(path: Path, lines: list[str], separator: str) -> tuple[np.ndarray, np.ndarray]:
-    """All cells as texts, shape (rows, columns), and the numbers of their lines."""
-    import pandas as pd
-
-    counts = [
-        len(row.split()) if separator == r"\s+" else row.count(separator) + 1
-        for row in (re.sub(r'"[^"]*"', '""', line) for line in lines)
-    ]
-    width = max(counts)
-    written = [count for count, line in zip(counts, lines, strict=True) if line.strip()]
-    if not written:
-        return np.empty((0, width), dtype=object), np.empty(0, dtype=int)
+def _cells(path: Path, text: str) -> pd.DataFrame:
+    """All cells as texts, the rows by the numbers of their lines; none that are empty."""
+    lines = text.split("\n")
+    bare = [re.sub(r'"[^"]*"', '""', line) for line in lines if line.strip()]
+    counts = {each: sum(each in line for line in bare) for each in SEPARATORS}
+    separator = max(counts, key=lambda each: counts[each])
+    if 2 * counts[separator] < len(bare) or not counts[separator]:
+        separator = r"\s+"
     try:
         frame = pd.read_csv(
-            io.StringIO("\n".join(lines)),
+            io.StringIO(text),
             sep=separator,
             header=None,
-            names=range(width),
-            index_col=False,
             dtype=str,
             keep_default_na=False,
             skipinitialspace=True,
-            skip_blank_lines=False,
         )
-    except (ValueError, pd.errors.ParserError) as error:
-        reason = one_line(error)
-        raise UserError(f"{path}: cannot be read ({reason}); are all quotes closed?") from None
-    cells = np.array([[str(cell).strip() for cell in row] for row in frame.to_numpy(dtype=object)])
-    cells = cells.astype(object).reshape(-1, width)
-    kept = (cells != "").any(axis=1)
-    while cells.shape[1] > 1 and not (cells[:, -1] != "").any():
-        cells = cells[:, :-1]
-    usual = max(sorted(set(written), reverse=True), key=written.count)
-    longer = np.flatnonzero((cells[:, usual:] != "").any(axis=1))
-    if len(longer):
-        raise UserError(
-            f"{path}: line {longer[0] + 1} has {counts[longer[0]]} cells and most lines {usual}: "
-            f"{lines[longer[0]][:60]!r} (separated by commas, tabs, semicolons or spaces; numbers "
-            "with commas need quotes); repair or remove it"
-        )
-    return cells[kept], np.flatnonzero(kept) + 1
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame(columns=[0])
+    except (ValueError, pd.errors.ParserError) as error:  # names the line
+        raise UserError(f"{path}: {one_line(error)}; repair it, or close its quotes") from None
+    frame = frame.fillna("").map(str.strip)
+    blank = " \t".replace(separator, "")  # lines of nothing else are passed over
+    frame.index = pd.Index(
+        [n for n, line in enumerate(lines, 1) if line.strip(blank)][: len(frame)]
+    )
+    frame = frame.loc[(frame != "").any(axis=1)]
+    while frame.shape[1] > 1 and (frame.iloc[:, -1] == "").all():  # a separator at every end
+        frame = frame.iloc[:, :-1]
+    return frame if separator == "," else _with_points(frame)
 
 
-def _decimal_points(cells: np.ndarray) -> np.ndarray:
+def _with_points(frame: pd.DataFrame) -> pd.DataFrame:
     """Points for decimal commas, where all commas are such and not of thousands."""
-    held = [cell for cell in cells.flat if "," in cell and re.fullmatch(r"[-+\d.,eE]+", cell)]
-    decimal = all(re.fullmatch(DECIMAL_COMMA, cell) for cell in held)
-    if not held or not decimal or all(re.fullmatch(r"[-+]?\d+,\d{3}", cell) for cell in held):
-        return cells
-    found = cells.copy()
-    for place, cell in np.ndenumerate(cells):
-        if re.fullmatch(DECIMAL_COMMA, cell):
-            found[place] = cell.replace(",", ".")
-    return found
+    numbers = [c for c in frame.to_numpy().flat if "," in c and re.fullmatch(r"[-+\d.,eE]+", c)]
+    decimal = all(re.fullmatch(DECIMAL_COMMA, cell) for cell in numbers)
+    if not decimal or all(re.fullmatch(THOUSANDS, cell) for cell in numbers):
+        return frame
+    return frame.map(lambda c: c.replace(",", ".") if re.fullmatch(DECIMAL_COMMA, c) else c)
 
 
-def _holds_names(path: Path, cells: np.ndarray) -> bool:
-    """Whether the first row holds names; says so where they are numbers."""
-    first, rest = cells[0], cells[1:]
-    if not any(map(_is_number, first)):
-        return any(not _missing(cell) for cell in first)
-    words = [not (_is_number(cell) or _missing(cell)) for cell in first]
-    for place in np.flatnonzero(words):
-        lettered = any(letter.isalpha() for letter in first[place])
-        if lettered and len(rest) and all(map(_is_number, rest[:, place])):
-            return True
-    if not _looks_like_names(first, rest, words):
+def _begins_with_names(path: Path, frame: pd.DataFrame) -> bool:
+    """Whether the first row holds names; says so where it might."""
+    first, rest = frame.iloc[0], frame.iloc[1:]
+    given = np.isfinite(_numbers(first))
+    if not given.any():
+        return not first.map(_is_missing).all()
+    if list(first) == [str(place) for place in range(len(first))]:
+        said = "the first line (0, 1, 2, ...) is read as data; if it holds names, say"
+        warnings.warn(f"{path}: {said} data.header: true", stacklevel=3)
+    words = first.map(lambda cell: any(map(str.isalpha, cell)) and not _is_missing(cell))
+    below = [np.isfinite(_numbers(rest.iloc[:, place])) for place in np.flatnonzero(words)]
+    return any(numbers.all() for numbers in below if len(numbers))
+
+
+def _is_index(name: str, column: pd.Series) -> bool:
+    """Whether a column counts the rows, or without a name tells them apart."""
+    if name.lower() not in NAMELESS + COUNTERS:
         return False
-    warnings.warn(
-        f"{path}: the first line ({', '.join(first)[:60]}) is taken for names; if it is data, say "
-        "data.header: false (if names, true)",
-        stacklevel=3,
-    )
-    return True
-
-
-def _looks_like_names(first: np.ndarray, rest: np.ndarray, words: list[bool]) -> bool:
-    """Whether a first row of numbers is 0, 1, 2, ..., or lies far out in every column."""
-    if first[0] == "" and len(first) > 2:  # of the column that numbers the rows
-        first, rest, words = first[1:], rest[:, 1:], words[1:]
-    if len(rest) < 3 or any(words[:-1]) or not all(map(_is_number, first[:-1])):
-        return False
-    numbered = list(first[: len(first) - words[-1]])
-    counts = numbered == [str(place) for place in range(len(numbered))]
-    if words[-1]:  # a word as any other, or the name of a column of words?
-        return counts and first[-1] not in set(rest[:, -1])
-    if not _is_number(first[-1]):
-        return False
-    whole = [all(re.fullmatch(r"[-+]?\d+", cell) for cell in column) for column in rest.T]
-    if counts and (not all(whole) or (len(first) > 2 and not _rises_by_ones(rest))):
+    values = _numbers(column)
+    if np.isfinite(values).all() and values[0] in (0, 1) and (np.diff(values) == 1).all():
         return True
-    far = []
-    for cell, column in zip(first, rest.T, strict=True):
-        values = _as_numbers(column)
-        values = values[np.isfinite(values)]
-        if len(values) == 0:
-            return False
-        middle = np.median(values)
-        far.append(abs(float(cell) - middle) > FAR_OUT * np.abs(values - middle).max())
-    return all(far)
+    return name.lower() in NAMELESS and column.is_unique
 
 
-def _rises_by_ones(rows: np.ndarray) -> bool:
-    """Whether any row of numbers is like 4, 5, 6."""
-    values = np.stack([_as_numbers(row) for row in rows])
-    return bool((np.diff(values, axis=1) == 1).all(axis=1).any())
+def _check(path: Path, frame: pd.DataFrame, good: np.ndarray) -> None:
+    """Refuse the first cell that cannot be used."""
+    for place in np.flatnonzero(~good.any(axis=0)):
+        raise UserError(
+            f"{path}: column {frame.columns[place]!r} holds no numbers "
+            f"({frame.iloc[0, place][:20]!r}); leave it out, or write numbers for it"
+        )
+    for row, place in np.argwhere(~good):
+        cell = frame.iloc[row, place][:20]
+        raise UserError(
+            f"{path}: line {frame.index[row]}: column {frame.columns[place]!r} has "
+            f"{repr(cell) if cell else 'nothing'}; every cell must hold a finite number, or in the "
+            "last column a class; repair or remove the line"
+        )
 
 
-def _is_index(name: str, column: np.ndarray) -> bool:
-    """Whether a column only numbers the rows or, without a name, names them."""
-    if name.lower() not in INDEX_NAMES:
-        return False
-    values = _as_numbers(column)
-    if not np.isfinite(values).all():
-        return name == "" and len(set(column)) == len(column)
-    steps = np.diff(values)
-    if len(values) > 1 and (steps == 1).all() and values[0] in (0, 1):
-        return True
-    return name.lower() in ("", "unnamed: 0") and (
-        len(set(values)) == len(values) and (values == values.round()).all()
-    )
-
-
-def _is_number(cell: str) -> bool:
-    return re.fullmatch(NUMBER, cell) is not None
-
-
-def _missing(cell: str) -> bool:
-    return cell.lower() in MISSING
-
-
-def _as_numbers(column: np.ndarray) -> np.ndarray:
+def _numbers(cells: pd.Series) -> np.ndarray:
     """The cells as float64; NaN for what is no number."""
-    return np.array([float(cell) if _is_number(cell) else np.nan for cell in column])
+    without_comma = cells.where(~cells.str.contains(","))  # pandas would take it for thousands
+    values: np.ndarray = pd.to_numeric(without_comma, errors="coerce").to_numpy(np.float64)
+    return values
+
+
+def _is_missing(cell: str) -> bool:
+    return cell.lower() in MISSING

@@ -12,12 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from surefoot_lab.config import UserError
-from surefoot_lab.errors import one_line
+from surefoot_lab.errors import UserError, one_line
 
-# What the largest value of an image may be: 1 of floats, and of 8 to 16 bits.
-WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
-LEAST_SHARE = 1 / 8  # of black to white that images must fill, or their own range is taken
 REMEDY = "repair or remove it"
 
 
@@ -36,11 +32,7 @@ class Levels:
 
 
 def levels_of(paths: Sequence[str]) -> Levels | None:
-    """The levels that images of more than 8 bits have in common; None if the first has 8.
-
-    Black is 0 and white the largest number of 8, 10, 12, 14 or 16 bits (of floats, 1), whichever
-    just holds all values; the values' own range where they are negative, larger, or fill less than
-    an eighth of that.
+    """The smallest and the largest value of images of more than 8 bits; None if the first has 8.
 
     Args:
         paths: the training images; if the first has more than 8 bits, all are read.
@@ -48,22 +40,19 @@ def levels_of(paths: Sequence[str]) -> Levels | None:
     Raises:
         UserError: an image cannot be read, or holds values that are not finite.
     """
-    if not _is_wide(paths[0]):
-        return None
-    low, high, whole = np.inf, -np.inf, True
+    with _opened(paths[0]) as image:
+        if not _wide(image):
+            return None
+    low, high = np.inf, -np.inf
     for path in paths:
         with _opened(path) as image:
             values = np.asarray(image)
-            whole = whole and image.mode != "F"
         if not _wide(image):
             raise UserError(f"{path}: has 8 bits, but images before it have more; convert it")
         if not np.isfinite(values).all():
             raise UserError(f"{path}: holds values that are not finite; {REMEDY}")
         low, high = min(low, float(values.min())), max(high, float(values.max()))
-    white = next((w for w in WHITES[1 if whole else 0 :] if high <= w), None)
-    if low < 0 or white is None or 0 < high - low < LEAST_SHARE * white:
-        return Levels(low, high if high > low else low + 1)
-    return Levels(0.0, white)
+    return Levels(low, high if high > low else low + 1)
 
 
 def decode(path: str, levels: Levels | None = None) -> Image.Image:
@@ -96,14 +85,6 @@ def as_tensor(image: Image.Image) -> Tensor:
     return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
 
 
-def has_wide_colors(path: str) -> bool:
-    """Whether colors of 16 bits are stored, of which Pillow reads the upper 8."""
-    with _opened(path) as image:
-        return any(";16" in str(tile[3]) for tile in getattr(image, "tile", [])) and not _wide(
-            image
-        )
-
-
 @contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
     try:
@@ -111,11 +92,6 @@ def _opened(path: str) -> Iterator[Image.Image]:
             yield image
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({one_line(error)}); {REMEDY}") from None
-
-
-def _is_wide(path: str) -> bool:
-    with _opened(path) as image:
-        return _wide(image)
 
 
 def _wide(image: Image.Image) -> bool:

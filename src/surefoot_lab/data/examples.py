@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from surefoot_lab.config import UserError
 from surefoot_lab.data.task import Classification, Task
+from surefoot_lab.errors import UserError
 
 
 @dataclass(frozen=True)

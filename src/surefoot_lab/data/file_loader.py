@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surefoot_lab.config import UserError
 from surefoot_lab.data.files import ATTEMPTS, ImageFiles
 from surefoot_lab.data.loader import Batch, TrainLoader
+from surefoot_lab.errors import UserError
 
 
 class FileLoader(TrainLoader):

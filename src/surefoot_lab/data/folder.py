@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data.decode import Levels, as_tensor, decode, has_wide_colors, levels_of
+from surefoot_lab.config import DataConfig
+from surefoot_lab.data.decode import Levels, as_tensor, decode, levels_of
 from surefoot_lab.data.examples import Examples, Splits, hold_out
 from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
+from surefoot_lab.errors import UserError
 
 LAYOUT = "expected ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE, or ROOT/CLASS/IMAGE"
 PARTS = {
@@ -28,7 +29,6 @@ ENDINGS = (
 )
 # Folders that systems and editors leave behind, besides those whose names begin with a dot.
 LEFT_BEHIND = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "__pycache__")
-DARK = 64  # of 255: what 16-bit colors never reach that hold 12 bits or fewer
 IMAGENET_PARTS = {"train": ("train",), "validation": (), "test": ("val",)}
 IMAGENET_SIZE = 224
 IMAGENET_REMEDY = (
@@ -68,61 +68,52 @@ def imagenet(config: DataConfig) -> Splits:
 
 
 def _read_parts(config: DataConfig, root: Path, names: dict[str, tuple[str, ...]]) -> Splits:
-    folders = {part: _folder_of(root, names[part]) for part in names}
-    if folders["train"] is None:
-        classes = [folder for folder in _folders(root) if folder not in folders.values()]
-        _check_classes(root, classes, names)
-    else:
-        _check_beside(root, folders["train"], [f for f in folders.values() if f])
-        classes = _folders(folders["train"])
-    train, levels = _read(folders["train"] or root, classes, config, None)
+    parts = {part: _part_of(root, words) for part, words in names.items()}
+    train_folder = parts["train"] or root
+    classes = [folder for folder in _folders(train_folder) if folder not in parts.values()]
+    _refuse_what_may_be_both(root, parts, classes, names)
+    train, levels = _read(train_folder, classes, config, None)
     found = tuple(folder.name for folder in classes)
     if len(found) == 1:
-        raise UserError(f"{folders['train'] or root}: holds one class only, {found[0]}; {LAYOUT}")
-    test, train = _part_or_held_out(folders["test"], train, found, config, "test", levels)
+        raise UserError(f"{train_folder}: holds one class only, {found[0]}; {LAYOUT}")
+    test, train = _part_or_held_out(parts["test"], train, found, config, "test", levels)
     validation, train = _part_or_held_out(
-        folders["validation"], train, found, config, "validation", levels
+        parts["validation"], train, found, config, "validation", levels
     )
     return Splits(train, validation, test, found)
 
 
-def _folder_of(root: Path, names: tuple[str, ...]) -> Path | None:
+def _part_of(root: Path, words: tuple[str, ...]) -> Path | None:
     """The folder of a part: it has such a name, in any case, and holds folders itself.
 
     One that holds images is a class of that name: of the trains among the vehicles, say.
     """
-    found = [folder for folder in _folders(root) if folder.name.lower() in names]
+    found = [folder for folder in _folders(root) if folder.name.lower() in words]
     found = [folder for folder in found if _folders(folder)]
-    if len(found) > 1:
-        both = " and ".join(folder.name for folder in found)
-        raise UserError(f"data.root: {root}: {both} mean the same part; keep one")
-    if found and _images(found[0], inside=False):
-        raise UserError(
-            f"data.root: {found[0]}: holds images beside folders of images; is it a class or a "
-            f"part? {LAYOUT}"
-        )
+    if len(found) > 1 or any(_images(folder, inside=False) for folder in found):
+        which = " and ".join(folder.name for folder in found)
+        raise UserError(f"data.root: {root}: {which}: which is a part, which a class? {LAYOUT}")
     return found[0] if found else None
 
 
-def _check_classes(root: Path, classes: list[Path], names: dict[str, tuple[str, ...]]) -> None:
-    """Refuse parts that hold images instead of classes: they would be told from each other."""
-    every = [name for part in names.values() for name in part]
-    parts = [folder.name for folder in classes if folder.name.lower() in every]
-    if parts and (len(parts) > 1 or len(classes) == 1):
-        raise UserError(
-            f"data.root: {root}: {' and '.join(parts)} hold images, and no folder per class; "
-            f"{LAYOUT}"
-        )
-
-
-def _check_beside(root: Path, train: Path, parts: list[Path]) -> None:
-    """Refuse a folder of images beside `train` alone, which may be a class as well."""
-    others = [f.name for f in _folders(root) if len(parts) == 1 and f != train and _images(f)]
-    if others:
-        raise UserError(
-            f"data.root: {root}: holds images in {train.name}, which may be a part, and in "
-            f"{', '.join(others)[:100]}; {LAYOUT}"
-        )
+def _refuse_what_may_be_both(
+    root: Path,
+    parts: dict[str, Path | None],
+    classes: list[Path],
+    names: dict[str, tuple[str, ...]],
+) -> None:
+    """Refuse parts without classes, and images beside a single part."""
+    if parts["train"] is None:
+        every = [word for words in names.values() for word in words]
+        doubtful = [folder for folder in classes if folder.name.lower() in every]
+        refused = len(doubtful) > 1 or (bool(doubtful) and len(classes) == 1)
+    else:
+        beside = [f for f in _folders(root) if f not in parts.values() and _images(f)]
+        doubtful = [parts["train"], *beside]
+        refused = bool(beside) and sum(map(bool, parts.values())) == 1
+    if refused:
+        which = ", ".join(folder.name for folder in doubtful)[:100]
+        raise UserError(f"data.root: {root}: {which} hold images; are they parts? {LAYOUT}")
 
 
 def _part_or_held_out(
@@ -220,11 +211,6 @@ def _decode_all(paths: list[str], image_size: int | None, levels: Levels | None)
             )
         images[place] = image
     assert images is not None  # empty folders were refused
-    if int(images.max()) < DARK and (wide := next(filter(has_wide_colors, paths), None)):
-        raise UserError(
-            f"{wide}: colors of 16 bits, of which only the upper 8 are read, and these are all "
-            "dark; convert the images to 8 bits"
-        )
     return images
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Examples, Splits, hold_out
 from surefoot_lab.data.images import PUBLISHED
-from surefoot_lab.errors import one_line
+from surefoot_lab.errors import UserError, one_line
 
 # Where the files are looked for if nothing is said, besides `data`.
 PLACES = {

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surefoot_lab.config import DataConfig, UserError
-from surefoot_lab.data.csv_file import read_table
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Examples, Splits, hold_out
 from surefoot_lab.data.task import Classification, Regression
+from surefoot_lab.errors import UserError
 
 # As many rows and columns as California's housing table, whose file needs a network.
 FRIEDMAN_ROWS, FRIEDMAN_COLUMNS, FRIEDMAN_NOISE = 20_640, 8, 1.0
@@ -41,6 +41,8 @@ def friedman(config: DataConfig) -> Splits:
 
 def table(config: DataConfig) -> Splits:
     """A CSV file, with or without a line of names; the last column is the target."""
+    from surefoot_lab.data.csv_file import read_table  # with pandas, which takes half a second
+
     if not config.root:
         raise UserError("data.root: table needs the path of a CSV file")
     found = read_table(Path(config.root), config.header)

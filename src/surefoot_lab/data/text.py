@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surefoot_lab.config import DataConfig, UserError
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Examples, Splits, held_out_count
+from surefoot_lab.errors import UserError
 from surefoot_lab.text_files import read_text
 
 

@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from surefoot.shape import LineRecords, LineSample
-from surefoot_lab.config import Experiment, UserError
+from surefoot_lab._command import add_settings, settings_of
+from surefoot_lab.config import Experiment
+from surefoot_lab.errors import UserError, of_the_system
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.draw import draw
 from surefoot_lab.lines.findings import find, mark
@@ -25,19 +27,13 @@ from surefoot_lab.lines.run import OTHERS, RECORDS, sample_experiment
 from surefoot_lab.parse import parse_words
 from surefoot_lab.report.pictures import Picture, write_pictures
 from surefoot_lab.train.progress import bar_of
-from surefoot_lab.values import validated
 
 ASKED = "asked.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of `surefoot lines`."""
-    parser.add_argument("--every", type=int, help="steps between two lines (10)")
-    parser.add_argument("--along", help="gradient or update (gradient)")
-    parser.add_argument("--images", type=int, help="examples in the full batch (all)")
-    parser.add_argument("--lengths", type=float, nargs="+", help="places (41 from -0.5 to 0.5)")
-    parser.add_argument("--batch-sizes", type=int, nargs="+", help="lines for these batches, too")
-    parser.add_argument("--measuring-length", type=float, help="of PAL and LABPAL (0.1)")
+    add_settings(parser, LinesConfig)
     parser.add_argument("--out", help="folder; default runs/NAME/LABEL-seedN-lines")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
     parser.add_argument(
@@ -52,12 +48,7 @@ def main(options: argparse.Namespace) -> int:
         UserError: the file or an option cannot be used.
     """
     experiment, _, sections = parse_words(options.words, ("lines",))
-    section = sections.get("lines") or {}
-    if isinstance(section, dict):
-        names = [field.name for field in dataclasses.fields(LinesConfig)]
-        asked = {name: value for name in names if (value := getattr(options, name)) is not None}
-        section = {**section, **asked}
-    config = validated(LinesConfig, section, "lines")
+    config = settings_of(options, LinesConfig, sections.get("lines"), "lines")
     folder = experiment.run_dir.with_name(f"{experiment.run_dir.name}-lines")
     folder = Path(options.out) if options.out else folder
     if not options.report_only:
@@ -129,11 +120,9 @@ def _claim(folder: Path, experiment: Experiment, config: LinesConfig, overwrite:
         raise UserError(
             f"{folder}: holds the lines of another experiment; give another --out, or --overwrite"
         )
-    try:
+    with of_the_system(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}") from error
 
 
 def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from surefoot_lab.values import Positive, Real, Settings
+from surefoot_lab.values import Finite, Positive, Real, Settings
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class LinesConfig(Settings):
 
     every: Positive = 10
     along: Literal["gradient", "update"] = "gradient"
-    lengths: tuple[Annotated[Real, Field(allow_inf_nan=False)], ...] | None = None
+    lengths: tuple[Finite, ...] | None = None
     images: Positive | None = None
     batch_sizes: tuple[Positive, ...] = ()
     measuring_length: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 0.1

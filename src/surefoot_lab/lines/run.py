@@ -15,9 +15,9 @@ from surefoot.shape import (
     sample_line,
     sample_run,
 )
-from surefoot_lab.config import Experiment, UserError
-from surefoot_lab.data import InOrder, TrainLoader
-from surefoot_lab.data.loader import Batch
+from surefoot_lab.config import Experiment
+from surefoot_lab.data.loader import Batch, InOrder, TrainLoader
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.train.assemble import Parts, assemble
 
@@ -95,7 +95,7 @@ def sample_experiment(
             on_progress=on_progress,
         )
     except (TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
     return {"lines": own, **{str(size): records for size, records in others.items()}}
 
 

@@ -10,29 +10,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from surefoot_lab.build import argument_names, call, check_arguments, find
-from surefoot_lab.config import LossConfig, ModelConfig, UserError, did_you_mean
-from surefoot_lab.data import Splits, Task
+from surefoot_lab.config import LossConfig, ModelConfig
+from surefoot_lab.data.examples import Splits
+from surefoot_lab.data.task import Task
+from surefoot_lab.errors import UserError, did_you_mean
 from surefoot_lab.models import stems
 from surefoot_lab.models.cifar import cifar_resnet, densenet, stochastic_depth, wide_resnet
 from surefoot_lab.models.heads import SeveralHeads
 from surefoot_lab.models.small import MLP, ConvNet, LeNet
 from surefoot_lab.models.text import CharLSTM, CharTransformer
-
-__all__ = [
-    "MLP",
-    "CharLSTM",
-    "CharTransformer",
-    "ConvNet",
-    "LeNet",
-    "SeveralHeads",
-    "build_loss",
-    "build_model",
-    "cifar_resnet",
-    "densenet",
-    "short_names",
-    "stochastic_depth",
-    "wide_resnet",
-]
 
 # Names of one network each.
 NAMED: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -29,10 +29,7 @@ def small_mobilenet(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
     """MobileNetV2 for small images: the first two reductions are left out."""
     from torchvision.models import mobilenet_v2
 
-    model: Any = mobilenet_v2(num_classes=num_classes)
-    stem = model.features[0]
-    stem[0] = nn.Conv2d(in_channels, stem[0].out_channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem[0].weight, mode="fan_out")
+    model: Any = _with_first_filters(mobilenet_v2(num_classes=num_classes), in_channels)
     model.features[2].conv[1][0].stride = (1, 1)  # the depthwise convolution of stage 2
     return _checked(model)
 
@@ -41,7 +38,10 @@ def small_efficientnet(num_classes: int = 10, in_channels: int = 3) -> nn.Module
     """EfficientNet-B0 for small images; its stochastic depth and dropout are kept."""
     from torchvision.models import efficientnet_b0
 
-    model: Any = efficientnet_b0(num_classes=num_classes)
+    return _with_first_filters(efficientnet_b0(num_classes=num_classes), in_channels)
+
+
+def _with_first_filters(model: Any, in_channels: int) -> nn.Module:
     stem = model.features[0]
     stem[0] = nn.Conv2d(in_channels, stem[0].out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem[0].weight, mode="fan_out")

@@ -15,8 +15,10 @@ from rich.table import Table
 from surefoot.lr_range import NoSuggestion, RangeCurve
 from surefoot.lr_range.schedules import ONE_CYCLE_RULE
 from surefoot.lr_range.suggest import DEFAULT, RULES
-from surefoot_lab.config import UserError
+from surefoot_lab._command import add_settings, settings_of
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import parse_words
+from surefoot_lab.range_tests.config import RangeTestConfig
 from surefoot_lab.range_tests.grid import PICTURE_DPI, run_grid, save_picture
 from surefoot_lab.range_tests.measure import measure, with_one_cycle
 from surefoot_lab.records import RunRecord
@@ -24,18 +26,11 @@ from surefoot_lab.train import train
 from surefoot_lab.train_command import add_run_arguments, conclude
 
 CURVE_NAME = "range_test.json"
-OF_THE_TEST = ("validate", "start_lr", "end_lr", "num_iter", "step_mode")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of `surefoot range-test`."""
-    parser.add_argument("--start-lr", type=float, default=1e-7, help="lowest rate (1e-7)")
-    parser.add_argument("--end-lr", type=float, default=10.0, help="highest rate (10)")
-    parser.add_argument("--num-iter", type=int, default=100, help="optimizer steps (100)")
-    parser.add_argument(
-        "--step-mode", choices=("exp", "linear"), default="exp", help="how the rate rises (exp)"
-    )
-    parser.add_argument("--validate", action="store_true", help="measure on validation images, too")
+    add_settings(parser, RangeTestConfig)
     parser.add_argument(
         "--then",
         choices=("one_cycle",),
@@ -46,13 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rule", choices=list(RULES), default=ONE_CYCLE_RULE, help="which suggestion --then takes"
     )
     add_run_arguments(parser)
-    grid = parser.add_argument_group(
-        "grid", "a range test for each pair, all in one picture with a panel a batch size"
-    )
-    grid.add_argument("--batch-sizes", type=int, nargs="+", metavar="N", help="images per step")
-    grid.add_argument(
-        "--weight-decays", type=float, nargs="+", metavar="W", help="of the optimizer"
-    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -66,15 +54,14 @@ def main(options: argparse.Namespace) -> int:
     if options.out and not options.then:
         raise UserError("--out: the run directory belongs to the training of --then one_cycle")
     stem = Path(f"range-test-{experiment.run_dir.parent.name}-{experiment.run_dir.name}")
-    settings = {name: getattr(options, name) for name in OF_THE_TEST}
-    if options.batch_sizes or options.weight_decays:
+    config = settings_of(options, RangeTestConfig)
+    if config.batch_sizes or config.weight_decays:
         if options.then:
             raise UserError(
                 "--then: takes the rate of one range test; leave out the grid's options"
             )
-        sizes = options.batch_sizes or [experiment.batch_size]
-        return run_grid(experiment, sizes, options.weight_decays or [], settings, stem)
-    curve, total_steps = measure(experiment, **settings)
+        return run_grid(experiment, config, stem)
+    curve, total_steps = measure(experiment, **config.of_each)
     curve.to_json(f"{stem}.json")
     save_picture(curve.plot().figure, Path(f"{stem}.png"), dpi=PICTURE_DPI)
     print(f"{curve.message}; {curve.seconds:.1f} s")

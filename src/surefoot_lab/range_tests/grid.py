@@ -5,40 +5,29 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from surefoot import plots
 from surefoot.lr_range import RangeCurve
 from surefoot.lr_range.suggest import DEFAULT
-from surefoot_lab.build import argument_names, find
-from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.config import Experiment
+from surefoot_lab.range_tests.config import RangeTestConfig
 from surefoot_lab.range_tests.measure import measure, without_schedule
-from surefoot_lab.rivals import resolve
 from surefoot_lab.train.assemble import assemble
 
 PICTURE_DPI = 130
 
 
-def run_grid(
-    experiment: Experiment,
-    batch_sizes: Sequence[int],
-    weight_decays: Sequence[float],
-    settings: Mapping[str, Any],
-    stem: Path,
-) -> int:
+def run_grid(experiment: Experiment, config: RangeTestConfig, stem: Path) -> int:
     """Measure every pair, write a curve (JSON) each and a picture (PNG) of all, show a table.
 
     Args:
-        experiment: what is varied.
-        batch_sizes: images per step.
-        weight_decays: of the optimizer; none leaves it as the experiment has it.
-        settings: of `measure`.
+        experiment: what is varied; its batch size and weight decay where none are given.
+        config: batch sizes, weight decays, and how each is measured.
         stem: beginning of the files' names.
 
     Returns:
@@ -47,17 +36,16 @@ def run_grid(
     Raises:
         UserError: a pair cannot be used; all are tried before the first is measured.
     """
-    _check(experiment, batch_sizes, weight_decays)
-    for size in batch_sizes:
-        assemble(without_schedule(_varied(experiment, size, None)))
+    sizes, decays = config.batch_sizes or (experiment.batch_size,), config.weight_decays or (None,)
+    for size in sizes:
+        assemble(without_schedule(_varied(experiment, size, decays[0])))
     panels: dict[str, dict[str, RangeCurve]] = {}
     table = Table(
         "batch size", "weight decay", f"learning rate ({DEFAULT})", "lowest loss", "remark"
     )
     found = False
-    decays: Sequence[float | None] = weight_decays or [None]
-    for size, decay in itertools.product(batch_sizes, decays):
-        curve, _ = measure(_varied(experiment, size, decay), **settings)
+    for size, decay in itertools.product(sizes, decays):
+        curve, _ = measure(_varied(experiment, size, decay), **config.of_each)
         label = f"weight decay {'of the experiment' if decay is None else plain(decay)}"
         suffix = f"-bs{size}" + ("" if decay is None else f"-wd{plain(decay)}")
         curve.to_json(f"{stem}{suffix}.json")
@@ -99,22 +87,3 @@ def _varied(experiment: Experiment, batch_size: int, weight_decay: float | None)
     if weight_decay is not None:
         own.optimizer.init_args["weight_decay"] = weight_decay
     return own
-
-
-def _check(experiment: Experiment, sizes: Sequence[int], decays: Sequence[float]) -> None:
-    """Refuse a value no run could use, one given twice, an optimizer without weight decay."""
-    for size in sizes:
-        if size < 1:
-            raise UserError(f"--batch-sizes: must be at least 1, not {size}")
-    for decay in decays:
-        if not (decay >= 0 and math.isfinite(decay)):
-            raise UserError(f"--weight-decays: must not be negative, but one is {decay}")
-    for option, values in (("--batch-sizes", sizes), ("--weight-decays", decays)):
-        for value in values:
-            if list(values).count(value) > 1:
-                raise UserError(f"{option}: {value} is given twice")
-    path = experiment.optimizer.class_path
-    where = ["surefoot", "torch.optim"]
-    made = find(resolve(path), where, "optimizer.class_path", base=torch.optim.Optimizer)
-    if decays and "weight_decay" not in argument_names(made):
-        raise UserError(f"--weight-decays: {path} takes no weight_decay; leave the option out")

@@ -11,10 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from surefoot.lr_range import Progress, RangeCurve, range_test
-from surefoot_lab.config import Experiment, SchedulerConfig, UserError
-from surefoot_lab.data import InOrder, TrainLoader
-from surefoot_lab.data.loader import Batch
-from surefoot_lab.errors import one_line
+from surefoot_lab.config import Experiment, SchedulerConfig
+from surefoot_lab.data.loader import Batch, InOrder, TrainLoader
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.train.assemble import assemble
 from surefoot_lab.train.progress import bar_of
 

@@ -21,18 +21,16 @@ Numbers that are not finite are written as null, and the line then carries `"non
 from surefoot_lab.records.environment import describe_environment
 from surefoot_lab.records.reader import RunRecord, read_run, read_runs
 from surefoot_lab.records.writer import (
-    END_REASONS,
     RECORD_NAME,
-    SCHEMA,
+    RECORDED,
     TRACEBACK_NAME,
     RecordWriter,
     has_record,
 )
 
 __all__ = [
-    "END_REASONS",
+    "RECORDED",
     "RECORD_NAME",
-    "SCHEMA",
     "TRACEBACK_NAME",
     "RecordWriter",
     "RunRecord",

@@ -17,6 +17,7 @@ _LISTS = {"step": "steps", "measure": "measurements", "evaluation": "evaluations
 _START = {"name": str, "label": str, "seed": int, "experiment": dict, "environment": dict}
 _MOST_STEPS = 2**53  # whole numbers up to here are exact wherever they are shown
 _LARGEST = 1e100  # beyond it, no run got there and squares overflow
+_FIGURES = ("train_loss", "loss", "accuracy", "effective_lr", "forwards", "backwards", "seconds")
 
 
 @dataclass(repr=False)
@@ -33,7 +34,8 @@ class RunRecord:
         node: `host` that wrote last, and `ray`, its node in a Ray cluster.
         applied: settings as they were read back from what was built.
         sweep: `method` and `cell` of a sweep's trial; empty for a run of its own.
-        steps: the `step` lines, in order.
+        steps: the `step` lines, in order. In these and in evaluations `cost` is added, the
+            forward-equivalents so far, and a figure that is no number a run can reach is None.
         measurements: the `measure` lines, in order.
         evaluations: the `evaluation` lines, in order.
         warnings: the `warning` lines, in order: `message`, and `step`, the steps done before.
@@ -62,6 +64,17 @@ class RunRecord:
         import pandas
 
         return pandas.DataFrame(as_rows(self))
+
+    def split(self, name: str) -> list[dict[str, Any]]:
+        """The evaluations on `validation` or `test`."""
+        return [line for line in self.evaluations if line.get("split") == name]
+
+    def setting(self, key: str) -> Any:
+        """What the experiment has for a dotted key; None where it has nothing."""
+        value: Any = self.experiment
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
 
     def __repr__(self) -> str:
         return in_a_line(self)
@@ -190,15 +203,21 @@ def _take_fact(record: RunRecord, line: dict[str, Any], facts: list[dict[str, An
     last = next((old["step"] for old in reversed(facts) if old.get("split") == split), -1)
     if line["step"] <= last:
         return f"step {line['step']} of a {line['kind']!r} line comes after step {last}"
-    facts.append({key: _sound(value) for key, value in line.items()})
+    kept: dict[str, Any] = {key: _sound(key, value) for key, value in line.items()}
+    if line["kind"] != "measure":
+        passes: Any = kept.get("forwards"), kept.get("backwards")
+        kept["cost"] = None if None in passes else passes[0] + 2 * passes[1]
+    facts.append(kept)
     return None
 
 
-def _sound(value: Any) -> Any:
-    """Null in place of a number that no figure can be made of."""
-    if isinstance(value, list):
-        return [_sound(item) for item in value]
-    return None if isinstance(value, int | float) and abs(value) > _LARGEST else value
+def _sound(key: str, value: Any) -> Any:
+    """Null in place of what no figure can be made of."""
+    if isinstance(value, list) and (key == "effective_lr" or key not in _FIGURES):
+        return [_sound(key, item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return None if abs(value) > _LARGEST else value
+    return None if key in _FIGURES else value
 
 
 def _take_resume(record: RunRecord, line: dict[str, Any]) -> None:

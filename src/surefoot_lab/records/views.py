@@ -31,8 +31,7 @@ def as_html(run: RunRecord) -> str:
         for name, text in facts(run)
     )
     losses = [line.get("train_loss") for line in run.steps]
-    curve = sparkline([loss for loss in losses if isinstance(loss, int | float)])
-    if curve:
+    if curve := sparkline([loss for loss in losses if loss is not None]):
         rows += f'<tr><td style="text-align:left">training loss</td><td>{curve}</td></tr>'
     return f"<div>{head}<table>{rows}</table></div>"
 
@@ -66,16 +65,14 @@ def facts(run: RunRecord) -> Iterator[tuple[str, str]]:
     end = run.end or {"reason": "not finished", "step": run.steps[-1]["step"] if run.steps else 0}
     yield "end", f"{end['reason']} at step {end.get('step')}"
     for split in ("validation", "test"):
-        last = [line for line in run.evaluations if line.get("split") == split][-1:]
-        for line in last:
+        for line in run.split(split)[-1:]:
             accuracy, loss = line.get("accuracy"), line.get("loss")
-            if isinstance(accuracy, int | float):
+            if accuracy is not None:
                 yield split, f"{split} accuracy {accuracy:.1%}"
-            elif isinstance(loss, int | float):
+            elif loss is not None:
                 yield split, f"{split} loss {loss:.3g}"
-    lines = [*run.steps, *run.evaluations]
-    seconds = max((s for line in lines if (s := line.get("seconds"))), default=None)
-    if seconds is not None:
-        yield "time", f"{seconds:.1f} s of training"
+    seconds = [s for line in (*run.steps, *run.evaluations) if (s := line.get("seconds"))]
+    if seconds:
+        yield "time", f"{max(seconds):.1f} s of training"
     if run.problems:
         yield "problems", "; ".join(run.problems[:3])

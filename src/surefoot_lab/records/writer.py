@@ -16,6 +16,7 @@ from surefoot_lab.values import plain
 SCHEMA = 1
 RECORD_NAME = "record.jsonl"
 TRACEBACK_NAME = "traceback.txt"  # of a run that failed
+RECORDED = "recorded_by_surefoot"  # attribute of an error that its run's record tells of
 END_REASONS = ("finished", "non_finite", "interrupted", "failed", "stopped")
 REPEATED = ("step", "measure", "evaluation", "warning")  # what a resumed run writes again
 RESERVE_NAME = ".reserve"

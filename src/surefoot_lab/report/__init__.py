@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from surefoot_lab.config import UserError
+from surefoot_lab.errors import UserError
 from surefoot_lab.records.writer import RECORD_NAME
 from surefoot_lab.report.beside import line_folders
 from surefoot_lab.report.page import render_report, write_report

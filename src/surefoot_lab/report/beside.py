@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from surefoot.lr_range import RangeCurve
 from surefoot.lr_range.suggest import DEFAULT
+from surefoot.plots.range_curve import range_curve
+from surefoot_lab.errors import one_line
 from surefoot_lab.report.pictures import Picture
 
 if TYPE_CHECKING:
@@ -27,7 +30,10 @@ TITLES = {
     "norms": "distance of the full-batch minimum against the gradient norm",
 }
 # whatever a file that somebody edited makes of reading, asking and drawing it
-DAMAGE = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError)
+DAMAGE = (
+    *(OSError, ValueError, TypeError, ArithmeticError),
+    *(AttributeError, LookupError, RecursionError),
+)
 
 
 @dataclass
@@ -44,30 +50,27 @@ class Gallery:
     hidden: int = 0
     problems: list[tuple[str, str, str]] = field(default_factory=list)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a further picture would only be counted."""
-        return len(self.pictures) >= MOST
+    def add(self, path: Path, picture_of: Callable[[Path], Picture]) -> None:
+        """Show a file; past the first few it is counted only."""
+        if len(self.pictures) >= MOST:
+            self.hidden += 1
+            return
+        try:
+            self.pictures.append(picture_of(path))
+        except DAMAGE as error:
+            self.tell(path, f"left out: {one_line(error)}")
+
+    def tell(self, path: Path, what: str) -> None:
+        """Say what is wrong with a file."""
+        self.problems.append((path.parent.name, str(path), f"{path.name} {what}"))
 
 
 def range_tests(runs: Sequence[RunRecord]) -> Gallery:
     """The curve of every run that began with a range test."""
     gallery = Gallery()
     for run in runs:
-        path = run.path / CURVE
-        if not path.is_file():
-            continue
-        try:
-            curve = RangeCurve.from_json(path)
-            if not curve.lr:
-                raise ValueError("it has no points")
-            if gallery.is_full:
-                gallery.hidden += 1
-            else:
-                gallery.pictures.append(_curve_picture(curve, run))
-        except (OSError, *DAMAGE) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            gallery.problems.append((run.path.name, str(path), f"{CURVE} left out: {reason}"))
+        if (path := run.path / CURVE).is_file():
+            gallery.add(path, functools.partial(_curve_picture, run))
     return gallery
 
 
@@ -83,27 +86,28 @@ def line_folders(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def lines(folders: Sequence[Path]) -> Gallery:
-    """The pictures that `surefoot lines` has left in these folders."""
-    gallery = Gallery()
+    """The pictures that `surefoot lines` has left in these folders: those with a title first."""
+    gallery, known = Gallery(), list(TITLES)
     for folder in folders:
+        note = ""
         try:
-            note = _findings_note(json.loads((folder / FINDINGS).read_text(encoding="utf-8")))
-        except (OSError, *DAMAGE) as error:
-            note = ""
-            gallery.problems.append(
-                (folder.name, str(folder / FINDINGS), f"{FINDINGS} cannot be read: {error}")
-            )
-        for path in _in_order(folder):
-            _add_png(gallery, path, note)
+            found = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
+            note = f"{found['lines']} lines, {100 * found['convex_share']:.0f} % of them convex"
+        except DAMAGE as error:
+            gallery.tell(folder / FINDINGS, f"cannot be read: {one_line(error)}")
+        stems = sorted(path.stem for path in folder.glob("*.png"))
+        for stem in sorted(stems, key=lambda s: known.index(s) if s in known else len(known)):
+            gallery.add(folder / f"{stem}.png", functools.partial(_png_picture, note))
     return gallery
 
 
-def _curve_picture(curve: RangeCurve, run: RunRecord) -> Picture:
+def _curve_picture(run: RunRecord, path: Path) -> Picture:
     # a figure of its own, not pyplot's: nothing to close, and no backend to choose
     from matplotlib.figure import Figure
 
-    from surefoot.plots.range_curve import range_curve
-
+    curve = RangeCurve.from_json(path)
+    if not curve.lr:
+        raise ValueError("it has no points")
     figure = Figure(figsize=(6.4, 4.2), dpi=100, layout="constrained")
     range_curve(curve, figure.subplots())
     target = io.BytesIO()
@@ -113,33 +117,13 @@ def _curve_picture(curve: RangeCurve, run: RunRecord) -> Picture:
         said = f"no suggestion ({answer.reason})"
     else:
         said = f"suggestion {answer.rate:.3g} ({DEFAULT})"
-    seed = "" if run.seed is None else f", seed {run.seed}"
-    title = f"{run.label}{seed}"
+    title = run.label if run.seed is None else f"{run.label}, seed {run.seed}"
     alt = f"Range test of {title}: loss against learning rate; {said}; {curve.message}"
     return Picture(title, target.getvalue(), note=said, alt=alt)
 
 
-def _add_png(gallery: Gallery, path: Path, note: str) -> None:
-    if gallery.is_full:
-        gallery.hidden += 1
-        return
-    try:
-        png = path.read_bytes()
-        if len(png) < 24 or not png.startswith(PNG_START):
-            raise ValueError("it is no PNG image")
-    except (OSError, ValueError) as error:
-        gallery.problems.append((path.parent.name, str(path), f"{path.name} left out: {error}"))
-        return
-    title = f"{path.parent.name}: {TITLES.get(path.stem, path.stem)}"
-    gallery.pictures.append(Picture(title, png, note=note))
-
-
-def _in_order(folder: Path) -> Iterator[Path]:
-    """The pictures that have a title first, in its order; then any others by name."""
-    known = [folder / f"{stem}.png" for stem in TITLES]
-    yield from (path for path in known if path.is_file())
-    yield from (path for path in sorted(folder.glob("*.png")) if path not in known)
-
-
-def _findings_note(found: Any) -> str:
-    return f"{found['lines']} lines, {100 * found['convex_share']:.0f} % of them convex"
+def _png_picture(note: str, path: Path) -> Picture:
+    png = path.read_bytes()
+    if len(png) < 24 or not png.startswith(PNG_START):
+        raise ValueError("it is no PNG image")
+    return Picture(f"{path.parent.name}: {TITLES.get(path.stem, path.stem)}", png, note=note)

@@ -14,7 +14,7 @@ from typing import Any
 
 import altair as alt
 
-from surefoot_lab.compare import MethodSummary
+from surefoot_lab.compare.summary import MethodSummary
 
 _TICKS: Any = {"expr": "max(2, floor(width / 75))"}  # a phone has room for four numbers
 _LABELS: Any = {"expr": "max(120, 0.3 * containerSize()[0])"}
@@ -107,13 +107,11 @@ def curve_spec(
     base = (
         _chart(rows)
         .transform_calculate(
-            method="names[datum.rank]",
             faint=f"{len(names) > CROWDED} && datum.rank >= {STRONG}".lower(),
             x="datum[axis]",
             of="isValid(datum.run) ? 'seed ' + datum.seed : 'mean of ' + datum.n + ' runs'",
         )
         .transform_filter("isValid(datum.x) && (mode === 'mean') === !isValid(datum.run)")
-        .transform_filter("part === '' || indexof(lower(datum.method), lower(part)) >= 0")
         .encode(color=_colour(names), opacity=_faded(1.0))
     )
     if chart.log:
@@ -142,6 +140,12 @@ def curve_spec(
         .mark_point(shape="cross", angle=45, size=90, filled=True, clip=True)
         .encode(x=x, y=y)
     )
+    layers = [band, line, end, _touched(base.encode(x=x, y=y), chart)]
+    return _spec(layers, names, 260, controls, axis="step", mode="mean", one="", part="")
+
+
+def _touched(base: alt.Chart, chart: CurveChart) -> alt.Chart:
+    """Invisible points with room for a finger, which tell what they are; along x it zooms."""
     hover = alt.selection_point(
         name="hover", on="pointerover", clear="pointerout", fields=["method"]
     )
@@ -152,16 +156,10 @@ def curve_spec(
         zoom="wheel![event.shiftKey]",  # a wheel alone scrolls the page, and so does a finger
         translate="[mousedown, window:mouseup] > window:mousemove!",
     )
-    touch = (
-        base.mark_point(opacity=0, size=160, filled=True, clip=True)  # room for a finger
-        .encode(x=x, y=y, opacity=alt.value(0), tooltip=_curve_tooltip(chart))
-        .add_params(hover, zoom)
+    points = base.mark_point(opacity=0, size=160, filled=True, clip=True)
+    return points.encode(opacity=alt.value(0), tooltip=_curve_tooltip(chart)).add_params(
+        hover, zoom
     )
-    spec = _sized(alt.layer(band, line, end, touch), height=260).add_params(
-        alt.param(name="names", value=names),
-        *_controls(controls, axis="step", mode="mean", one="", part=""),
-    )
-    return _without_schema(spec)
 
 
 def dots_spec(
@@ -175,13 +173,6 @@ def dots_spec(
     order = [method.label for method in methods]
     share = figure.endswith("accuracy")
     axis = alt.Axis(format=".1~%" if share else "~g", tickCount=_TICKS)
-
-    def base(rows: Sequence[Mapping[str, Any]]) -> Any:
-        return (
-            _chart(rows)
-            .transform_calculate(method="names[datum.rank]")
-            .transform_filter("part === '' || indexof(lower(datum.method), lower(part)) >= 0")
-        )
 
     y = alt.Y(
         "method:N",
@@ -200,7 +191,7 @@ def dots_spec(
     x = alt.X("value:Q", title=None, axis=axis, scale=alt.Scale(zero=False, padding=12))
     colour = _colour(order)
     spread = (
-        base(means)
+        _chart(means)
         .mark_rule(strokeWidth=2)
         .encode(
             x=alt.X("low:Q", title=None),
@@ -211,7 +202,7 @@ def dots_spec(
         )
     )
     mean = (
-        base(means)
+        _chart(means)
         .mark_tick(thickness=3, size=18)
         .encode(x=x, y=y, color=colour, opacity=_faded(1.0, _CHOSEN))
     )
@@ -221,30 +212,43 @@ def dots_spec(
         alt.Tooltip("value:Q", title="value", format=axis.format),
     ]
     dots = (
-        base(seeds)
+        _chart(seeds)
         .mark_point(size=42, strokeWidth=1.5, filled=False)
         .encode(x=x, y=y, color=colour, opacity=_faded(0.85, _CHOSEN), tooltip=tooltip)
     )
-    row = ROW_HEIGHT if len(methods) < MANY else CLOSE_ROWS
-    spec = _sized(alt.layer(spread, mean, dots), height=row * len(methods)).add_params(
-        alt.param(name="names", value=order), *_controls(controls, one="", part="")
+    height = len(methods) * (ROW_HEIGHT if len(methods) < MANY else CLOSE_ROWS)
+    return _spec([spread, mean, dots], order, height, controls, one="", part="")
+
+
+def _spec(
+    layers: Sequence[alt.Chart], names: Sequence[str], height: int, controls: str, **steered: str
+) -> dict[str, Any]:
+    """The layers in one chart; elements of the page steer its parameters, by their ids."""
+    chart = alt.layer(*layers).properties(
+        width="container",
+        height=height,
+        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
     )
-    return _without_schema(spec)
-
-
-def _controls(end: str, **values: str) -> list[Any]:
-    """Parameters that elements of the page steer, by their ids."""
-    return [
-        alt.param(name=name, value=value, bind=alt.BindDirect(element=f"#{name}-{end}"))
-        for name, value in values.items()
+    bound = [
+        alt.param(name=name, value=value, bind=alt.BindDirect(element=f"#{name}-{controls}"))
+        for name, value in steered.items()
     ]
+    spec: dict[str, Any] = chart.add_params(alt.param(name="names", value=names), *bound).to_dict()
+    spec.pop("config", None)  # altair's own look; the page has one of its own
+    spec.pop("$schema")  # an address; the page says "vega-lite" itself
+    return spec
 
 
 def _chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
-    """A chart of rows that are kept as columns, a third of the size of a list of objects."""
+    """A chart of the methods asked for; rows are kept as columns, a third of a list's size."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     columns = {key: [_written(row.get(key)) for row in rows] for key in keys}
-    return alt.Chart(alt.InlineData([columns])).transform_flatten(keys)
+    return (
+        alt.Chart(alt.InlineData([columns]))
+        .transform_flatten(keys)
+        .transform_calculate(method="names[datum.rank]")
+        .transform_filter("part === '' || indexof(lower(datum.method), lower(part)) >= 0")
+    )
 
 
 def _written(value: Any) -> Any:
@@ -299,18 +303,3 @@ def _curve_tooltip(chart: CurveChart) -> list[alt.Tooltip]:
         alt.Tooltip("step:Q", title="step", format=",~f"),
         alt.Tooltip("value:Q", title="value", format=".4~g" if chart.log else ".2~%"),
     ]
-
-
-def _sized(chart: alt.LayerChart, height: Any) -> alt.LayerChart:
-    return chart.properties(
-        width="container",
-        height=height,
-        autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
-    )
-
-
-def _without_schema(chart: alt.LayerChart) -> dict[str, Any]:
-    spec: dict[str, Any] = chart.to_dict()
-    spec.pop("config", None)  # altair's own look; the page has one of its own
-    spec.pop("$schema")  # an address; the page says "vega-lite" itself
-    return spec

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import os
 import tempfile
+from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
+
+from surefoot_lab.compare import text
 
 
 def asset(name: str) -> str:
     """The text of a file of this package."""
-    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    return text.replace("\r\n", "\n")
+    content = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return content.replace("\r\n", "\n")
 
 
-def template(name: str) -> jinja2.Template:
-    """A page or a part of one, to be filled in; what is filled in is shown as text."""
+def render(name: str, **shown: Any) -> str:
+    """A page, filled in: what is shown appears as text, whatever it holds."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(asset(name))
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.globals.update(
+        words=text,
+        style=asset("style.css"),
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    return environment.get_template(name).render(shown)
 
 
 def write_whole(path: Path, html: str) -> Path:

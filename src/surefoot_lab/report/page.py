@@ -5,47 +5,33 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import json
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import vl_convert
 
-from surefoot_lab.compare import (
-    Advice,
-    Column,
-    MethodSummary,
-    Settings,
-    State,
-    advise,
-    environments,
-    evaluation_curve,
-    mean_band,
-    method_columns,
-    run_columns,
-    settings,
-    step_curve,
-    summarize,
-)
-from surefoot_lab.compare.text import LEVEL, LEVEL_MEANS, NOTHING, failures
+from surefoot_lab.compare import advise, summarize
+from surefoot_lab.compare.columns import method_columns, run_columns
+from surefoot_lab.compare.curves import evaluation_curve, mean_band, step_curve
+from surefoot_lab.compare.milestones import FACTORS, profiles_over_names
+from surefoot_lab.compare.settings import environments, settings
+from surefoot_lab.compare.summary import MethodSummary, State, ranked_by
+from surefoot_lab.compare.text import NOTHING
 from surefoot_lab.report.beside import lines, range_tests
 from surefoot_lab.report.charts import (
     COLOURS,
     CROWDED,
     CURVE_CHARTS,
     DASHES,
-    CurveChart,
     curve_spec,
     dots_spec,
 )
-from surefoot_lab.report.files import asset, template, write_whole
-from surefoot_lab.report.sweeps import across_context
+from surefoot_lab.report.files import asset, render, write_whole
+from surefoot_lab.report.sweeps import across
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -91,72 +77,32 @@ def render_report(
     groups = apart(runs)
     named = len(groups) > 1
     tasks = [_task(own, f"-{i}" if i else "", named) for i, own in enumerate(groups)]
-    every = [run for task in tasks for method in task.methods for run in method.runs]
-    specs = {key: spec for task in tasks for key, spec in task.specs.items()}
+    every = [run for task in tasks for method in task["methods"] for run in method.runs]
     scripts = {"vega": _vega(), "page": "\n".join(map(asset, ("table.js", "embed.js")))}
     galleries = {"ranges": range_tests(runs), "lines": lines(line_folders)}
     problems = [(run.path.name, str(run.path), text) for run in runs for text in run.problems]
     problems += [problem for gallery in galleries.values() for problem in gallery.problems]
-    return template("template.html").render(
+    return render(
+        "template.html",
         title=title or _title(runs),
-        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        csp=_content_security_policy(scripts.values()),
-        style=asset("style.css"),
+        hashes=_hashes(scripts.values()),
         scripts=scripts,
-        data=_json(specs),
+        specs={key: spec for task in tasks for key, spec in task["specs"].items()},
         tasks=tasks,
         mixed=named,
-        failures=failures,
-        broken=any(method.failures for task in tasks for method in task.methods),
-        level=LEVEL,
-        level_means=LEVEL_MEANS,
-        crowded=any(len(task.methods) > CROWDED for task in tasks),
+        broken=any(method.failures for task in tasks for method in task["methods"]),
+        crowded=any(len(task["methods"]) > CROWDED for task in tasks),
         runs=every,
-        swatches=[_swatch(i) for i in range(max(len(task.methods) for task in tasks))],
+        swatches=[_swatch(i) for i in range(max(len(task["methods"]) for task in tasks))],
         run_columns=run_columns(every),
-        profiles=template("across.html").render(across_context(runs, [])),
-        beside=template("beside.html").render(galleries),
-        short=_short,
+        profiles=profiles_over_names(runs),
+        factors=FACTORS,
+        **galleries,
         where=_where(runs),
         nodes=_nodes(runs),
         problems=problems,
         warned=_warned(runs),
     )
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the page shows of runs that may be compared: of one task, and of one budget.
-
-    Attributes:
-        name: heading, where there are several.
-        end: what the ids of its elements end with.
-        methods: the best first.
-        advice: which to use; None where there is nothing to compare.
-        columns: of the table.
-        charts: curves that are drawn.
-        dots: title of the picture of final figures.
-        specs: what is drawn, by the id of its place.
-        across: further tables.
-        settings: in common, and where they differ.
-    """
-
-    name: str
-    end: str
-    runs: int
-    methods: list[MethodSummary]
-    advice: Advice | None
-    columns: list[Column]
-    charts: list[CurveChart]
-    dots: str | None
-    specs: dict[str, Any]
-    across: str
-    settings: Settings
-
-    @property
-    def any_level(self) -> bool:
-        """Whether a figure is marked as within noise."""
-        return any(cell.is_level for c in self.columns for cell in c.cells.values())
 
 
 def apart(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
@@ -186,33 +132,35 @@ def _epochs(run: RunRecord) -> float:
     return 0.0
 
 
-def _task(runs: Sequence[RunRecord], end: str, named: bool) -> Task:
+def _task(runs: Sequence[RunRecord], end: str, named: bool) -> dict[str, Any]:
+    """What the page shows of runs that may be compared: of one task, and of one budget.
+
+    Args:
+        runs: all of them.
+        end: what the ids of its elements end with.
+        named: whether there are several, which are told apart by headings.
+    """
     methods = summarize(runs)
-    controls = f"c{end}"
-    specs, charts = {}, []
-    for chart in CURVE_CHARTS:
-        rows = _rows(runs, methods, chart.key)
-        if rows:
-            charts.append(chart)
-            specs[chart.key + end] = curve_spec(chart, methods, rows, controls)
-    dots = _dots(methods)
-    if dots is not None:
-        figure, seeds, means = dots
-        specs["dots" + end] = dots_spec(figure, methods, seeds, means, controls)
-    epochs = _epochs(runs[0])
-    return Task(
-        name=f"{runs[0].name or 'unnamed'}, {epochs:g} epochs" if named else "",
-        end=end,
-        runs=len(runs),
-        methods=methods,
-        advice=advise(runs, methods),
-        columns=method_columns(methods),
-        charts=charts,
-        dots=None if dots is None else f"{figure.replace('_', ' ').capitalize()} of each seed",
-        specs=specs,
-        across=template("across.html").render(across_context(runs, methods, end=end)),
-        settings=settings(runs),
-    )
+    columns = method_columns(methods)
+    points = {chart: _rows(runs, methods, chart.key) for chart in CURVE_CHARTS}
+    charts = [chart for chart, rows in points.items() if rows]
+    specs = {c.key + end: curve_spec(c, methods, points[c], f"c{end}") for c in charts}
+    figure = ranked_by(methods)
+    if figure is not None:
+        specs["dots" + end] = dots_spec(figure, methods, *_dots(methods, figure), f"c{end}")
+    return {
+        "name": f"{runs[0].name or 'unnamed'}, {_epochs(runs[0]):g} epochs" if named else "",
+        "end": end,
+        "methods": methods,  # the best first
+        "advice": advise(runs, methods),
+        "columns": columns,
+        "any_level": any(cell.is_level for c in columns for cell in c.cells.values()),
+        "charts": charts,
+        "dots": figure and f"{figure.replace('_', ' ').capitalize()} of each seed",
+        "specs": specs,
+        "settings": settings(runs),
+        **across(runs, methods),
+    }
 
 
 def _rows(
@@ -254,29 +202,19 @@ def _curves(runs: Sequence[RunRecord], key: str) -> list[Any]:
     return [step_curve(run, key, limit=limit) for run in runs]
 
 
-def _dots(methods: list[MethodSummary]) -> tuple[str, list[Any], list[Any]] | None:
-    """The figure that methods are ranked by, of each seed and on average."""
-    for figure in ("test_accuracy", "validation_accuracy", "test_loss", "validation_loss"):
-        spreads = [(index, method.spread(figure)) for index, method in enumerate(methods)]
-        if all(spread is None for _, spread in spreads):
-            continue
-        seeds = [
-            {"rank": index, "seed": run.seed, "value": getattr(run, figure)}
-            for index, method in enumerate(methods)
-            for run in method.counted(figure)
-        ]
-        means = [
-            {
-                "rank": i,
-                "value": s.mean,
-                "low": s.mean - (s.sd or 0),
-                "high": s.mean + (s.sd or 0),
-            }
-            for i, s in spreads
-            if s is not None
-        ]
-        return figure, seeds, means
-    return None
+def _dots(methods: list[MethodSummary], figure: str) -> tuple[list[Any], list[Any]]:
+    """A figure of each seed, and its mean with a standard deviation each way."""
+    seeds = [
+        {"rank": index, "seed": run.seed, "value": getattr(run, figure)}
+        for index, method in enumerate(methods)
+        for run in method.counted(figure)
+    ]
+    means = []
+    for index, method in enumerate(methods):
+        if (spread := method.spread(figure)) is not None:
+            low, high = spread.mean - (spread.sd or 0), spread.mean + (spread.sd or 0)
+            means.append({"rank": index, "value": spread.mean, "low": low, "high": high})
+    return seeds, means
 
 
 def _title(runs: Sequence[RunRecord]) -> str:
@@ -285,7 +223,7 @@ def _title(runs: Sequence[RunRecord]) -> str:
 
 def _where(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """What all environments have in common, and a row for each of them of what differs."""
-    found = [(dict(_environment(env)), count) for env, count in environments(runs)]
+    found = environments(runs)
     keys = list(dict.fromkeys(key for environment, _ in found for key in environment))
     differing = [key for key in keys if len({env.get(key) for env, _ in found}) > 1]
     return {
@@ -320,45 +258,15 @@ def _warned(runs: Sequence[RunRecord]) -> list[tuple[str, str]]:
     return found
 
 
-def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """Hardware first, then versions; an entry that is empty says nothing and is left out."""
-    rows = [
-        (key, str(value))
-        for key, value in environment.items()
-        if value not in (None, "", {}) and not isinstance(value, dict)
-    ]
-    packages = environment.get("packages")
-    if isinstance(packages, dict):
-        rows.extend((name, str(version)) for name, version in packages.items() if version)
-    return rows
-
-
-def _short(key: str) -> str:
-    """`optimizer.init_args.lr` says no more than `optimizer.lr`."""
-    return key.replace(".init_args", "").removesuffix(".class_path")
-
-
 def _swatch(index: int) -> dict[str, str]:
     dash = DASHES[(index // COLOURS) % len(DASHES)]
     return {"colour": f"c{index % COLOURS}", "dash": " ".join(map(str, dash))}
 
 
-def _json(data: object) -> str:
-    """Strict JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _content_security_policy(scripts: Any) -> str:
-    """Only these scripts run and nothing is fetched, whatever a name in a record holds."""
+def _hashes(scripts: Iterable[str]) -> str:
+    """Which scripts may run, whatever a name in a record holds: these alone."""
     digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
-    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
 @functools.cache

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
-from surefoot_lab.report.files import asset, template, write_whole
+from surefoot_lab.report.files import render, write_whole
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,5 @@ def write_pictures(
         title: heading.
         facts: name and text of each.
     """
-    html = template("pictures.html").render(
-        title=title,
-        style=asset("style.css"),
-        pictures=pictures,
-        facts=facts,
-        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-    )
+    html = render("pictures.html", title=title, pictures=pictures, facts=facts)
     return write_whole(path, html)

@@ -6,23 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from surefoot_lab.compare import (
-    FACTORS,
-    Interval,
-    MethodSummary,
-    Robustness,
-    common_target,
-    heat_map,
-    milestones,
-    profiles_over_names,
-    robustness,
-)
-from surefoot_lab.compare.text import LEVEL, NOTHING, number, percent, seconds
+from surefoot_lab.compare.milestones import common_target, milestones
+from surefoot_lab.compare.robustness import Robustness, heat_map, robustness
+from surefoot_lab.compare.summary import MethodSummary
+from surefoot_lab.compare.text import short
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
-
-FIGURES = (("batches", "Batches"), ("forward_equivalents", "Forward-equivalents"))
 
 
 @dataclass(frozen=True)
@@ -37,30 +27,15 @@ class Map:
     best_of: bool
 
 
-def across_context(
-    runs: Sequence[RunRecord], methods: Sequence[MethodSummary], *, end: str = ""
-) -> dict[str, Any]:
-    """What the template `across.html` shows; every part may be empty.
-
-    Args:
-        runs: of one task; of all of them where no `methods` are given.
-        methods: those of the task; none for what looks across tasks.
-        end: what the ids of elements end with.
-    """
-    if not methods:
-        return {**_WORDS, "milestones": [], "grids": [], "profiles": profiles_over_names(runs)}
+def across(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> dict[str, Any]:
+    """What `across.html` shows of the runs of one task, besides their methods; all may be empty."""
     target = common_target(methods)
-    rows = [] if target is None else milestones(runs, methods, target)
     grids = [grid for grid in robustness(runs) if len(grid.cells) > 1]
     return {
-        **_WORDS,
-        "end": end,
         "target": target,
-        "milestones": rows,
-        "figures": FIGURES,
+        "milestones": [] if target is None else milestones(runs, methods, target),
         "grids": grids,
         "maps": [_map(grid) for grid in grids if grid.keys],
-        "profiles": {},
     }
 
 
@@ -81,12 +56,8 @@ def _map(grid: Robustness) -> Map:
             for v in cells
         ]
         rows.append((row if down else "", shown))
-    heads = _short(across), down and _short(down)
+    heads = short(across), down and short(down)
     return Map(grid.method, *heads, _in_order(columns), rows, len(others) > 1)
-
-
-def _short(key: str) -> str:
-    return key.replace(".init_args", "").removesuffix(".class_path")
 
 
 def _in_order(words: Any) -> list[str]:
@@ -96,32 +67,3 @@ def _in_order(words: Any) -> list[str]:
         return sorted(as_they_came, key=float)
     except ValueError:
         return as_they_came
-
-
-def _share(value: float | None) -> str:
-    return NOTHING if value is None else f"{100 * value:.1f} %"
-
-
-def _difference(found: Interval | None) -> str:
-    """`−1.2 (−2.0 to −0.4)`, in points."""
-    if found is None:
-        return NOTHING
-    text = f"{100 * found.mean:+.1f}"
-    if found.low is not None and found.high is not None:
-        low, high = f"{100 * found.low:+.1f}", f"{100 * found.high:+.1f}"
-        text += f" ({low} to {high})" if low != high else ""  # an interval of no width says nothing
-        text = text if found.excludes_zero else f"{LEVEL} {text}"
-    return text.replace("-", "−")
-
-
-_WORDS: dict[str, Any] = {
-    "factors": FACTORS,
-    "percent": percent,
-    "number": number,
-    "seconds": seconds,
-    "share": _share,
-    "difference": _difference,
-    "nothing": NOTHING,
-    "level": LEVEL,
-    "end": "",
-}

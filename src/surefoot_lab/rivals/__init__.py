@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
-from surefoot_lab.config import UserError
+from surefoot_lab.errors import UserError
 
 EXTRA = "pip install 'surefoot[rivals]'"
 

@@ -9,16 +9,17 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
-from surefoot_lab.config import Experiment, SweepConfig, UserError, fields_of
+from surefoot_lab.config import Experiment, SweepConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.parse import check_key, parse_values, put
 from surefoot_lab.train.log import ADDED, FREE_ON_RESUME
-from surefoot_lab.values import number, plain, shown
+from surefoot_lab.values import Finite, Positive, Settings, Whole, plain, shown, validated
 
-SECTIONS = tuple(dict.fromkeys(s.key.partition(".")[0] for s in fields_of() if "." in s.key))
+SECTIONS = [name for name, value in vars(Experiment()).items() if is_dataclass(value)]
 DIGITS = 4  # of a random value: enough to repeat it by hand
 
 
@@ -78,49 +79,67 @@ def _samples(section: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not section:
         return [{}]
     ranges = {key: value for key, value in section.items() if key not in ("samples", "seed")}
-    count = section.get("samples")
-    if not isinstance(count, int) or not _is_whole(count) or count < 1:
-        raise UserError(f"random.samples: must be a whole number of at least 1, not {shown(count)}")
-    if not _is_whole(section.get("seed", 0)):
-        raise UserError(f"random.seed: must be a whole number, not {shown(section['seed'])}")
+    asked = validated(_Asked, {k: v for k, v in section.items() if k not in ranges}, "random")
     for key in ranges:
         _check_key(key, "random")
-    source = random.Random(section.get("seed", 0))
-    draws = {key: _sampler(key, what) for key, what in ranges.items()}
-    return [{key: draw(source) for key, draw in draws.items()} for _ in range(count)]
+    draws = {key: validated(_Range, what, f"random.{key}") for key, what in ranges.items()}
+    source = random.Random(asked.seed)
+    return [{key: draw(source) for key, draw in draws.items()} for _ in range(asked.samples)]
 
 
-def _sampler(key: str, what: Any) -> Callable[[random.Random], Any]:
-    kinds = ("uniform", "log_uniform", "integer", "choice")
-    if not isinstance(what, Mapping) or len(what) != 1 or next(iter(what)) not in kinds:
-        raise UserError(f"random.{key}: must be one of {', '.join(kinds)}, not {shown(what)}")
-    kind, span = next(iter(what.items()))
-    if kind == "choice" and isinstance(span, list) and span:
-        return lambda source: source.choice(span)
-    if isinstance(span, list):
-        span = [number(end) for end in span]
-    fits = _is_whole if kind == "integer" else _is_finite
-    if not (isinstance(span, list) and len(span) == 2 and all(map(fits, span))):
-        wanted = "two whole numbers" if kind == "integer" else "two numbers"
-        raise UserError(f"random.{key}.{kind}: must be [low, high], not {shown(span)} ({wanted})")
-    low, high = span
-    if low > high:
-        raise UserError(f"random.{key}.{kind}: must be [low, high], and {low} is above {high}")
-    if kind == "integer":
-        return lambda source: source.randint(int(low), int(high))
-    if kind == "uniform":
-        return lambda source: _rounded(source.uniform(low, high))
-    if low <= 0:
-        raise UserError(f"random.{key}.log_uniform: must be above 0, not {low!r}")
-    return lambda source: _rounded(math.exp(source.uniform(math.log(low), math.log(high))))
+@dataclass
+class _Asked(Settings):
+    """How many samples.
+
+    Attributes:
+        samples: their number.
+        seed: of the draws.
+    """
+
+    samples: Positive
+    seed: Whole = 0
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+@dataclass
+class _Range(Settings):
+    """What a value is drawn from.
 
+    Attributes:
+        uniform: from low to high.
+        log_uniform: the same, as the logarithm goes.
+        integer: whole numbers, both ends included.
+        choice: one of them.
+    """
 
-def _is_finite(value: Any) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+    uniform: tuple[Finite, Finite] | None = None
+    log_uniform: tuple[Finite, Finite] | None = None
+    integer: tuple[Whole, Whole] | None = None
+    choice: list[Any] | None = None
+
+    def __post_init__(self) -> None:
+        given = {kind: span for kind, span in vars(self).items() if span is not None}
+        if len(given) != 1:
+            raise ValueError(f"must be one of {', '.join(vars(self))}")
+        ((self._kind, self._span),) = given.items()
+        if self._kind == "choice":
+            if not self._span:
+                raise ValueError("choice: must not be empty")
+        elif self._span[0] > self._span[1]:
+            low, high = self._span
+            raise ValueError(f"must be [low, high], and {low:g} is above {high:g}")
+        elif self._kind == "log_uniform" and self._span[0] <= 0:
+            raise ValueError(f"log_uniform: must be above 0, not {self._span[0]!r}")
+
+    def __call__(self, source: random.Random) -> Any:
+        """Draw."""
+        if self._kind == "choice":
+            return source.choice(self._span)
+        low, high = self._span
+        if self._kind == "integer":
+            return source.randint(low, high)
+        if self._kind == "uniform":
+            return _rounded(source.uniform(low, high))
+        return _rounded(math.exp(source.uniform(math.log(low), math.log(high))))
 
 
 def _rounded(value: float) -> float:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from surefoot_lab.config import Experiment, SweepConfig, UserError
+from surefoot_lab.config import Experiment, SweepConfig
+from surefoot_lab.errors import UserError, of_the_system
 from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RECORD_NAME, has_record, read_run
 from surefoot_lab.sweep.cells import Trial, trials_of
-from surefoot_lab.sweep.executor import check_address, check_ray, run_on_ray
-from surefoot_lab.sweep.table import write_table
+from surefoot_lab.sweep.executor import check_address, load_ray, run_on_ray
+from surefoot_lab.sweep.table import Runs, end_of, runs_of, write_table
 from surefoot_lab.sweep.trial import alone, is_done
 from surefoot_lab.values import validated
 
@@ -45,15 +47,11 @@ def main(options: argparse.Namespace) -> int:
         for trial in trials:
             print(f"{trial.fingerprint}  {trial.experiment.label}, seed {trial.experiment.seed}")
         return 0
-    check_ray()
+    load_ray()  # before anything is written
     check_address(options.address)
     folder = (Path(options.out) if options.out else _folder(base)).absolute()
-    try:
-        with _left_as_it_was(folder):
-            return _run_all(trials, folder, sweep, options)
-    except OSError as error:
-        where = folder if error.filename is None else error.filename
-        raise UserError(f"{where}: {error.strerror or error}") from error
+    with of_the_system(folder), _left_as_it_was(folder):
+        return _run_all(trials, folder, sweep, options)
 
 
 def _run_all(
@@ -76,8 +74,9 @@ def _run_all(
                     tell=lambda trial, said: _tell(trial, said, folder, next(told), len(pending)),
                 )
         finally:
-            table = write_table(trials, folder)
-    return _conclude(trials, folder, table)
+            runs = runs_of(trials, folder)
+            table = write_table(runs, folder)
+    return _conclude(runs, folder, table)
 
 
 @contextmanager
@@ -123,20 +122,14 @@ def _tell(trial: Trial, said: str, folder: Path, place: int, count: int) -> None
     print(f"{head}: {end.get('reason', 'not recorded')}{message}", flush=True)
 
 
-def _conclude(trials: Sequence[Trial], folder: Path, table: Path) -> int:
-    ends: dict[str, int] = {}
-    damaged = []
-    for trial in trials:
-        run_dir = folder / trial.fingerprint
-        run = read_run(run_dir) if has_record(run_dir) else None
-        reason = run.end["reason"] if run and run.end else "unfinished" if run else "missing"
-        ends[reason] = ends.get(reason, 0) + 1
-        damaged += [(run_dir, run.problems)] if run and run.problems else []
+def _conclude(runs: Runs, folder: Path, table: Path) -> int:
+    ends = Counter(end_of(run) for _, run in runs)
     print(", ".join(f"{count} {reason}" for reason, count in ends.items()) + f": {table}")
-    for run_dir, problems in damaged:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        print(f"{run_dir}: damaged: {problems[0]}{more}; remove it to have it run anew")
-    names = {trial.fingerprint for trial in trials}
+    damaged = [run for _, run in runs if run is not None and run.problems]
+    for run in damaged:
+        more = f" (and {len(run.problems) - 1} more)" if len(run.problems) > 1 else ""
+        print(f"{run.path}: damaged: {run.problems[0]}{more}; remove it to have it run anew")
+    names = {trial.fingerprint for trial, _ in runs}
     strangers = [p.parent for p in folder.rglob(RECORD_NAME) if p.parent.name not in names]
     if strangers:
         print(f"{len(strangers)} runs in the folder belong to no cell of this file")

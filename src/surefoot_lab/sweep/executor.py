@@ -9,18 +9,17 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import EarlyStoppingConfig, Experiment, SweepConfig, UserError
+from surefoot_lab.config import EarlyStoppingConfig, SweepConfig
+from surefoot_lab.errors import UserError, named, one_line
+from surefoot_lab.signals import answered
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial
 from surefoot_lab.train.log import MESSAGE_LENGTH
-from surefoot_lab.values import validated
 
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
 OBJECT_STORE_BYTES = 100_000_000  # nothing but settings and scores goes through it
@@ -37,18 +36,12 @@ RAY_SETTINGS = {
 }
 
 
-def check_ray() -> tuple[Any, Any]:
-    """Ray and its Tune.
-
-    Raises:
-        UserError: they are not installed.
-    """
+def load_ray() -> tuple[Any, Any]:
+    """Ray and its Tune, told how they are wanted before they are imported."""
     os.environ.update({key: value for key, value in RAY_SETTINGS.items() if key not in os.environ})
-    try:
-        import ray
-        from ray import tune
-    except ImportError:
-        raise UserError("surefoot sweep needs Ray: pip install 'surefoot[sweep]'") from None
+    import ray
+    from ray import tune
+
     return ray, tune
 
 
@@ -76,15 +69,16 @@ def run_on_ray(
         tell: called after every trial, whatever became of it, with what its process said last.
 
     Raises:
-        UserError: Ray is not installed, or there is no cluster at the address.
+        ModuleNotFoundError: Ray is not installed.
+        UserError: there is no cluster at the address.
     """
-    ray, tune = check_ray()
+    ray, tune = load_ray()
     scratch = folder / SCRATCH_NAME
     shutil.rmtree(scratch, ignore_errors=True)
     closer = _closer(trials, folder, tell)
     with _ray(ray, address, sweep):
         payload = {
-            "trials": [_packed(trial) for trial in trials],
+            "trials": list(trials),
             "folder": str(folder),
             "cwd": str(Path.cwd()),
             "path": [place for place in sys.path if place],
@@ -107,26 +101,14 @@ def run_on_ray(
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        with _own_signals():
+        with ExitStack() as stack:  # Ray's handlers end with its work: Ctrl-C is Ctrl-C again
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number) or signal.SIG_DFL
+                stack.enter_context(answered(handler, number))
             tuner.fit()
     for ours, run_dir, reason, message in closer.later:
         closer.close(ours, run_dir, reason, message, patience_s=PATIENCE_S)
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _own_signals() -> Any:
-    """Ray's handlers of signals end with its work: Ctrl-C is Ctrl-C again afterwards."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            if handler is not None:  # None: set by somebody who is not Python
-                signal.signal(number, handler)
 
 
 @contextmanager
@@ -140,8 +122,7 @@ def _ray(ray: Any, address: str | None, sweep: SweepConfig) -> Any:
     try:
         ray.init(address=address or "local", **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--address {address}: {reason}") from None
+        raise UserError(f"--address {address}: {one_line(error)}") from None
     try:
         _check_resources(ray.cluster_resources(), sweep)
         yield
@@ -233,16 +214,14 @@ def _closer(
 
 
 def _last_words(trial: Any) -> str:
-    """The error that ended a trial, by the last line of its traceback; empty if it was killed."""
-    try:
-        text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-    except OSError:
-        return ""
-    if '  File "' not in text:
-        return ""
-    kind, _, message = text.strip().splitlines()[-1].partition(": ")
-    kind = kind.rpartition(".")[2]
-    return (message if kind == UserError.__name__ else f"{kind}: {message}")[:MESSAGE_LENGTH]
+    """The error that ended a trial; empty if its process was killed."""
+    from ray import cloudpickle
+
+    with suppress(Exception):  # there is no such file, or nothing that is known here
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()).cause
+        said = one_line if isinstance(error, UserError) else named
+        return said(error, MESSAGE_LENGTH)
+    return ""
 
 
 def _on_worker(config: dict[str, Any], payload: dict[str, Any]) -> None:
@@ -255,16 +234,10 @@ def _on_worker(config: dict[str, Any], payload: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(payload["threads"])
-    packed = dict(payload["trials"][config["place"]])
-    experiment = validated(Experiment, packed.pop("experiment"))
-    trial = Trial(experiment, **packed)
+    trial: Trial = payload["trials"][config["place"]]
     try:
         run_trial(trial, Path(payload["folder"]) / trial.fingerprint, observe=tune.report)
     finally:  # the next trial of this process begins with the memory of a new one
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _packed(trial: Trial) -> dict[str, Any]:
-    return {**asdict(trial), "experiment": trial.experiment.to_dict()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.compare import summarize_run
-from surefoot_lab.records import has_record, read_run
+from surefoot_lab.records import RunRecord, has_record, read_run
 from surefoot_lab.sweep.cells import Trial
 
 TABLE_NAME = "table.csv"
@@ -28,35 +28,38 @@ FIGURES = (
 TIMES = ("seconds",)  # last, so that whoever compares two tables can leave them out
 
 
-def write_table(trials: Sequence[Trial], folder: Path) -> Path:
-    """Write `table.csv`: the cells in the order of the file, with what became of each.
+Runs = Sequence[tuple[Trial, RunRecord | None]]
 
-    Args:
-        trials: all of them, run or not.
-        folder: the sweep's directory.
-    """
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.cell))
+
+def runs_of(trials: Sequence[Trial], folder: Path) -> Runs:
+    """The trials of a sweep in the order of the file, each with its record if there is one."""
+    places = [folder / trial.fingerprint for trial in trials]
+    records = [read_run(place) if has_record(place) else None for place in places]
+    return list(zip(trials, records, strict=True))
+
+
+def end_of(run: RunRecord | None) -> str:
+    """How a run ended; `missing` without a record, `unfinished` where that does not say."""
+    return "missing" if run is None else str((run.end or {"reason": "unfinished"})["reason"])
+
+
+def write_table(runs: Runs, folder: Path) -> Path:
+    """Write `table.csv`: the cells, with what became of each."""
+    keys = list(dict.fromkeys(key for trial, _ in runs for key in trial.cell))
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["run", "method", *keys, "seed", "end", *FIGURES, *TIMES])
-    for trial in trials:
-        table.writerow(_row(trial, folder / trial.fingerprint, keys))
+    for trial, run in runs:
+        cell = [_plain(trial.cell.get(key)) for key in keys]
+        head = [trial.fingerprint, trial.method, *cell, trial.experiment.seed, end_of(run)]
+        summary = None if run is None else summarize_run(run)
+        figures = (_plain(getattr(summary, name, None)) for name in FIGURES + TIMES)
+        table.writerow([*head, *figures])
     path = folder / TABLE_NAME
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text.getvalue(), encoding="utf-8", newline="\n")
     os.replace(temporary, path)
     return path
-
-
-def _row(trial: Trial, run_dir: Path, keys: Sequence[str]) -> list[Any]:
-    cell = [_plain(trial.cell.get(key)) for key in keys]
-    head = [trial.fingerprint, trial.method, *cell, trial.experiment.seed]
-    if not has_record(run_dir):
-        return [*head, "missing", *([""] * len(FIGURES + TIMES))]
-    record = read_run(run_dir)
-    summary = summarize_run(record)
-    end = (record.end or {"reason": "unfinished"})["reason"]
-    return [*head, end, *(_plain(getattr(summary, name)) for name in FIGURES + TIMES)]
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import UserError
+from surefoot_lab.errors import UserError, named, of_the_system, one_line
 from surefoot_lab.records import RecordWriter, RunRecord, describe_environment, has_record, read_run
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.train import train
@@ -41,33 +41,31 @@ def run_trial(
     Raises:
         Exception: whatever stopped the run; its record says what.
     """
-    try:
-        return _run_alone(trial, run_dir, observe)
-    except OSError as error:
-        raise UserError(f"{error.filename or run_dir}: {error.strerror or error}") from error
+    with of_the_system(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with alone(run_dir):
+            return _run_alone(trial, run_dir, observe)
 
 
 def _run_alone(
     trial: Trial, run_dir: Path, observe: Callable[[dict[str, Any]], None] | None
 ) -> RunRecord:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with alone(run_dir):
-        if is_done(run_dir):
-            return read_run(run_dir)
-        resume = has_record(run_dir) and "filled_in" in read_run(run_dir).experiment
-        try:
-            return train(
-                trial.experiment,
-                run_dir,
-                resume=resume,
-                overwrite=not resume,
-                progress=False,
-                observe=observe,
-                sweep=trial.mark,
-            )
-        except Exception as error:
-            _write_failure(trial, run_dir, error)
-            raise
+    if is_done(run_dir):
+        return read_run(run_dir)
+    resume = has_record(run_dir) and "filled_in" in read_run(run_dir).experiment
+    try:
+        return train(
+            trial.experiment,
+            run_dir,
+            resume=resume,
+            overwrite=not resume,
+            progress=False,
+            observe=observe,
+            sweep=trial.mark,
+        )
+    except Exception as error:
+        _write_failure(trial, run_dir, error)
+        raise
 
 
 def close_record(run_dir: Path, reason: str, message: str, patience_s: float = PATIENCE_S) -> None:
@@ -117,7 +115,7 @@ def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
     """See to it that the record says what happened, also where the run never began."""
     try:
         run = read_run(run_dir) if has_record(run_dir) else None
-        reason = " ".join(str(error).split())
+        reason = one_line(error, MESSAGE_LENGTH)
         if run is not None and run.end is not None and reason in str(run.end["message"]):
             return
         experiment = trial.experiment
@@ -132,8 +130,8 @@ def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
                     sweep=trial.mark,
                 )
             if not isinstance(error, UserError):
-                reason = f"{type(error).__name__}: {reason}"
+                reason = named(error, MESSAGE_LENGTH)
             step = max((line["step"] for line in run.steps), default=0) if run else 0
-            record.end(step, "failed", reason[:MESSAGE_LENGTH])
+            record.end(step, "failed", reason)
     except OSError:
         os.write(2, f"surefoot: {run_dir}: {error}; nor could that be written down\n".encode())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from surefoot_lab.config import UserError
+from surefoot_lab.errors import UserError
 
 if TYPE_CHECKING:
     from surefoot_lab.train.assemble import Parts

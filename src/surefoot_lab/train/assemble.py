@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from surefoot._evaluation import Graphless
-from surefoot_lab.config import Experiment, UserError
-from surefoot_lab.data import Normalize, Splits, TrainLoader, load_data, loader_of, normalizer_of
-from surefoot_lab.errors import one_line
+from surefoot_lab.config import Experiment
+from surefoot_lab.data import load_data, loader_of
+from surefoot_lab.data.examples import Splits
+from surefoot_lab.data.loader import Normalize, TrainLoader, normalizer_of
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.models import build_loss, build_model
 from surefoot_lab.train.evaluate import averages_weights
 from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
@@ -165,7 +167,8 @@ def seed_everything(seed: int) -> None:
 @torch.no_grad()
 def _try_out(model: nn.Module, data: Splits, normalizer: Normalize, name: str) -> None:
     """Refuse a network that does not take these inputs; leaves buffers and random state alone."""
-    inputs = normalizer(data.train.inputs[:2].to(normalizer.device))
+    examples = data.train[:2]
+    inputs = normalizer(examples.inputs.to(normalizer.device))
     model.eval()
     try:
         outputs = Graphless()(lambda: model(inputs))
@@ -175,12 +178,11 @@ def _try_out(model: nn.Module, data: Splits, normalizer: Normalize, name: str) -
             f"{tuple(inputs.shape[1:])} ({one_line(error)})"
         ) from error
     model.train()
-    wanted = data.task.output_shape(data.train.labels[:2], len(data.classes))
-    if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != wanted:
-        got = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    wanted = data.task.output_shape(examples.labels, len(data.classes))
+    if _shape(outputs) != wanted:
         raise UserError(
-            f"model.class_path: {name} gives {got} for two examples; {wanted} is needed "
-            f"({wanted[-1]} outputs)"
+            f"model.class_path: {name} gives {_shape(outputs)} for two examples; "
+            f"{wanted} is needed ({wanted[-1]} outputs)"
         )
 
 
@@ -199,5 +201,9 @@ def _try_loss(
     finally:
         model.train()
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-        got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        got = _shape(loss)
         raise UserError(f"loss.class_path: {name} gives {got}; one number is needed (a mean)")
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__

@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surefoot._evaluation import Graphless
-from surefoot_lab.data import Classification, Examples, InOrder, Normalize, Task, TrainLoader
+from surefoot_lab.data.examples import Examples
+from surefoot_lab.data.loader import InOrder, Normalize, TrainLoader
+from surefoot_lab.data.task import Classification, Task
 from surefoot_lab.train.processes import Team
 
 RECALIBRATION_BATCHES = 50

@@ -9,14 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.config import UserError
-from surefoot_lab.records import (
-    RECORD_NAME,
-    TRACEBACK_NAME,
-    RecordWriter,
-    RunRecord,
-    has_record,
-)
+from surefoot_lab.errors import UserError, named
+from surefoot_lab.records import RECORD_NAME, TRACEBACK_NAME, RecordWriter, RunRecord, has_record
 from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
 from surefoot_lab.train.progress import ProgressDisplay
 
@@ -90,10 +84,8 @@ class RunLog:
 
     def fail(self, step: int, error: Exception) -> None:
         """The run ends with an error: in one line of the record, and in full beside it."""
-        reason = " ".join(str(error).split())[:MESSAGE_LENGTH]
-        name = type(error).__name__
         with suppress(OSError):  # a full disk may not take even that
-            self.record.end(step, "failed", f"{name}: {reason}" if reason else name)
+            self.record.end(step, "failed", named(error, MESSAGE_LENGTH))
         with suppress(OSError):
             text = "".join(traceback.format_exception(error))
             (self.run_dir / TRACEBACK_NAME).write_text(text, "utf-8", "replace")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import threading
 import time
 import warnings
@@ -16,9 +15,11 @@ from typing import Any, TypeAlias
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from surefoot_lab.config import Experiment, UserError
+from surefoot_lab.config import Experiment
+from surefoot_lab.errors import of_the_system
 from surefoot_lab.parse import to_yaml
-from surefoot_lab.records import TRACEBACK_NAME, RunRecord, describe_environment, read_run
+from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_environment, read_run
+from surefoot_lab.signals import answered
 from surefoot_lab.train.applied import applied, check_applied
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
 from surefoot_lab.train.checkpoint import (
@@ -43,6 +44,9 @@ from surefoot_lab.train.stepping import effective_lr, measures
 
 # A line search rejects a non-finite loss and may recover; after so many log lines it did not.
 PATIENCE_LINES = 10
+
+# What a run itself keeps in a checkpoint.
+SAVED = ("step", "seconds", "loss_sum", "loss_count", "last_measurement", "bad_lines")
 
 Observer: TypeAlias = Callable[[dict[str, Any]], None]
 
@@ -82,7 +86,7 @@ def train(
 
     Example:
         >>> import tempfile
-        >>> from surefoot_lab.config import Experiment, UserError
+        >>> from surefoot_lab.config import Experiment
         >>> run = train(Experiment(steps=2), tempfile.mkdtemp(), progress=False)
         >>> run.end["reason"]
         'finished'
@@ -91,25 +95,21 @@ def train(
     joined = form_team(experiment.train)
     team = joined[1]
     try:
-        team.lead(lambda: check_run_dir(path, resume=resume, overwrite=overwrite))
-        said: list[str] = []
-        with _heard(said.append):
-            parts = assemble(experiment, joined)
-        proof = applied(parts)
-        check_applied(proof, (sweep or {}).get("cell", {}))
-        if resume and (done := team.lead(lambda: _finished(path, parts))):
-            return done
-        state = team.lead(lambda: load_checkpoint(path)) if resume else None
-        team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
-        start = {"applied": proof, "sweep": sweep}
-        show = {"resume": resume, "progress": progress}
-        _train(parts, path, state, start, said, observe, **show)
-        return team.lead(lambda: read_run(path))
-    except OSError as error:
-        if error.errno is None:  # not the system about a file, but a library about its content
-            raise
-        where = path if error.filename is None else error.filename
-        raise UserError(f"{where}: {error.strerror}") from error
+        with of_the_system(path):
+            team.lead(lambda: check_run_dir(path, resume=resume, overwrite=overwrite))
+            said: list[str] = []
+            with _heard(said.append):
+                parts = assemble(experiment, joined)
+            proof = applied(parts)
+            check_applied(proof, (sweep or {}).get("cell", {}))
+            if resume and (done := team.lead(lambda: _finished(path, parts))):
+                return done
+            state = team.lead(lambda: load_checkpoint(path)) if resume else None
+            team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
+            start = {"applied": proof, "sweep": sweep}
+            show = {"resume": resume, "progress": progress}
+            _train(parts, path, state, start, said, observe, **show)
+            return team.lead(lambda: read_run(path))
     finally:
         team.close()
 
@@ -164,6 +164,7 @@ def _train(
             run.execute(stop)
     except Exception as error:
         log.fail(run.step, error)
+        setattr(error, RECORDED, True)
         raise
     finally:
         log.close()
@@ -321,6 +322,13 @@ class _Run:
         forwards, backwards = self.parts.stepper.cost
         return {"forwards": forwards, "backwards": backwards, "seconds": round(self.seconds, 6)}
 
+    @property
+    def _stateful(self) -> dict[str, Any]:
+        """What keeps a state of its own, by its name in a checkpoint."""
+        names = ("model", "optimizer", "scheduler", "loader", "stepper")
+        found = {name: getattr(self.parts, name) for name in names}
+        return {name: part for name, part in found.items() if part is not None}
+
     def _save(self) -> None:
         """Save everything, after what led here has reached the disk."""
         parts = self.parts
@@ -330,35 +338,16 @@ class _Run:
         if not self.team.leads:
             return
         self.log.record.sync()
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "loss_sum": self.loss_sum,
-            "loss_count": self.loss_count,
-            "last_measurement": self.last_measurement,
-            "bad_lines": self.bad_lines,
-            "model": parts.model.state_dict(),
-            "optimizer": parts.optimizer.state_dict(),
-            "scheduler": parts.scheduler.state_dict() if parts.scheduler is not None else None,
-            "loader": parts.loader.state_dict(),
-            "stepper": parts.stepper.state_dict(),
-        }
+        state = {name: getattr(self, name) for name in SAVED}
+        state |= {name: part.state_dict() for name, part in self._stateful.items()}
         save_checkpoint(self.run_dir, state, random_states)
 
     def _load(self, state: dict[str, Any]) -> None:
         parts = self.parts
-        self.step = state["step"]
-        self.seconds = state["seconds"]
-        self.loss_sum = state["loss_sum"].to(parts.device)
-        self.loss_count = state["loss_count"]
-        self.last_measurement = state["last_measurement"]
-        self.bad_lines = state["bad_lines"]
-        parts.model.load_state_dict(state["model"])
-        parts.optimizer.load_state_dict(state["optimizer"])
-        if parts.scheduler is not None:
-            parts.scheduler.load_state_dict(state["scheduler"])
-        parts.loader.load_state_dict(state["loader"])
-        parts.stepper.load_state_dict(state["stepper"])
+        vars(self).update({name: state[name] for name in SAVED})
+        self.loss_sum = self.loss_sum.to(parts.device)
+        for name, part in self._stateful.items():
+            part.load_state_dict(state[name])
         self.effective_lr = effective_lr(parts.optimizer)
         if not restore_random_state(state, self.team.rank):  # more processes than before
             seed_everything(parts.experiment.seed + self.team.rank * SEED_STRIDE + self.step)
@@ -368,20 +357,14 @@ class _Run:
 def _interruptible() -> Iterator[threading.Event]:
     """The first Ctrl-C asks the run to stop after its step; the second interrupts it at once."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
 
     def ask(signum: int, frame: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    former = signal.signal(signal.SIGINT, ask)
-    try:
+    with answered(ask):
         yield stop
-    finally:
-        signal.signal(signal.SIGINT, former)
 
 
 @contextmanager

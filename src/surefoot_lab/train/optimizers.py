@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import surefoot
 from surefoot_lab.build import argument_names, call, find
-from surefoot_lab.config import OptimizerConfig, SchedulerConfig, UserError
+from surefoot_lab.config import OptimizerConfig, SchedulerConfig
+from surefoot_lab.errors import UserError
 from surefoot_lab.rivals import resolve
 from surefoot_lab.values import validated
 

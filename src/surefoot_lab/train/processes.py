@@ -20,7 +20,8 @@ from accelerate.utils import (
 )
 from torch import Tensor, nn
 
-from surefoot_lab.config import TrainConfig, UserError
+from surefoot_lab.config import TrainConfig
+from surefoot_lab.errors import UserError, one_line
 
 T = TypeVar("T")
 
@@ -161,8 +162,7 @@ def form_team(config: TrainConfig) -> tuple[Any, Team]:
     try:
         accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision)
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"train.precision, train.device: {reason}") from None
+        raise UserError(f"train.precision, train.device: {one_line(error)}") from None
     found = accelerator.distributed_type
     known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
     if found not in known:
