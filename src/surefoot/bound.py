@@ -1,4 +1,4 @@
-"""No step changes the weights by more than a share of the smallest norm that they had."""
+"""No step changes the weights by more than a share of their norm."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Bound:
     """How long a step may be, and how often that decided.
 
     The loss of one batch may have its minimum far away, where rectifiers have died for good and
-    other batches' losses are a hundred times as high. The norm is the smallest that the weights had
-    so far: along updates whose length does not follow the gradient's (Muon), weights grow at every
-    step and the minimum moves away with them, so a bound that grew along would hold nothing back.
+    other batches' losses are a hundred times as high. The norm is not today's: along updates
+    whose length does not follow the gradient's (Muon), weights grow at every step and the minimum
+    moves away with them, so a bound that grew along would hold nothing back.
 
     Args:
         share: of the weights' norm; infinite for no bound.
@@ -31,7 +31,7 @@ class Bound:
         """The longest step.
 
         Args:
-            norm: the smallest norm that the weights had.
+            norm: of the weights, or what stands for it.
             lowered: what horizon and schedulers have left of the rate.
         """
         if not math.isfinite(self.share) or not math.isfinite(norm):

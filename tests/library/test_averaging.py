@@ -116,6 +116,35 @@ def test_a_larger_modules_file_holds_the_average_too() -> None:
     assert torch.equal(whole.state_dict()["part.0.weight"], averages_of(model, optimizer)[0])
 
 
+def test_a_model_that_is_trained_in_evaluation_mode_sees_no_average() -> None:
+    """Frozen BatchNorm: the same steps as a model without it, and an average for evaluations."""
+    ends = []
+    for frozen in (False, True):
+        model = net(norm=True)
+        model = nn.Sequential(*(m for m in model if not isinstance(m, nn.Dropout)))
+        if frozen:
+            model.eval()
+        else:
+            model[1] = nn.Identity()
+        with torch.no_grad():  # statistics of 0 and 1 but for ε
+            model[0].weight.mul_(1.0 if not frozen else (1.0 + 1e-5) ** 0.5)
+            model[0].bias.mul_(1.0 if not frozen else (1.0 + 1e-5) ** 0.5)
+        for p in model[1].parameters():
+            p.requires_grad_(False)
+        used = [p for p in model.parameters() if p.requires_grad]
+        optimizer = MeasuredLR(torch.optim.SGD(used, 1e-2), model)
+        train(model, optimizer, range(30))
+        ends.append(F.mse_loss(model(X), Y).item())
+        if frozen:
+            seen = model(X).detach()
+            with torch.no_grad(), optimizer.averaged():
+                averaged = model(X)
+            with torch.no_grad():
+                assert torch.equal(model(X), averaged)
+            assert not torch.equal(seen, averaged)
+    assert ends[1] == pytest.approx(ends[0], rel=0.02)
+
+
 def test_evaluating_in_the_middle_of_a_step_changes_nothing() -> None:
     def evaluate() -> None:
         model.eval()

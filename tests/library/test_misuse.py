@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -242,3 +243,21 @@ def test_a_run_of_nothing_but_nan_is_told(make: Any) -> None:
     with pytest.warns(UserWarning, match="refused.*not finite"):
         optimizer.step(lambda: closure_for(model, batch)() * float("nan"))
     optimizer.step(lambda: closure_for(model, batch)() * float("nan"))
+
+
+def test_a_scripted_model_is_refused_and_one_around_it_is_trained() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        scripted = torch.jit.script(nn.Linear(3, 1))
+    with pytest.raises(TypeError, match=r"nn\.Sequential\(model\)"):
+        MeasuredLR(torch.optim.AdamW(scripted.parameters()), scripted)
+    model = nn.Sequential(scripted)
+    optimizer = MeasuredLR(torch.optim.AdamW(model.parameters()), model)
+    for _ in range(8):
+        loss = model(torch.ones(4, 3)).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert optimizer.last is not None
+    assert optimizer.last.status.measured
+    assert model(torch.ones(4, 3)).square().mean() < loss

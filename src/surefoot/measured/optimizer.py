@@ -59,8 +59,8 @@ class MeasuredLR(Wrapper):
             given; ``"none"``: no such factor.
         step_adaptation: α: how far to go, in measured minima. None: 3 under a horizon, which takes
             back what was too far; 1 without, and where the model has BatchNorm.
-        max_change: share of the weights' norm, the smallest so far, by which a step may change them
-            at most; falls with the horizon. None: 0.03, but no bound where the model has BatchNorm
+        max_change: share of the weights' norm, halfway from the smallest so far to today's, by which
+            a step may change them at most; falls with the horizon. None: 0.03, but no bound where the model has BatchNorm
             or one layer; ``math.inf``: no bound.
         overhead: what measuring may cost, as a share of plain training in forward-equivalents.
             Without ``total_steps``, 24 forward-equivalents more, for the start.

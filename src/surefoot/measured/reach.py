@@ -61,7 +61,9 @@ class Reach:
     def limit(self, rate: RateState, step: int, scheduled: float) -> float:
         """The longest step."""
         lowered = self.settings.left(step) * min(1.0, scheduled)
-        return min(self.bound.limit(rate.norm, lowered), _RUIN * rate.size)
+        # between the smallest norm and today's: weights that have to grow may, and none run away
+        norm = math.sqrt(rate.norm * rate.size)
+        return min(self.bound.limit(norm, lowered), _RUIN * rate.size)
 
     def factor(
         self, rate: RateState, step: int, scheduled: float, louder: float

@@ -184,7 +184,9 @@ def _is_no_training_pass() -> bool:
 
 
 def _parts(model: nn.Module) -> Iterable[nn.Module]:
-    return (m for m in model.modules() if m is not model)
+    """What may have hooks, below the model."""
+    scripted = torch.jit.RecursiveScriptModule
+    return (m for m in model.modules() if m is not model and not isinstance(m, scripted))
 
 
 def _compiled_form_of(model: nn.Module) -> nn.Module:
