@@ -50,6 +50,32 @@ def weights_norm(params: Sequence[Tensor]) -> float:
     return at_least_initial(square, [tuple(p.shape) for p in params])
 
 
+def norm_along(params: Sequence[Tensor], tensors: Sequence[Tensor]) -> float:
+    """The length of the step that changes the layers by as much as their norms.
+
+    In the root mean square over all matrices, each by its own norm (see :func:`at_least_initial`),
+    so that a large embedding does not let a small layer be overrun. All vectors count as one more.
+
+    Args:
+        params: the weights.
+        tensors: the direction, one tensor a parameter, not all zero; its length does not matter.
+    """
+    layers: list[list[float]] = []
+    vectors = [0.0, 0.0, 0.0]
+    squares = _params.norms_sq(tensors)
+    for p, change, square in zip(params, squares, _params.norms_sq(params), strict=True):
+        shape = tuple(p.shape)
+        if len(shape) >= 2:
+            layers.append([change, at_least_initial(square, [shape]) ** 2])
+        else:
+            numbers = change, square, (shape[0] if shape else 1) / 3.0
+            vectors = [a + b for a, b in zip(vectors, numbers, strict=True)]
+    if vectors[2] > 0.0:
+        layers.append([vectors[0], max(vectors[1:])])
+    mean = math.fsum(change / size for change, size in layers) / len(layers)
+    return math.sqrt(math.fsum(squares) / mean)
+
+
 def at_least_initial(square: float, shapes: Sequence[tuple[int, ...]]) -> float:
     """The norm of weights, but at least that of weights uniform in ±1/√fan_in.
 

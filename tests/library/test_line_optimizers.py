@@ -42,7 +42,7 @@ MAKERS: dict[str, tuple[Callable[..., LineSearchOptimizer], bool]] = {
     "labpal": (partial(LABPAL, measuring_batches=3, reuse=4, burn_in=1), True),
     "labpal-sgd": (partial(LABPAL, mode="sgd", momentum=0.5, measuring_batches=2, reuse=3), True),
     "labpal-grown": (
-        partial(LABPAL, measuring_batches=2, reuse=2, batch_growth=((0, 3),), momentum=0.2),
+        partial(LABPAL, measuring_batches=2, reuse=6, batch_growth=((0, 3),), momentum=0.2),
         True,
     ),
     "sls": (SLS, True),

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from surefoot import _params
 from surefoot._closure import Closure
-from surefoot._networks import is_deep, weights_norm
+from surefoot._networks import is_deep, norm_along, weights_norm
 from surefoot._numbers import check_count, check_number, check_share
 from surefoot._quiet import QuietRoom
+from surefoot.bound import Bound
 from surefoot.directions import Direction, steepest
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared, formerly
@@ -36,8 +37,10 @@ _SHARE = 0.1
 """Of the steps so far that may be spent on collecting, where the rate is pooled."""
 _OFTEN, _LATER, _RARELY = 4, 30, 1000
 """Measured after a quarter of the updates so far, from 30 on after a 30th, at last every 1000."""
+_CHANGE = 0.04
+"""Share of their norms by which an update may change the layers' weights ..."""
 _FIRST_CHANGE = 0.002
-"""Share of their norm by which the first update may change the weights; the second twice that."""
+"""... and the first update; the second twice that."""
 _FIRST_PROBE = 0.01
 """The first measuring length, as a share of the weights' norm."""
 _NEWEST = 25
@@ -153,8 +156,8 @@ class LABPAL(LineSearchOptimizer):
     one measurement at most doubles or halves. The first measurement is of one batch; later ones
     have as many, up to ten, as keep collecting under a tenth of the steps so far. They come after
     a quarter of the updates so far, from the 30th on after a 30th. The probes follow the minimum.
-    An update changes the weights by no more than 4 % of the smallest norm that they had, the first
-    by 0.2 %, the second by 0.4 %, and so on.
+    An update changes the layers by no more than 4 % of their norms, in the root mean square over
+    all, as seen at the last measurement; the first by 0.2 %, the second by 0.4 %, and so on.
 
     ``rule="published"`` is the papers': ten batches every 1000 updates, probes 0.005 and 0.01
     away, the mean of the last 25 minima, those of the first 400 updates used but not averaged, no
@@ -230,12 +233,11 @@ class LABPAL(LineSearchOptimizer):
     (``burn_in``) of it.
 
     *When it fails*: where no minimum is found in 50 steps, a warning says so. Where the bound
-    decides the step, as it does with embeddings, and where weights must grow, it is slower than a
-    searched rate, see docs/line-searches.md; with several loss heads added up it fails, as the
-    authors report: a warning says so.
+    decides the step and weights must grow it is slow, and where every weight needs a rate of its
+    own (a small graph network, docs/what-did-not-work.md) it stays behind Adam; with
+    several loss heads added up it fails, as the authors report: a warning says so.
     """
 
-    _CHANGE = 0.04
     memory: LABPALMemory
 
     @formerly(lr="step_multiplier", untrusted="burn_in")
@@ -515,6 +517,8 @@ class LABPAL(LineSearchOptimizer):
         else:
             self._note_failure(found.status)
         self._adapt(search, found, per_length, params)
+        if self._is_pooled:
+            memory.weights_norm = norm_along(params, direction.tensors)
         if self._settings["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
@@ -635,7 +639,8 @@ class LABPAL(LineSearchOptimizer):
             return self.step_multiplier * self._max_length(params)
         if model is None or not is_deep(model):
             return math.inf
-        return self._bound(min(self._CHANGE, _FIRST_CHANGE * (self.memory.updates + 1)), params)
+        share = min(_CHANGE, _FIRST_CHANGE * (self.memory.updates + 1))
+        return Bound(share).limit(self.memory.weights_norm or math.inf, 1.0)
 
     def _reset(self) -> None:
         """Between updates: nothing gathered, nothing kept, by no parameter frozen meanwhile."""

@@ -55,7 +55,7 @@ class PAL(LineSearchOptimizer):
             code. Torch's schedulers act on it.
         measuring_length: μ, distance of the probe from the start, in units of the weights.
         max_length: s_max, largest distance moved in a step. None: 3.16, as published, but where the
-            model is known and has several layers and no BatchNorm, at most 6 % of the smallest
+            model is known and has several layers and no BatchNorm, at most 3 % of the smallest
             norm that the weights had (looked at every 32 steps).
         direction_adaptation: β, share of the previous direction, at least 0 and below 1.
         measure_every: steps between measurements. With 1, PAL as published. With more, the lengths
@@ -112,7 +112,6 @@ class PAL(LineSearchOptimizer):
     draws from a random generator of its own cannot be measured.
     """
 
-    _CHANGE = 0.06  # measured, docs/line-searches.md
     memory: PALMemory
 
     @formerly(lr="step_multiplier")
