@@ -193,7 +193,7 @@ def test_whole_numbers_of_other_kinds(steps: Any) -> None:
 def test_what_is_no_whole_number_stays_none(wrong: Any) -> None:
     with pytest.raises(TypeError, match="whole number"):
         PAL(noisy(), total_steps=wrong)
-    with pytest.raises(ValueError, match="whole number"):
+    with pytest.raises(TypeError, match="whole number"):
         one_cycle(torch.optim.SGD(noisy().parameters()), total_steps=wrong, max_lr=0.1)
 
 

@@ -32,7 +32,7 @@ def check_model(optimizer: Optimizer, model: Any) -> None:
     """The model must own what the optimizer trains."""
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.RecursiveScriptModule):
+    if isinstance(model, torch.jit.RecursiveScriptModule):  # type: ignore[attr-defined]
         raise TypeError("a scripted model takes no hooks: train nn.Sequential(model) instead")
     check_belongs(optimizer, model)
 

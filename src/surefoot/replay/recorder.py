@@ -185,7 +185,7 @@ def _is_no_training_pass() -> bool:
 
 def _parts(model: nn.Module) -> Iterable[nn.Module]:
     """What may have hooks, below the model."""
-    scripted = torch.jit.RecursiveScriptModule
+    scripted = torch.jit.RecursiveScriptModule  # type: ignore[attr-defined]
     return (m for m in model.modules() if m is not model and not isinstance(m, scripted))
 
 
