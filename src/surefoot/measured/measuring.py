@@ -223,8 +223,9 @@ def _place(
         assert rate.in_use is not None
         whole = rate.in_use * step.alpha * step.left * step.scheduled
         share = whole * rate.approach(rate.since) / step.multiple
-        line.go_to(share)
-        return share, False
+        longest = step.limit / probes.direction_norm
+        line.go_to(min(share, longest))
+        return min(share, longest), share > 1.001 * longest
     if found.status is Status.NON_FINITE and farthest <= 1.01 * end:
         line.return_to_start()
         return 0.0, True
