@@ -26,6 +26,7 @@ from suite import (
     _classify,
     _decoded,
     _digits,
+    _endless,
     _epochs,
     _fashion,
     _generator,
@@ -200,11 +201,7 @@ def _control(folder: Path, device: str) -> Task:
         angle = math.pi + 0.8 * torch.randn(count, 1, generator=draw)
         return angle.to(device), (0.3 * torch.randn(count, 1, generator=draw)).to(device)
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            yield starts(32, draw)
-
+    batches = _endless(lambda draw: starts(32, draw))
     evaluate = _mean_loss(loss, [starts(512, _generator(23))])
     return Task("control", _seeded(Net), batches, loss, evaluate, 300, "loss")
 
@@ -237,11 +234,7 @@ def _adding(folder: Path, device: str) -> Task:
         y = (values * marks).sum(1, keepdim=True)
         return torch.stack([values, marks], -1).to(device), y.to(device)
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            yield made(64, draw)
-
+    batches = _endless(lambda draw: made(64, draw))
     test = made(512, _generator(25))
     spread = float(test[1].var())
     return Task(
@@ -282,11 +275,7 @@ def _flow(folder: Path, device: str) -> Task:
     def loss(model: Callable[..., Any], batch: Batch) -> Tensor:
         return model(batch[0]).mean()
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            yield (points(128, draw),)
-
+    batches = _endless(lambda draw: (points(128, draw),))
     evaluate = _mean_loss(loss, [(points(4096, _generator(27)),)])
     return Task("flow", _seeded(Net), batches, loss, evaluate, 900, "loss")
 
@@ -311,11 +300,7 @@ def _sets(folder: Path, device: str) -> Task:
         y = torch.stack([x.norm(dim=-1).median(1).values - 1.8, (apart - 5.5) / 2], 1)
         return x.to(device), y.to(device)
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            yield made(64, draw)
-
+    batches = _endless(lambda draw: made(64, draw))
     evaluate = _mean_loss(_squared, [made(1024, _generator(29))])
     return Task("sets", _seeded(Net), batches, _squared, evaluate, 900, "loss")
 

@@ -303,6 +303,17 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def _endless(made: Callable[[torch.Generator], Batch]) -> Callable[[int], Iterator[Batch]]:
+    """Batches that are drawn one by one."""
+
+    def batches(seed: int) -> Iterator[Batch]:
+        draw = _generator(10_000 + seed)
+        while True:
+            yield made(draw)
+
+    return batches
+
+
 def _epochs(n: int, size: int, seed: int) -> Iterator[tuple[Tensor, torch.Generator]]:
     """Places, epoch by epoch, the last incomplete batch dropped."""
     draw = _generator(10_000 + seed)
@@ -486,15 +497,14 @@ def _friedman(folder: Path, device: str) -> Task:
 
 
 def _windows(codes: Tensor, length: int, size: int) -> Callable[[int], Iterator[Batch]]:
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        reach = torch.arange(length + 1)
-        while True:
-            at = torch.randint(len(codes) - length - 1, (size, 1), generator=draw) + reach
-            rows = codes[at.to(codes.device)]
-            yield rows[:, :-1], rows[:, 1:]
+    reach = torch.arange(length + 1)
 
-    return batches
+    def made(draw: torch.Generator) -> Batch:
+        at = torch.randint(len(codes) - length - 1, (size, 1), generator=draw) + reach
+        rows = codes[at.to(codes.device)]
+        return rows[:, :-1], rows[:, 1:]
+
+    return _endless(made)
 
 
 def _text_task(
@@ -569,15 +579,13 @@ def _gcn(folder: Path, device: str) -> Task:
             h = F.relu(self.a(x))
             return self.b(h if mask is None else 2.0 * mask * h)
 
-    def batches(seed: int) -> Iterator[Batch]:
-        masks = _generator(10_000 + seed)
-        while True:
-            yield x[:700], y[:700], (torch.rand(700, 16, generator=masks) < 0.5).float().to(device)
+    def masked(draw: torch.Generator) -> Batch:
+        return x[:700], y[:700], (torch.rand(700, 16, generator=draw) < 0.5).float().to(device)
 
     def loss(model: Callable[..., Any], batch: Batch) -> Tensor:
         return cross_entropy(model(batch[0], batch[2]), batch[1])
 
-    return Task("gcn", _seeded(Net), batches, loss, _accuracy(x[700:], y[700:]), 200)
+    return Task("gcn", _seeded(Net), _endless(masked), loss, _accuracy(x[700:], y[700:]), 200)
 
 
 def _linear_far(folder: Path, device: str) -> Task:
@@ -588,16 +596,14 @@ def _linear_far(folder: Path, device: str) -> Task:
     x, y = x.to(device), y.to(device)
     spread = float(y.var())
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            at = torch.randint(512, (64,), generator=draw).to(device)
-            yield x[at], y[at]
+    def drawn(draw: torch.Generator) -> Batch:
+        at = torch.randint(512, (64,), generator=draw).to(device)
+        return x[at], y[at]
 
     return Task(
         "linear-far",
         _seeded(lambda: _mlp(10, 32, 1, activation=nn.Tanh)),
-        batches,
+        _endless(drawn),
         _squared,
         lambda model: _squared(model, (x, y)) / spread,
         300,
@@ -654,17 +660,12 @@ def _polynomial(folder: Path, device: str) -> Task:
     def loss(model: Callable[..., Any], batch: Batch) -> Tensor:
         return F.smooth_l1_loss(model(batch[0]), batch[1])
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            yield made(draw, 32)
-
     test = made(_generator(1), 4096)
     whole = float(loss(lambda x: torch.zeros(len(x), 1, device=device), test))
     return Task(
         "polynomial",
         _seeded(lambda: nn.Linear(4, 1)),
-        batches,
+        _endless(lambda draw: made(draw, 32)),
         loss,
         lambda model: loss(model, test) / whole,
         1000,
@@ -912,17 +913,15 @@ def _pinn(folder: Path, device: str) -> Task:
         inside = ((bend - force) / (3 * math.pi) ** 2).square().mean()
         return inside + (at_ends - truth(ends)).square().mean()
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            yield ((2 * torch.rand(64, 1, generator=draw) - 1).to(device),)
+    def drawn(draw: torch.Generator) -> Batch:
+        return ((2 * torch.rand(64, 1, generator=draw) - 1).to(device),)
 
     grid = torch.linspace(-1, 1, 401, device=device).unsqueeze(1)
 
     def evaluate(model: Callable[..., Any]) -> Tensor:
         return (model(grid)[0] - truth(grid)).square().mean() / truth(grid).square().mean()
 
-    return Task("pinn", _seeded(Net), batches, loss, evaluate, 2000, "residual")
+    return Task("pinn", _seeded(Net), _endless(drawn), loss, evaluate, 2000, "residual")
 
 
 def _adapters(folder: Path, device: str) -> Task:
@@ -1050,10 +1049,8 @@ def _graph_attention(folder: Path, device: str) -> Task:
             h = F.elu(self.a(x).flatten(-2))
             return self.b(h if mask is None else 2.0 * mask * h)[:, 0]
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            yield x, y, (torch.rand(count, 32, generator=draw) < 0.5).float().to(device)
+    def masked(draw: torch.Generator) -> Batch:
+        return x, y, (torch.rand(count, 32, generator=draw) < 0.5).float().to(device)
 
     def loss(model: Callable[..., Any], batch: Batch) -> Tensor:
         return cross_entropy(model(batch[0], batch[2])[:140], batch[1][:140])
@@ -1061,7 +1058,7 @@ def _graph_attention(folder: Path, device: str) -> Task:
     def evaluate(model: Callable[..., Any]) -> Tensor:
         return (model(x)[140:].argmax(-1) == y[140:]).float().mean()
 
-    return Task("graph-attention", _seeded(Net), batches, loss, evaluate, 300, heavy=True)
+    return Task("graph-attention", _seeded(Net), _endless(masked), loss, evaluate, 300, heavy=True)
 
 
 def _diffusion(folder: Path, device: str) -> Task:
@@ -1093,11 +1090,7 @@ def _diffusion(folder: Path, device: str) -> Task:
     def loss(model: Callable[..., Any], batch: Batch) -> Tensor:
         return (model(batch[0], batch[1]) - batch[2]).square().mean()
 
-    def batches(seed: int) -> Iterator[Batch]:
-        draw = _generator(10_000 + seed)
-        while True:
-            yield made(128, draw)
-
+    batches = _endless(lambda draw: made(128, draw))
     evaluate = _mean_loss(loss, [made(8192, draw)])
     return Task("diffusion", _seeded(Net), batches, loss, evaluate, 1500, "loss")
 

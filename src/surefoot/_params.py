@@ -25,13 +25,10 @@ def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
     if not tensors:
         return []
     if any(t.device.type != "cpu" for t in tensors) and not _any_low_precision(tensors):
-        norms: list[float] = _stack(torch._foreach_norm(list(tensors))).tolist()
-        squares = [norm**2 for norm in norms]
+        squares = [norm**2 for norm in _numbers(torch._foreach_norm(list(tensors)))]
     else:
         flat = [t.view(-1) if t.is_contiguous() else t for t in tensors]
-        dots = [_dot(t, t) for t in flat]
-        on_cpu = all(d.device.type == "cpu" for d in dots)
-        squares = [d.item() for d in dots] if on_cpu else _stack(dots).tolist()
+        squares = _numbers([_dot(t, t) for t in flat])
     if _out_of_range(squares) and (wider := _wider(tensors)) is not None:
         return norms_sq(wider)
     return squares
@@ -79,7 +76,7 @@ def dots_and_norms_sq(
             products.append(_dot(a, b))
             products.append(_dot(a, a))
         ends.append(len(products))
-    values: list[float] = _stack(products).tolist()
+    values = _numbers(products)
     if _out_of_range(values[1::2]) or not all(map(math.isfinite, values)):
         wider = _wider(firsts), _wider(seconds)
         if wider != (None, None):
@@ -118,13 +115,19 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a, b) if a.dim() == 1 else (a * b).sum()  # layouts that have no flat view
 
 
-def _stack(scalars: Sequence[Tensor]) -> Tensor:
+def _numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Their values, with one device sync for all."""
     device = scalars[0].device
+    if all(s.device.type == "cpu" for s in scalars):
+        return [s.item() for s in scalars]
     # MPS has no float64; the few hundred numbers are summed on the host in double precision anyway
     dtype = torch.float32 if device.type == "mps" else torch.float64
     if all(s.dtype == scalars[0].dtype and s.device == device for s in scalars):
-        return torch.stack(list(scalars)).to(dtype)
-    return torch.stack([s.to(device=device, dtype=dtype) for s in scalars])
+        stacked = torch.stack(list(scalars)).to(dtype)
+    else:
+        stacked = torch.stack([s.to(device=device, dtype=dtype) for s in scalars])
+    values: list[float] = stacked.tolist()
+    return values
 
 
 def _fsum(values: object) -> float:
@@ -161,7 +164,7 @@ def slopes_and_norms_sq(
             del d  # before the next one is made
     slopes, squares = [0.0] * len(ends), [0.0] * len(ends)
     if products:
-        for (i, is_slope), value in zip(places, _stack(products).tolist(), strict=True):
+        for (i, is_slope), value in zip(places, _numbers(products), strict=True):
             (slopes if is_slope else squares)[i] += value
     return slopes, squares
 

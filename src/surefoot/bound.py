@@ -6,9 +6,16 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-__all__ = ["Bound"]
+__all__ = ["Bound", "longest"]
 
 _WINDOW = 50
+
+
+def longest(share: float, norm: float, lowered: float = 1.0) -> float:
+    """The longest step: a share of the norm, less as rates are lowered; infinite without either."""
+    if not math.isfinite(share) or not math.isfinite(norm):
+        return math.inf
+    return share * norm * lowered
 
 
 @dataclass
@@ -34,9 +41,7 @@ class Bound:
             norm: of the weights, or what stands for it.
             lowered: what horizon and schedulers have left of the rate.
         """
-        if not math.isfinite(self.share) or not math.isfinite(norm):
-            return math.inf
-        return self.share * norm * lowered
+        return longest(self.share, norm, lowered)
 
     def note(self, shortened: bool) -> bool:
         """Whether a step was shortened; whether most of the last fifty were."""

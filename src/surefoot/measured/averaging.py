@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from surefoot import _params, _reduce
 from surefoot.measured.fresh_statistics import FreshStatistics
 from surefoot.replay import is_measuring
+from surefoot.replay._state import Modes
 
 __all__ = ["Averages", "take_averages", "without_momentum"]
 
@@ -71,7 +72,8 @@ class Averages:
         """Σ wᵢ so far."""
         self._averages: dict[Tensor, Tensor] = {}
         self._pending: dict[Tensor, Tensor] = {}
-        self._is_shown = self._has_trained = False
+        self._is_shown = False
+        self._modes = Modes()
         self._waiting: list[Any] = []
         self._model = model
         self._statistics = FreshStatistics(model)
@@ -82,7 +84,7 @@ class Averages:
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("share", "power", "total", "_averages", "_pending", "_model", "_statistics")
-        return {name: vars(self)[name] for name in (*names, "_has_trained")}
+        return {name: vars(self)[name] for name in (*names, "_modes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["_model"], state["share"], state["power"])  # type: ignore[misc]
@@ -180,9 +182,8 @@ class Averages:
         """A forward pass begins; what has to be left when it ends."""
         if is_measuring() or self._is_shown:
             return None
-        self._has_trained = self._has_trained or module.training
-        # a model that is never in training mode is trained as it is (frozen statistics)
-        if module.training or (torch.is_grad_enabled() and not self._has_trained):
+        evaluates = self._modes.is_evaluation(module)
+        if module.training or (torch.is_grad_enabled() and not evaluates):
             self._settle()
             if module.training:
                 self._statistics.saw(module, args, kwargs)
@@ -228,7 +229,7 @@ class Averages:
         state after the optimizer's may do so.
         """
         self.total, self._averages, self._pending = total, {}, {}
-        self._has_trained = True
+        self._modes.has_trained = True
         self._statistics.age()
         for i, (y, x) in places.items():
             p = params[i]

@@ -25,13 +25,11 @@ class GradientGauge:
         Args:
             active: the parameters with a gradient; asked only where a chosen one has none.
         """
-        grads = [p.grad for p in self._chosen]
-        if not grads or any(g is None for g in grads):
+        if not self._chosen or any(p.grad is None for p in self._chosen):
             self._chosen = _small_ones(active())
-            grads = [p.grad for p in self._chosen]
-        own = [g for g in grads if g is not None]
-        square = math.fsum(_params.norms_sq(_reduce.local(own)))
-        (square,) = _reduce.over_shards([square], _reduce.is_sharded(own))
+        grads = [p.grad for p in self._chosen if p.grad is not None]
+        square = math.fsum(_params.norms_sq(_reduce.local(grads)))
+        (square,) = _reduce.over_shards([square], _reduce.is_sharded(grads))
         return math.sqrt(square)
 
 

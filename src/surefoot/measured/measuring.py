@@ -222,10 +222,10 @@ def _place(
     if is_first:
         assert rate.in_use is not None
         whole = rate.in_use * step.alpha * step.left * step.scheduled
-        share = whole * rate.approach(rate.since) / step.multiple
-        longest = step.limit / probes.direction_norm
-        line.go_to(min(share, longest))
-        return min(share, longest), share > 1.001 * longest
+        wanted = whole * rate.approach(rate.since) / step.multiple
+        share = min(wanted, step.limit / probes.direction_norm)
+        line.go_to(share)
+        return share, wanted > 1.001 * share
     if found.status is Status.NON_FINITE and farthest <= 1.01 * end:
         line.return_to_start()
         return 0.0, True

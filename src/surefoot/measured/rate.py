@@ -255,7 +255,7 @@ class RateState:
         highest = self.highest
         if status is Status.NON_FINITE or gain < 0.0 or lines.minimum == 0.0:
             highest = wanted
-        wanted = max(wanted, min(highest / HELD, PAST * abs(lines.minimum)))
+        wanted = max(wanted, min(highest / HELD, PAST * lines.minimum))
         highest = max(highest, wanted)
         following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
         return dataclasses.replace(

@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import Closure, checked_closure
-from surefoot._networks import MAX_CHANGE, check_belongs, largest_change, weights_norm
+from surefoot._networks import check_belongs, largest_change, weights_norm
 from surefoot._numbers import check_count, check_number, plain
 from surefoot._params import Copies
 from surefoot._plain import from_plain, to_plain
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
-from surefoot.bound import Bound
+from surefoot.bound import longest
 from surefoot.directions import Direction
 from surefoot.line import Line
 from surefoot.optim._active import Active
@@ -90,9 +90,6 @@ class LineSearchOptimizer(Optimizer):
     # only way to notice scaler.step(optimizer, closure), which would run backward unscaled
     _step_supports_amp_scaling = True
 
-    _CHANGE = MAX_CHANGE
-    """Share of their norm by which a step may change the weights: less for a longer memory."""
-
     last: StepOutcome | None
     memory: Memory
 
@@ -140,8 +137,7 @@ class LineSearchOptimizer(Optimizer):
         self._model, self._process_group = model, group
         self._grad_scaler, self._on_measure = scaler, on_measure
         # asked once: a walk through all modules is no part of a step
-        exempt = model is None or math.isinf(largest_change(model))
-        self._largest_change = math.inf if exempt else self._CHANGE
+        self._largest_change = math.inf if model is None else largest_change(model)
         self._copies = Copies()
         self.last = None
         self._watch = Watch(model)
@@ -388,18 +384,14 @@ class LineSearchOptimizer(Optimizer):
         given: float | None = self._settings["max_length"]
         if given is not None:
             return given
-        longest = self._bound(self._largest_change, params) / (multiple or 1.0)
-        return min(PUBLISHED_MAX_LENGTH, longest)
-
-    def _bound(self, share: float, params: list[Tensor], lowered: float = 1.0) -> float:
-        """The longest step that changes the weights by no more than a share; see :class:`Bound`."""
-        memory = self.memory
+        memory, share = self.memory, self._largest_change
         if math.isfinite(share) and (
             memory.weights_norm is None or memory.steps % _NORM_EVERY == 0
         ):
             norm = weights_norm(params)
             memory.weights_norm = min(norm, memory.weights_norm or norm)
-        return Bound(share).limit(memory.weights_norm or math.inf, lowered)
+        bound = longest(share, memory.weights_norm or math.inf)
+        return min(PUBLISHED_MAX_LENGTH, bound / (multiple or 1.0))
 
     def _rounding(self, loss: Tensor) -> float:
         """Relative error below which differences of losses mean nothing: a few ulp."""

@@ -17,7 +17,7 @@ from surefoot._closure import Closure
 from surefoot._networks import is_deep, norm_along, weights_norm
 from surefoot._numbers import check_count, check_number, check_share
 from surefoot._quiet import QuietRoom
-from surefoot.bound import Bound
+from surefoot.bound import longest
 from surefoot.directions import Direction, steepest
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared, formerly
@@ -307,6 +307,11 @@ class LABPAL(LineSearchOptimizer):
             }
             settings.update({k: v for k, v in published.items() if settings[k] is None})
         super().__init__(params, step_multiplier, settings, LABPALMemory(), **shared)
+
+    def _attach(self, *given: Any) -> None:
+        super()._attach(*given)
+        # asked once: a walk through all modules is no part of a step
+        self._has_layers = self._model is not None and is_deep(self._model)
 
     _told_of_failures = False
 
@@ -612,9 +617,9 @@ class LABPAL(LineSearchOptimizer):
             return StepOutcome(0.0, 0.0, status, value0)
         per_length = 1.0 if settings["mode"] == "nsgd" else direction.norm
         assert memory.rate is not None
-        longest = self._longest(params)
         alpha, horizon = self.step_multiplier, self._horizon()
-        rate = horizon * min(alpha * memory.rate * per_length, longest) / direction.norm
+        length = min(alpha * memory.rate * per_length, self._longest(params))
+        rate = horizon * length / direction.norm
         if seen is not None:
             rate = min(rate, seen / direction.norm)
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
@@ -634,13 +639,12 @@ class LABPAL(LineSearchOptimizer):
 
     def _longest(self, params: list[Tensor]) -> float:
         """The longest update before the horizon: the cap times α, or a share of the weights."""
-        model = self._model
         if not self._is_pooled or self._settings["max_length"] is not None:
             return self.step_multiplier * self._max_length(params)
-        if model is None or not is_deep(model):
+        if not self._has_layers:
             return math.inf
         share = min(_CHANGE, _FIRST_CHANGE * (self.memory.updates + 1))
-        return Bound(share).limit(self.memory.weights_norm or math.inf, 1.0)
+        return longest(share, self.memory.weights_norm or math.inf)
 
     def _reset(self) -> None:
         """Between updates: nothing gathered, nothing kept, by no parameter frozen meanwhile."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from surefoot._quiet import RngState, devices_of
 
@@ -36,6 +36,18 @@ def replaying() -> Iterator[None]:
         yield
     finally:
         _here.replays -= 1
+
+
+@dataclass
+class Modes:
+    """Tells evaluations from the training of a model that is never in training mode."""
+
+    has_trained: bool = False
+
+    def is_evaluation(self, model: nn.Module) -> bool:
+        """Whether a pass of the model, in the mode that it is in, is one."""
+        self.has_trained = self.has_trained or model.training
+        return self.has_trained and not model.training
 
 
 @dataclass(frozen=True)

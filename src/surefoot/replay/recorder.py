@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.replay._state import devices, is_measuring
+from surefoot.replay._state import Modes, devices, is_measuring
 from surefoot.replay.tape import Tape, stop_abandoned
 
 
@@ -34,7 +34,8 @@ class Recorder:
         self._tape: Tape | None = None
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
-        self._keeps_inputs = self._has_looked = self._has_trained = False
+        self._keeps_inputs = self._has_looked = False
+        self._modes = Modes()
         # a loop that breaks off between forward and step leaves its tape on
         weakref.finalize(self, stop_abandoned).atexit = False
         self.backwards = 0
@@ -164,9 +165,7 @@ class Recorder:
         """Whether the whole model is in evaluation mode and not trained in it: no step follows."""
         if self._depth > 0:
             return False
-        training = (module if self.model is None else self.model).training
-        self._has_trained = self._has_trained or training
-        return self._has_trained and not training
+        return self._modes.is_evaluation(module if self.model is None else self.model)
 
     def _leave_parts(self, outer: nn.Module) -> None:
         """No hooks below the module that is called: nothing there is asked, and graphs break."""
