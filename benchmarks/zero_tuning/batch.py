@@ -27,6 +27,7 @@ os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 import many
 import suite
 import torch
+from every_task import load
 from kept_back import SECOND_CONFIRMATION
 
 HEAVY = ("nanogpt-2000", "vit", "nanogpt-500", "resnet", "fashion-convnet", "text-transformer")
@@ -49,7 +50,7 @@ Job = tuple[str, int, str]  # task, seed, plan
 
 @functools.lru_cache(maxsize=3)
 def _task(name: str, folder: str, device: str) -> suite.Task:
-    return suite.load(name, Path(folder), device)
+    return load(name, Path(folder), device)
 
 
 def work(
@@ -136,7 +137,7 @@ def main() -> None:
     done = {(line["task"], line["seed"], line["plan"]) for line in lines}
     print("gpu" if gpu else "no gpu", torch.__version__, flush=True)
     kind = {
-        name: suite.load(name, Path(options.data))
+        name: load(name, Path(options.data))
         for name in (*HEAVY, *HEAVY_LATER)
         if gpu or name in (options.tasks or [name])
     }

@@ -1,13 +1,14 @@
 """Two dozen small tasks, unlike each other, in pure torch, on any device.
 
 Twelve to develop a rule on, `DEVELOPMENT`, and twelve to confirm it on, `CONFIRMATION`: written down before any
-candidate ran, and not run with any candidate until the rule was final. Ten more are in `kept_back.py`.
+candidate ran, and not run with any candidate until the rule was final. Ten more are in `kept_back.py`;
+`every_task.py` has all by name.
 
 A task's loss is a pure function of weights and batch: dropout masks, augmentation and noise are part of the batch. So
 the loss of a batch can be asked for again, and many runs of one task can be trained at once (`many.py`). BatchNorm has
 no running statistics: an evaluation measures them on training data at the weights that are evaluated.
 
-    figures = run(load("digits-mlp", folder), seed=0, method=lambda model, steps: Plain(AdamW(model.parameters())))
+    figures = run(every_task.load("digits-mlp", folder), seed=0, method=lambda model, steps: Plain(AdamW(model.parameters())))
 """
 
 from __future__ import annotations
@@ -1124,13 +1125,6 @@ CONFIRMATION: dict[str, Callable[[Path, str], Task]] = {
     "graph-attention": _graph_attention,
     "diffusion": _diffusion,
 }
-
-
-def load(name: str, folder: Path, device: str = "cpu") -> Task:
-    """The task of that name, its data on the device."""
-    from kept_back import SECOND_CONFIRMATION  # which is built from this module's pieces
-
-    return {**DEVELOPMENT, **CONFIRMATION, **SECOND_CONFIRMATION}[name](Path(folder), device)
 
 
 class Plain:

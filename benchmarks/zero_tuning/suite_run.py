@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import suite
 import torch
-from kept_back import SECOND_CONFIRMATION
+from every_task import TASKS, load
 from rivals import RIVALS
 from torch import nn
 
@@ -102,8 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    every = [*SECOND_CONFIRMATION, *suite.DEVELOPMENT, *suite.CONFIRMATION]
-    parser.add_argument("--tasks", nargs="+", choices=every, default=every)
+    parser.add_argument("--tasks", nargs="+", choices=[*TASKS], default=[*TASKS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, *RIVALS], default=[*WAYS])
     options = parser.parse_args()
@@ -112,7 +111,7 @@ def main() -> None:
     lines = options.out.read_text().splitlines() if options.out.exists() else []
     done = {(r["task"], r["seed"], r["name"]) for r in map(json.loads, lines)}
     for name in options.tasks:
-        task = suite.load(name, options.data)
+        task = load(name, options.data)
         for seed in options.seeds:
             for way in options.ways:
                 if (name, seed, way) in done:

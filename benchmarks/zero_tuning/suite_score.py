@@ -16,6 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import suite
+from every_task import FIRST, TASKS
 from kept_back import SECOND_CONFIRMATION
 
 ACCURACY = {
@@ -82,9 +83,8 @@ def main() -> None:
     cells = read(options.results)
     tops = ceilings(cells)
     others = ceilings(cells, without="schedule-free")
-    every = (*SECOND_CONFIRMATION, *suite.DEVELOPMENT, *suite.CONFIRMATION)
-    wanted = {"first": every[len(SECOND_CONFIRMATION) :], "second": tuple(SECOND_CONFIRMATION)}
-    order = [t for t in wanted.get(options.set, every) if t in tops]
+    wanted = {"first": FIRST, "second": SECOND_CONFIRMATION}
+    order = [t for t in wanted.get(options.set, TASKS) if t in tops]
     if not options.plan:
         print(
             "| task | ceiling | figure | seeds | without schedule-free |",

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 PLACE = Path(__file__).parents[2] / "benchmarks" / "zero_tuning"
-MODULES = ("rivals", "suite", "many", "kept_back")
+MODULES = ("rivals", "suite", "many", "kept_back", "every_task")
 
 
 @pytest.fixture
@@ -141,8 +141,9 @@ def test_amuse_moves_matrices_by_momentum_and_weighs_the_average_by_warmth(rival
 
 @pytest.mark.parametrize("name", ["noisy-table", "control", "adding", "flow", "sets"])
 def test_a_grid_trained_at_once_is_the_ordinary_loop(rivals: Any, name: str) -> None:
-    suite, many = (importlib.import_module(module) for module in ("suite", "many"))
-    task = suite.load(name, Path())
+    modules = ("suite", "many", "every_task")
+    suite, many, every_task = (importlib.import_module(module) for module in modules)
+    task = every_task.load(name, Path())
     task.steps = 8
     cells = {"a": 0.003, "b": 0.03}
     grid = {
