@@ -25,12 +25,7 @@ SEEDS = (0, 1, 2)
 METHODS = {
     "SGD": OptimizerConfig("SGD", {"lr": 0.05, "momentum": 0.9}),
     "PAL": OptimizerConfig("PAL"),
-    # not its α of 1.8: on so small a network with dropout, that ends one seed in three in dead
-    # units, with one process as with two, and three seeds would compare luck
-    "LABPAL": OptimizerConfig(
-        "LABPAL",
-        {"step_multiplier": 1.0, "rule": "published", "measuring_length": 0.1, "reuse": 30},
-    ),
+    "LABPAL": OptimizerConfig("LABPAL"),
 }
 
 
