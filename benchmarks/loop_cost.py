@@ -6,13 +6,16 @@ gradients, the optimizer's state, and what forward and backward pass hold count 
 
 Time: whole runs, the two in turns of ten steps, so that a machine whose speed drifts is the same
 for both: nanoGPT's CPU recipe (4 layers, 4 heads, width 128, block 64, batch 12, no dropout), a VAE
-(784-400-20, batch 128) and a two-layer GCN (1,000 nodes, dense adjacency), on random data.
+(784-400-20, batch 128) and a two-layer GCN (1,000 nodes, dense adjacency), on random data; with
+--device cuda nanoGPT's GPU recipe, too (6 layers, 6 heads, width 384, block 256, batch 64, bf16
+autocast), and times of ten steps each, between which alone the host waits.
 
 glibc keeps the memory that is freed here; otherwise it gives back and takes anew, at random more of
 one than of the other.
 
     python benchmarks/loop_cost.py [--parts memory time] [--steps 1000] [--tasks gpt vae gcn]
                                    [--text tinyshakespeare.txt] [--bases SGD AdamW] [--averaged]
+                                   [--device cuda]
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import platform
 import statistics
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,8 @@ BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": lambda p: torch.optim.AdamW(p, 1e-3),
 }
 _TURN = 10
+DEVICE = "cpu"
+"""`--device` sets it."""
 LIMITS = {"measuring": 1.1, "between": 0.1, "time between": 1.01, "time of a run": 1.04}
 
 
@@ -156,17 +161,17 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Four layers, four heads, width 128, block 64."""
+    """Four layers, four heads, width 128, block 64; or as many of each."""
 
-    def __init__(self, vocabulary: int, width: int = 128, block: int = 64) -> None:
+    def __init__(self, vocabulary: int, width: int = 128, block: int = 64, layers: int = 4) -> None:
         super().__init__()
         self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(block, width)
-        self.blocks = nn.Sequential(*(Block(width, 4) for _ in range(4)))
+        self.blocks = nn.Sequential(*(Block(width, layers) for _ in range(layers)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the next tokens."""
-        x = self.tokens(x) + self.places(torch.arange(x.shape[1]))
+        x = self.tokens(x) + self.places(torch.arange(x.shape[1], device=x.device))
         out: Tensor = self.head(self.norm(self.blocks(x)))
         return out
 
@@ -204,32 +209,49 @@ class GCN(nn.Module):
         return out
 
 
+def on_device(x: Tensor) -> Tensor:
+    """Without waiting, as loops that care do it."""
+    return x if DEVICE == "cpu" else x.pin_memory().to(DEVICE, non_blocking=True)
+
+
 Loss = Callable[[int], Tensor]
 """The loss of step number so and so."""
 
 
-def gpt(text: str | None) -> tuple[nn.Module, Loss]:
+def gpt(
+    text: str | None, width: int = 128, block: int = 64, layers: int = 4, batch: int = 12
+) -> tuple[nn.Module, Loss]:
     if text is None:
         codes = torch.randint(0, 65, (50_000,), generator=torch.Generator().manual_seed(0))
     else:
         letters = sorted(set(text))
         codes = torch.tensor([letters.index(c) for c in text[:200_000]])
-    model = GPT(int(codes.max()) + 1)
+    model = GPT(int(codes.max()) + 1, width, block, layers)
 
     def loss(step: int) -> Tensor:
         source = torch.Generator().manual_seed(step)
-        starts = torch.randint(0, len(codes) - 65, (12,), generator=source).tolist()
-        rows = torch.stack([codes[s : s + 65] for s in starts])
+        starts = torch.randint(0, len(codes) - block - 1, (batch,), generator=source).tolist()
+        rows = on_device(torch.stack([codes[s : s + block + 1] for s in starts]))
         return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
 
     return model, loss
+
+
+def baby_gpt(text: str | None) -> tuple[nn.Module, Loss]:
+    model, loss = gpt(text, 384, 256, 6, 64)
+
+    def low(step: int) -> Tensor:
+        with torch.autocast(DEVICE, torch.bfloat16):
+            return loss(step)
+
+    return model, low
 
 
 def vae(_: str | None) -> tuple[nn.Module, Loss]:
     model, pictures = VAE(), torch.rand(1280, 784, generator=torch.Generator().manual_seed(0))
 
     def loss(step: int) -> Tensor:
-        x = pictures[128 * (step % 10) : 128 * (step % 10) + 128]
+        x = on_device(pictures[128 * (step % 10) : 128 * (step % 10) + 128])
         pixels, mean, spread = model(x)
         divergence = -0.5 * (1 + spread - mean.square() - spread.exp()).sum()
         return F.binary_cross_entropy_with_logits(pixels, x, reduction="sum") + divergence
@@ -246,11 +268,13 @@ def gcn(_: str | None) -> tuple[nn.Module, Loss]:
     x = torch.randn(1000, 64, generator=source)
     y = torch.randint(0, 7, (1000,), generator=source)
     model = GCN()
+    neighbours, x, y = on_device(neighbours), on_device(x), on_device(y)
     return model, lambda _: F.cross_entropy(model(x, neighbours), y)
 
 
 TASKS: dict[str, Callable[[str | None], tuple[nn.Module, Loss]]] = {
     "gpt": gpt,
+    "baby gpt": baby_gpt,
     "vae": vae,
     "gcn": gcn,
 }
@@ -263,13 +287,37 @@ class Run:
     seconds: list[float] = field(default_factory=list)
     measured: list[bool] = field(default_factory=list)
 
+    def add(self, seconds: list[float], measured: list[bool]) -> None:
+        """Some more."""
+        self.seconds += seconds
+        self.measured += measured
+
+
+def queued(optimizer: Any, loss: Loss, steps: Sequence[int]) -> tuple[list[float], list[bool]]:
+    """Steps that nobody waits for but at their end: the mean time of each, and whether any measured."""
+    torch.cuda.synchronize()
+    start, measured = time.perf_counter(), False
+    for step in steps:
+        loss(step).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        last = getattr(optimizer, "last", None)
+        measured |= last is not None and last.cost.probes > 0
+    torch.cuda.synchronize()
+    spent = (time.perf_counter() - start) / len(steps)
+    return [spent] * len(steps), [measured] * len(steps)
+
 
 def in_turns(task: str, base: str, steps: int, text: str | None, averaged: bool) -> tuple[Run, Run]:
-    """The plain run and the measured one, ten steps each: alone, each finds its code in the cache."""
+    """The plain run and the measured one, ten steps each: alone, each finds its code in the cache.
+
+    On a GPU steps are queued, and only ten together have a time: each gets a tenth.
+    """
     runs, loops = (Run(), Run()), []
     for ours in (False, True):
         torch.manual_seed(0)
         model, loss = TASKS[task](text)
+        model.to(DEVICE)
         optimizer: Any = BASES[base](model.parameters())
         if ours:
             optimizer = MeasuredLR(optimizer, model, total_steps=None if averaged else steps)
@@ -277,6 +325,9 @@ def in_turns(task: str, base: str, steps: int, text: str | None, averaged: bool)
     for turn in range(0, steps, _TURN):
         for ours in (turn // _TURN % 2, 1 - turn // _TURN % 2):
             optimizer, loss = loops[ours]
+            if DEVICE != "cpu":
+                runs[ours].add(*queued(optimizer, loss, range(turn, min(turn + _TURN, steps))))
+                continue
             for step in range(turn, min(turn + _TURN, steps)):
                 start = time.perf_counter()
                 loss(step).backward()
@@ -317,14 +368,22 @@ def main() -> int:
         "--parts", nargs="*", choices=("memory", "time"), default=["memory", "time"]
     )
     parser.add_argument("--bases", nargs="*", choices=BASES, default=list(BASES))
-    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--tasks", nargs="*", choices=TASKS, default=["gpt", "vae", "gcn"])
     parser.add_argument("--steps", type=int, default=1000, help="length of a run")
     parser.add_argument("--averaged", action="store_true", help="weights, without total_steps")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--text", type=Path, help="what the GPT reads; default: random tokens")
     options = parser.parse_args()
+    global DEVICE
+    DEVICE = options.device
     torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, "
+    where = (
+        torch.cuda.get_device_name()
+        if DEVICE != "cpu"
+        else platform.processor() or platform.machine()
+    )
+    print(f"torch {torch.__version__}, {where}, "
           f"{options.threads} thread(s), load {os.getloadavg()[0]:.1f}")  # fmt: skip
     kept = True
     if "memory" in options.parts:

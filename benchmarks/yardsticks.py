@@ -41,6 +41,8 @@ class Task(Protocol):
     steps: int
     higher_is_better: bool
     clip: float | None
+    look_every: int | None
+    """Steps between two looks, of which the best counts; None for the figure at the end."""
 
     def model(self, seed: int) -> nn.Module: ...
 
@@ -145,7 +147,7 @@ def train(task: Task, method: Method, seed: int) -> dict[str, Any]:
     schedule = method.schedule and torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: method.schedule(step / task.steps)
     )
-    batches, rates, begun = task.batches(seed), [], time.process_time()
+    batches, rates, figures, begun = task.batches(seed), [], [], time.process_time()
     looks = {max(1, round(task.steps * share)) for share in (0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8)}
     _mode(optimizer, "train")
     model.train()
@@ -158,16 +160,30 @@ def train(task: Task, method: Method, seed: int) -> dict[str, Any]:
         optimizer.zero_grad()
         if schedule:
             schedule.step()
+        if task.look_every and step % task.look_every == 0:
+            figures.append(_evaluated(task, model, optimizer))
         if step in looks:
             group = optimizer.param_groups[0]
             rates.append(float(f"{group.get('effective_lr', group['lr']):.3g}"))
+    end = _evaluated(task, model, optimizer)
+    best = (max if task.higher_is_better else min)([*figures, end])
+    seconds = round(time.process_time() - begun, 1)
+    told = {"end": end} if task.look_every else {}
+    return {"figure": best, **told, "rates": rates, "seconds": seconds}
+
+
+def _evaluated(task: Task, model: nn.Module, optimizer: Optimizer) -> float:
+    """The figure of the weights that a user would keep; the training goes on as if nothing was."""
     _mode(optimizer, "eval")
     model.eval()
-    with torch.no_grad(), getattr(optimizer, "averaged", nullcontext)():
+    devices = [] if DEVICE == "cpu" else [torch.device(DEVICE)]
+    averaged = getattr(optimizer, "averaged", nullcontext)
+    with torch.no_grad(), averaged(), torch.random.fork_rng(devices):
         torch.manual_seed(0)
         figure = task.evaluate(model)
-    seconds = round(time.process_time() - begun, 1)
-    return {"figure": figure, "rates": rates, "seconds": seconds}
+    _mode(optimizer, "train")
+    model.train()
+    return figure
 
 
 def _mode(optimizer: Optimizer, mode: str) -> None:
@@ -203,6 +219,7 @@ def run(
     tasks: Iterable[Task],
     methods: Callable[[Task], Iterable[Method]],
     seeds: Iterable[int],
+    part: str = "1/1",
 ) -> None:
     """Train what OUT does not hold yet: seed by seed, so that what is finished early is fair."""
     warnings.simplefilter("ignore")
@@ -210,24 +227,24 @@ def run(
     lines = out.read_text().splitlines() if out.exists() else []
     done = {(r["task"], r["method"], r["seed"], r["steps"]) for r in map(json.loads, lines)}
     kept, here = list(tasks), told()
-    for seed in seeds:
-        for task in kept:
-            for method in methods(task):
-                if (task.name, method.name, seed, task.steps) in done:
-                    continue
-                line = {
-                    "task": task.name,
-                    "method": method.name,
-                    "seed": seed,
-                    "steps": task.steps,
-                    "attempts": method.attempts,
-                    **train(task, method, seed),
-                    **here,
-                }
-                out.parent.mkdir(parents=True, exist_ok=True)
-                with out.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                print(task.name, method.name, seed, line["figure"], line["seconds"], flush=True)
+    own, parts = (int(number) for number in part.split("/"))
+    cells = [(seed, task, method) for seed in seeds for task in kept for method in methods(task)]
+    for seed, task, method in cells[own - 1 :: parts]:
+        if (task.name, method.name, seed, task.steps) in done:
+            continue
+        line = {
+            "task": task.name,
+            "method": method.name,
+            "seed": seed,
+            "steps": task.steps,
+            "attempts": method.attempts,
+            **train(task, method, seed),
+            **here,
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(task.name, method.name, seed, line["figure"], line["seconds"], flush=True)
 
 
 def command(description: str, here: Path) -> argparse.ArgumentParser:
@@ -245,6 +262,7 @@ def command(description: str, here: Path) -> argparse.ArgumentParser:
         "--steps", type=int, help="length of every run, instead of what is built in"
     )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--part", default="1/1", help="2/8: of eight such commands the second")
     parser.add_argument("--out", type=Path, default=here / "results.jsonl")
     return parser
 

@@ -34,6 +34,7 @@ class Problem:
     published_epochs = 100
     higher_is_better = True
     clip: float | None = None
+    look_every: int | None = None
     examples: int
     reshuffled = True
 
@@ -153,13 +154,13 @@ class QuadraticReshuffled(QuadraticDeep):
 
 @cache
 def fashion(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    """Images in [0, 1], (n, 1, 28, 28), and labels."""
+    """Images in [0, 1], (n, 1, 28, 28), and labels, on the device."""
     found = []
     for kind, skip in (("images-idx3", 16), ("labels-idx1", 8)):
         with gzip.open(folder / f"{part}-{kind}-ubyte.gz") as file:
             found.append(np.frombuffer(file.read()[skip:], dtype=np.uint8).copy())
     images = torch.from_numpy(found[0]).view(-1, 1, 28, 28).float() / 255.0
-    return images, torch.from_numpy(found[1]).long()
+    return put((images, torch.from_numpy(found[1]).long()))
 
 
 class _Fashion(Problem):
@@ -169,6 +170,7 @@ class _Fashion(Problem):
 
     def batch(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         x, y = fashion(self.folder, "train")
+        index = put(index)
         return x[index], y[index]
 
     def test(self) -> list[tuple[Tensor, ...]]:
@@ -276,7 +278,7 @@ class FmnistVae(_Fashion):
 
 @cache
 def cifar(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    """Bytes (n, 3, 32, 32) and labels of an image folder, a directory a class."""
+    """Bytes (n, 3, 32, 32) and labels of an image folder, a directory a class, on the device."""
     from PIL import Image
 
     images, labels = [], []
@@ -287,7 +289,7 @@ def cifar(folder: Path, part: str) -> tuple[Tensor, Tensor]:
             with Image.open(path) as image:
                 images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
             labels.append(label)
-    return torch.stack(images), torch.tensor(labels)
+    return put((torch.stack(images), torch.tensor(labels)))
 
 
 def standardized(x: Tensor) -> Tensor:
@@ -303,14 +305,14 @@ def augmented(x: Tensor, generator: torch.Generator) -> Tensor:
     n = len(x)
 
     def drawn(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, 1, 1, 1, generator=generator)
+        return put(low + (high - low) * torch.rand(n, 1, 1, 1, generator=generator))
 
     corner = torch.randint(0, 5, (n, 2), generator=generator)
-    rows = (corner[:, :1] + torch.arange(32))[:, None, :, None]
-    columns = (corner[:, 1:] + torch.arange(32))[:, None, None, :]
+    rows = put(corner[:, :1] + torch.arange(32))[:, None, :, None]
+    columns = put(corner[:, 1:] + torch.arange(32))[:, None, None, :]
     padded = F.pad(x.float(), (2, 2, 2, 2))
-    image = torch.arange(n)[:, None, None, None]
-    x = padded[image, torch.arange(3)[None, :, None, None], rows, columns]
+    image, channel = (put(torch.arange(size)) for size in (n, 3))
+    x = padded[image[:, None, None, None], channel[None, :, None, None], rows, columns]
     x = torch.where(drawn(0.0, 1.0) < 0.5, x.flip(3), x)
     x = x + drawn(-63.0 / 255.0, 63.0 / 255.0)  # of 255, as in the source
     top = x.amax(1, keepdim=True)
@@ -357,16 +359,17 @@ class Cifar3c3d(Problem):
 
     def batch(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         x, y = cifar(self.folder, "train")
+        index = put(index)
         return standardized(augmented(x[index], generator)), y[index]
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        loss = F.cross_entropy(model(batch[0]), batch[1])
         weights = [p for p in model.parameters() if p.dim() > 1]
-        penalty = torch.stack([p.square().sum() for p in weights]).sum()
-        return F.cross_entropy(model(batch[0]), batch[1]) + 0.001 * penalty
+        return loss + 0.001 * torch.stack([p.square().sum() for p in weights]).sum()
 
     def evaluate(self, model: nn.Module) -> float:
         x, y = cifar(self.folder, "test")
-        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+        order = put(torch.randperm(len(y), generator=torch.Generator().manual_seed(0)))
         batches = _in_batches((x[order], y[order]), self.batch_size)
         return self.mean(model, [(standardized(a.float()), b) for a, b in batches], _accuracy)
 

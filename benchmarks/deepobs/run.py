@@ -62,7 +62,13 @@ def main() -> None:
         epochs = options.epochs or (None if options.full else SHORT.get(name))
         task = PROBLEMS[name](folder, epochs, options.steps)
         seeds = options.seeds or range(10 if name not in DATA else 3)
-        run(options.out, [task], lambda task: chosen(methods(task), options.methods), seeds)
+        run(
+            options.out,
+            [task],
+            lambda task: chosen(methods(task), options.methods),
+            seeds,
+            options.part,
+        )
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ class Classify:
 
     higher_is_better = True
     clip: float | None = None
+    look_every: int | None = None
 
     def __init__(self, network: str, steps: int) -> None:
         self.name, self.steps, self._make = f"mnist1d_{network}", steps, NETWORKS[network]
@@ -131,6 +132,7 @@ def main() -> None:
             [Classify(network, steps)],
             lambda _: chosen(METHODS, options.methods),
             seeds,
+            options.part,
         )
 
 

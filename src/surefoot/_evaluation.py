@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
@@ -19,7 +22,8 @@ class Graphless:
 
     A loss that holds derivatives (of a physics-informed net, a gradient penalty, forces) cannot be
     evaluated under ``no_grad``: torch raises. Then it is evaluated again, with a graph that is
-    thrown away, and so are all later ones.
+    thrown away, and so are all later ones. So is everything where something was compiled: without a
+    graph that would be another program, which takes its time to compile and rounds otherwise.
     """
 
     def __init__(self, needs_graph: bool = False) -> None:
@@ -28,7 +32,7 @@ class Graphless:
 
     def __call__(self, evaluate: Callable[[], T], rewind: Callable[[], None] | None = None) -> T:
         """What ``evaluate`` returns; ``rewind`` is called between a failed try and the next."""
-        if not self.needs_graph:
+        if not self.needs_graph and not (runs_compiled() and not _in_a_group()):
             try:
                 with torch.no_grad():
                     return evaluate()
@@ -41,6 +45,29 @@ class Graphless:
             found = evaluate()
         self.needs_graph = True  # only now: where the second try fails, too, it was something else
         return found
+
+
+def runs_compiled() -> bool:
+    """Whether ``torch.compile`` has compiled anything in this process."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and dynamo.utils.counters["frames"]["ok"] > 0
+
+
+def _in_a_group() -> bool:
+    """Whether a forward pass with a graph may be one that DDP expects a backward pass of."""
+    return dist.is_available() and dist.is_initialized()
+
+
+@contextlib.contextmanager
+def unsynchronized(modules: Iterable[nn.Module | None]) -> Iterator[None]:
+    """Inside, no forward pass makes DistributedDataParallel expect a backward pass."""
+    with contextlib.ExitStack() as stack:
+        if _in_a_group():
+            parts = {part for module in modules if module is not None for part in module.modules()}
+            for part in parts:
+                if isinstance(part, DistributedDataParallel):
+                    stack.enter_context(part.no_sync())
+        yield
 
 
 def _asks_for_graph(error: Exception) -> bool:

@@ -30,6 +30,9 @@ _FIRST_CHANGE = 1e-3
 """Share of the weights' norm by which the first step changes them under averaged weights."""
 _RISE = 4.0
 """How many times its expected fall the loss may rise in a step that stands, there."""
+_ABSURD = 100.0
+"""How many times what its slope promises the loss may rise before the line is looked at anew; and,
+in tenths, how many times what it was."""
 _UNMEASURED_CHANGE = 0.1
 """Share of the weights' norm up to which a rate may grow where no minimum was measured."""
 _SHARP = 0.03
@@ -116,7 +119,7 @@ def conclude(
     per_unit = length / step.multiple * step.filling
     rate = dataclasses.replace(rate, length=per_unit)
     probes.slope0 = slope if rate.slopes == "gradient" else None
-    end, limited = 1.0, step.shortened
+    end, limited, fell = 1.0, step.shortened, False
     if not step.frozen and not is_first and length > 1.001 * step.limit:
         end, limited = step.limit / length, True
         probes.line.go_to(end)
@@ -135,7 +138,12 @@ def conclude(
     else:
         places = _places(step, probes, rate, end)
         found = probes.fit(places, step.rounding)
-        if len(places) > 1 and found.parabola is not None and probes.slope0 is not None:
+        fell = not step.frozen and _is_absurd(probes, found, max(places))
+        if fell:  # measured anew, from the start of the line on
+            far = max(places)
+            found = search(probes, step.rounding, 0.1 * far, 0.5 * far, keeps_end=False)
+            places = tuple(t for t, v in probes.values.items() if math.isfinite(v)) or (far,)
+        elif len(places) > 1 and found.parabola is not None and probes.slope0 is not None:
             rate = rate.checked(found.parabola, max(places))
             if rate.is_misfit:
                 tell("misfit", notices.MISFIT)
@@ -151,10 +159,14 @@ def conclude(
         total_steps=step.total_steps,
         most=_UNMEASURED_CHANGE * rate.norm / per_unit,
         averaged=bool(step.share),
+        fell=fell,
     )
     if rate.flat >= 6 and rate.interval.value is None:
         tell("flat", notices.FLAT)
-    place, limited = _place(step, probes, rate, found, end, limited, is_first, max(places))
+    if fell:
+        place, limited = _place_anew(step, probes, found, end), True
+    else:
+        place, limited = _place(step, probes, rate, found, end, limited, is_first)
     status = found.status
     if rate.is_misfit and rate.interval.value is not None and found.parabola is not None:
         status = Status.MISFIT
@@ -201,7 +213,6 @@ def _place(
     end: float,
     limited: bool,
     is_first: bool,
-    farthest: float,
 ) -> tuple[float, bool]:
     """Leave the weights where the step is to end: at which share of it, whether that is less."""
     line = probes.line
@@ -226,9 +237,6 @@ def _place(
         share = min(wanted, step.limit / probes.direction_norm)
         line.go_to(share)
         return share, wanted > 1.001 * share
-    if found.status is Status.NON_FINITE and farthest <= 1.01 * end:
-        line.return_to_start()
-        return 0.0, True
     if found.status is Status.MINIMUM:
         best = found.t * max(1.0, step.alpha * step.left)
         if end > _TOO_FAR * best:
@@ -239,6 +247,27 @@ def _place(
     else:
         line.go_to(end)
     return end, limited
+
+
+def _is_absurd(probes: Probes, found: StepOutcome, far: float) -> bool:
+    """Whether the loss has left its range where the rate in use leads."""
+    if found.status is Status.NON_FINITE:
+        return True
+    rise, promised = probes.value(far) - probes.value0, abs((found.slope0 or 0.0) * far)
+    return rise > _ABSURD * promised and rise > 0.1 * _ABSURD * abs(probes.value0)
+
+
+def _place_anew(step: Step, probes: Probes, found: StepOutcome, end: float) -> float:
+    """Where a step ends whose rate turned out to be far too large: at the minimum, if any."""
+    if found.status is not Status.MINIMUM:
+        probes.line.return_to_start()
+        return 0.0
+    place = found.t * min(1.0, step.alpha * step.left) * (step.share or 1.0)
+    if place >= end == 1.0:
+        probes.line.return_to_end()
+    else:
+        probes.line.go_to(min(place, end))
+    return min(place, end)
 
 
 def _nothing_moved(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from surefoot import _reduce
@@ -117,7 +118,7 @@ def _follow(found: StepOutcome, reach: float, most: float) -> float | None:
 
 def _reshard(model: nn.Module | None) -> None:
     """FSDP2 keeps the root's gathered weights: after a move they are another place's."""
-    if model is None or not _reduce.is_distributed():
+    if model is None or not (dist.is_available() and dist.is_initialized()):
         return
     for module in model.modules():
         if hasattr(module, "reshard") and hasattr(module, "unshard"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from surefoot.measured.estimate import Measurement, RateInterval, pool
-from surefoot.measured.pace import next_measurement
+from surefoot.measured.pace import CREDIT, next_measurement
 from surefoot.outcome import Status
 from surefoot.parabola import Parabola
 from surefoot.reuse import GROWTH, Pooled, within_growth
@@ -80,6 +80,7 @@ class RateState:
         last: the step at which it was measured last.
         course: steps and losses of the run so far, thinned out.
         highest: the largest multiple in use since the last alarm, under averaged weights.
+        fell_from: the multiple in use before the loss left its range, until it is reached again.
     """
 
     in_use: float | None = None
@@ -104,6 +105,7 @@ class RateState:
     last: int = -1
     course: tuple[tuple[int, float], ...] = ()
     highest: float = 0.0
+    fell_from: float = 0.0
 
     @property
     def interval(self) -> RateInterval:
@@ -173,6 +175,7 @@ class RateState:
         total_steps: int | None,
         most: float = math.inf,
         averaged: bool = False,
+        fell: bool = False,
     ) -> RateState:
         """With one more measurement.
 
@@ -185,6 +188,8 @@ class RateState:
             total_steps: length of the run.
             most: the largest rate that may be walked to where no minimum was measured.
             averaged: whether weights are averaged, so that the rate is used as it is measured.
+            fell: whether the loss was not finite at the rate in use, and it was measured anew: the
+                rate falls as far as this line says.
         """
         measurements = self.measurements
         if status in FITS and parabola is not None and parabola.is_finite:
@@ -198,7 +203,11 @@ class RateState:
             flat=self.flat + 1 if status is Status.FLAT else 0,
         )
         if averaged:
-            return found._learned_averaged(step, status, parabola)
+            found = found._learned_averaged(step, status, parabola)
+        if fell:
+            return found._fallen(step, parabola)
+        if averaged:
+            return found
         rate = found.interval
         wanted = found._wanted(rate, status, most)
         if self.in_use is not None:
@@ -210,6 +219,19 @@ class RateState:
         since = self.since if self.in_use is not None else step + 1
         following = next_measurement(step, rate, PRECISION, total_steps)
         return dataclasses.replace(found, in_use=wanted, since=since, next=following)
+
+    def _fallen(self, step: int, parabola: Parabola | None) -> RateState:
+        """With the minimum of the last line alone, if it is lower; to be measured at once."""
+        minimum = None if parabola is None else parabola.vertex
+        last = 0.1 * (self.probed or 1.0) if minimum is None or minimum <= 0.0 else minimum
+        in_use = min(last, (self.in_use or 1.0) / GROWTH)
+        before = max(self.fell_from, self.in_use or 0.0)
+        fallen = dataclasses.replace(self, in_use=in_use, highest=in_use, fell_from=before)
+        return fallen.at_once(step)
+
+    def at_once(self, step: int) -> RateState:
+        """To be measured at the next step, whatever it costs: the budget is for runs that go well."""
+        return dataclasses.replace(self, next=step + 1, spent=self.spent - CREDIT)
 
     def _wanted(self, rate: RateInterval, status: Status, most: float) -> float:
         """The multiple that the measurements ask for."""
@@ -251,13 +273,17 @@ class RateState:
         gain, whole = dataclasses.replace(self, course=course).gains()
         power = FASTER if gain < STILL * whole else 1.0
         rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** power)
-        wanted = within_growth(wanted, in_use, rise)
+        returns = in_use < self.fell_from  # to where it was, as fast as anything may change
+        wanted = within_growth(wanted, in_use, GROWTH if returns else rise)
+        returns = returns and in_use < wanted < self.fell_from
         highest = self.highest
         if status is Status.NON_FINITE or gain < 0.0 or lines.minimum == 0.0:
             highest = wanted
         wanted = max(wanted, min(highest / HELD, PAST * lines.minimum))
         highest = max(highest, wanted)
         following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
+        if returns:
+            following = step + 1
         return dataclasses.replace(
             self,
             in_use=wanted,
@@ -266,6 +292,7 @@ class RateState:
             last=step,
             next=following,
             course=course,
+            fell_from=self.fell_from if returns else 0.0,
         )
 
     def to_dict(self) -> dict[str, Any]:

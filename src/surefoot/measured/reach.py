@@ -17,9 +17,9 @@ AVERAGED = 0.7
 """α under averaged weights."""
 UNDER_A_HORIZON = 3.0
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
-_RUIN = 0.5
+_RUIN, _AVERAGED_RUIN = 0.5, 0.1
 """Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the
-loss of one batch says."""
+loss of one batch says; under averaged weights, where what is seen at once is a fifth of it."""
 
 
 @dataclass
@@ -54,6 +54,11 @@ class Reach:
         planned = self.settings.falls and self.settings.decay_from is None
         return UNDER_A_HORIZON if planned and not self.has_batch_norm else 1.0
 
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether nothing but ruin bounds a step, as it is under averaged weights."""
+        return self.averages and math.isinf(self.bound.share)
+
     def filling(self, step: int) -> float:
         """How many times longer updates will be as the optimizer's memory fills."""
         return self.response.growth_to_come(self.filled_before + step)
@@ -63,7 +68,8 @@ class Reach:
         lowered = self.settings.left(step) * min(1.0, scheduled)
         # between the smallest norm and today's: weights that have to grow may, and none run away
         norm = math.sqrt(rate.norm * rate.size)
-        return min(self.bound.limit(norm, lowered), _RUIN * rate.size)
+        ruin = _AVERAGED_RUIN if self.averages else _RUIN
+        return min(self.bound.limit(norm, lowered), ruin * rate.size)
 
     def factor(
         self, rate: RateState, step: int, scheduled: float, louder: float

@@ -47,6 +47,8 @@ SHARE, POWER = 0.8, 3.0
 weights of the average grow: measured, docs/zero-tuning.md."""
 _MUCH_LOUDER = 4.0
 """Times the gradient's norm when last measured, from which on it is measured at once."""
+_ECHO = 0.9
+"""What is left after a step of a loud gradient, in the momentum of what is wrapped."""
 _LOSSES = 256
 """Losses kept for predictions."""
 _LOOK_EVERY = 8
@@ -115,7 +117,7 @@ class Stepper:
         self._recorder = Recorder(self.model)
         self._line = TakenStep(group, keeps_line=self.settings.advice)
         self._trouble, self._gauge = Trouble(), GradientGauge()
-        self._passes, self._louder = 1, 1.0
+        self._passes, self._louder, self._echo = 1, 1.0, 0.0
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
         averages, given = self._averages is not None, self.settings.max_change
@@ -311,11 +313,18 @@ class Stepper:
     def _listen(self) -> float:
         loud = self._gauge.norm(self.groups.with_gradient)
         self._louder = loud / self.rate.loud if self.rate.loud > 0.0 else 1.0
+        if math.isfinite(loud):
+            self._echo = max(loud, 0.0 if self._averages is not None else _ECHO * self._echo)
         return loud
 
     def _plain_step(self) -> None:
         """The wrapped optimizer's own step at the rate in use."""
         factor, status = self._factor()
+        if status is Status.CAPPED and self._reach.is_unbounded:
+            # it would ruin the weights: only where the loss is looked at
+            self.rate = self.rate.at_once(self.steps)
+            self._hold(StepOutcome(0.0, 0.0, status, math.nan))
+            return
         self._note_bound(status is Status.CAPPED)
         self._apply(factor)
         self._absorb()
@@ -329,7 +338,8 @@ class Stepper:
         """What the groups' rates are multiplied by, as far as can be told before the step."""
         if self.rate.in_use is not None and self.settings.left(self.steps) == 0.0:
             self._tell("end", notices.PAST_THE_END.format(total=self.settings.total_steps))
-        return self._reach.factor(self.rate, self.steps, self.groups.scheduled, self._louder)
+        louder = max(self._louder, self._echo / self.rate.loud if self.rate.loud > 0.0 else 0.0)
+        return self._reach.factor(self.rate, self.steps, self.groups.scheduled, louder)
 
     def _apply(self, factor: float) -> None:
         decays: list[float | None] = []
@@ -385,7 +395,7 @@ class Stepper:
             return
         self._notice_schedules()
         loud = 1.0 if frozen else self._listen()
-        self.rate = dataclasses.replace(self.rate, loud=loud)
+        self.rate, self._echo = dataclasses.replace(self.rate, loud=loud), 0.0
         try:
             self._measure(loss, value0, active)
         finally:
@@ -485,7 +495,7 @@ class Stepper:
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
         first, again = probes.value0, probes.evaluate()
-        if not moved and not agree(again, first, rounding_of(probes.loss.value)):
+        if not moved and not agree(again, first, probes.loss.rounding):
             message = notices.NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
                 self.plan()

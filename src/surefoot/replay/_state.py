@@ -75,9 +75,9 @@ class Surroundings:
         self.random.restore()
         with contextlib.ExitStack() as stack:
             for kind, enabled, dtype in self.autocast:
-                stack.enter_context(
-                    torch.autocast(kind, enabled=enabled, dtype=dtype, cache_enabled=False)
-                )
+                stack.enter_context(torch.autocast(kind, enabled=enabled, dtype=dtype))
+            torch.clear_autocast_cache()  # of the weights' casts, which move from one to the next
+            stack.callback(torch.clear_autocast_cache)
             yield
 
 

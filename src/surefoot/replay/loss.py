@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
 
-from surefoot._evaluation import Graphless, gradients_aside, scalar
+from surefoot import _reduce
+from surefoot._evaluation import (
+    Graphless,
+    gradients_aside,
+    runs_compiled,
+    scalar,
+    unsynchronized,
+)
 from surefoot._quiet import Buffers, undisturbed
 from surefoot.replay._state import Surroundings, replaying
 
@@ -169,7 +176,25 @@ class Loss(ABC):
             if before is not None:
                 before.restore()
 
-        return self._graphless(evaluate, rewind)
+        if runs_compiled() and not _reduce.is_sharded([p for p, _ in self._weights]):
+            self._graphless.needs_graph = True  # FSDP2 would await the backward pass
+        with unsynchronized(self._modules):
+            return self._graphless(evaluate, rewind)
+
+    @property
+    def _modules(self) -> list[nn.Module | None]:
+        """Whose forward passes are replayed."""
+        return [self._model]
+
+    @property
+    def rounding(self) -> float:
+        """Relative error by which two evaluations at the same weights may differ.
+
+        A few ulp of the loss; under autocast more, where a compiler is free to cast elsewhere.
+        """
+        low = [dtype for _, enabled, dtype in self._start[0].autocast if enabled]
+        dtype = self.value.dtype
+        return max(4.0 * torch.finfo(dtype).eps, *(torch.finfo(d).eps / 128.0 for d in low), 0.0)
 
 
 class Watched(Loss):

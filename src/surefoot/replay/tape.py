@@ -371,6 +371,10 @@ class Tape(Loss, TorchDispatchMode):
     def _start(self) -> tuple[Surroundings, Buffers | None]:
         return self._surroundings, self._before
 
+    @property
+    def _modules(self) -> list[nn.Module | None]:
+        return [self._model, *{entry.module for entry in self._entries}]
+
     def _needed(self) -> list[int]:
         """The entries that what was differentiated depends on."""
         wanted = {name[0] for name, _ in self._roots if name is not None}
