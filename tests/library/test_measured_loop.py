@@ -352,6 +352,28 @@ def test_no_run_ends_worse_than_it_was(make: Any, steps: int) -> None:
     assert losses[-1] < (0.5 if steps == 100 else 0.1) * losses[0]
 
 
+@pytest.mark.parametrize("depth", [6, 12, 20])
+@pytest.mark.parametrize("options", [{}, {"total_steps": 100}], ids=["averaged", "decayed"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_deep_linear_net_leaves_its_saddle_and_stays(
+    depth: int, options: dict[str, Any], momentum: float
+) -> None:
+    """At the start all is flat; a little farther gradients are a million times as large."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(depth)))
+    x = torch.randn(64, 64)
+    y = x.roll(1, 1)
+    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), 0.05, momentum), model, **options)
+    losses = []
+    for k in range(100):
+        rows = slice(16 * (k % 4), 16 * (k % 4) + 16)
+        losses.append(
+            loop_step(optimizer, lambda rows=rows: nn.functional.mse_loss(model(x[rows]), y[rows]))
+        )
+    assert max(losses[-20:]) < 1.5
+    assert all(math.isfinite(loss) for loss in losses)
+
+
 def test_a_nearly_flat_start_does_not_end_the_run() -> None:
     """The first parabola's minimum is absurdly far: the last layer begins at nearly zero."""
     model = mlp()
