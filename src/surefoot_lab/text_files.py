@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 
 from surefoot_lab.errors import UserError, one_line
@@ -43,3 +44,19 @@ def read_text(path: Path, name: str, what: str) -> str:
             f"{name}: is not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text; the file appears whole or not at all, and the old one is there until then.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return path
