@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from surefoot_lab.errors import UserError
@@ -55,6 +57,7 @@ class Command:
         Raises:
             UserError: a word cannot be used.
         """
+        words = [re.sub("(?<==)~/", f"{Path.home()}/", word, count=1) for word in words]
         module = cast(Module, importlib.import_module(f"surefoot_lab.{self.module}"))
         parser = OneLineParser(
             prog=f"surefoot {self.name}", description=module.__doc__, allow_abbrev=False

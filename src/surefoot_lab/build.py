@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from surefoot_lab.errors import UserError, did_you_mean, named, one_line
+from surefoot_lab.values import shown
 
 
 def find(
@@ -62,8 +63,8 @@ def call(
     except UserError:
         raise
     except Exception as error:  # whoever wrote it may raise anything
-        texts = [f"{k} is the text {v!r}" for k, v in init_args.items() if _looks_like_a_number(v)]
-        hint = f" ({', '.join(texts)})" if texts else ""
+        doubtful = [f"{k} is {_kind(v)}" for k, v in init_args.items() if _is_doubtful(v, error)]
+        hint = f" ({', '.join(doubtful)})" if doubtful else ""
         raise UserError(f"{what}: {_name(function)}: {one_line(error)}{hint}") from error
 
 
@@ -83,6 +84,12 @@ def check_arguments(
             raise UserError(
                 f"{what}.init_args.{name}: {_name(function)} has no such argument; "
                 f"{did_you_mean(name, names[positional:])}"
+            )
+    defaults = {p.name: p.default for p in _parameters(function)}
+    for name, value in init_args.items():
+        if isinstance(value, bool) and type(defaults.get(name)) in (int, float):
+            raise UserError(
+                f"{what}.init_args.{name}: {_name(function)} takes a number, not {shown(value)}"
             )
 
 
@@ -118,8 +125,17 @@ def _from_module(module_path: str, name: str, what: str, base: type) -> Callable
     return cast(Callable[..., Any], found)
 
 
-def _looks_like_a_number(value: Any) -> bool:
+def _is_doubtful(value: Any, error: Exception) -> bool:
+    """Whether an argument may be to blame: a text with digits, or anything but a mapping where
+    types do not go together.
+    """
+    if isinstance(error, TypeError | AttributeError):
+        return not isinstance(value, dict)
     return isinstance(value, str) and any(letter.isdigit() for letter in value)
+
+
+def _kind(value: Any) -> str:
+    return f"the text {value!r}" if isinstance(value, str) else shown(value)
 
 
 def _public_classes(module: ModuleType, base: type) -> list[str]:

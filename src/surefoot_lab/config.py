@@ -310,11 +310,12 @@ class SweepConfig(Settings):
 
 def _slug(text: str) -> str:
     """A name for a folder; of a long text, its beginning and what tells it from others."""
-    slug = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "run"
-    if len(slug) <= LONGEST_NAME:
+    slug = re.sub(r"[^\w.]+|_", "-", text.lower()).strip("-.")
+    if slug and len(slug.encode()) <= LONGEST_NAME:
         return slug
     mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{slug[:LONGEST_NAME].rstrip('-.')}-{mark}"
+    begin = slug.encode()[:LONGEST_NAME].decode(errors="ignore").rstrip("-.")
+    return f"{begin or 'run'}-{mark}"
 
 
 def _last_word(path: str) -> str:

@@ -177,3 +177,26 @@ def test_a_class_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     with pytest.raises(UserError, match=r"c: no images in it.*remove the folder"):
         _load(tmp_path)
+
+
+def test_a_link_to_the_folder_it_lies_in_is_not_followed(tmp_path: Path) -> None:
+    _folders(tmp_path, "a", "b")
+    (tmp_path / "a" / "all").symlink_to("..")
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "b")  # somewhere else: that is meant
+    data = _load(tmp_path)
+    assert sorted(data.train.labels.tolist()) == [0, 0, 1]
+
+
+def test_images_of_kinds_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    _folders(tmp_path, "a", "b")
+    for name in ("1.heic", "2.SVG"):
+        (tmp_path / "b" / name).write_bytes(b"?")
+    with pytest.warns(UserWarning, match=r"^2 images of a kind that is not read, such as .*1.heic"):
+        assert len(_load(tmp_path).train) == 2
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_more_than_the_memory_is_refused(in_memory: bool, tmp_path: Path) -> None:
+    _folders(tmp_path, "a", "b")
+    with pytest.raises(UserError, match=r"data\.image_size: . images of 9999999 .* GiB"):
+        _load(tmp_path, image_size=9_999_999, in_memory=in_memory)

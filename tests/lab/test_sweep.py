@@ -14,9 +14,10 @@ from _ranks import start
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, SweepConfig
 from surefoot_lab.errors import UserError
 from surefoot_lab.records import read_run
+from surefoot_lab.records.lock import alone
 from surefoot_lab.sweep.cells import Trial, trials_of
 from surefoot_lab.sweep.command import read_sweep
-from surefoot_lab.sweep.trial import alone, close_record, is_done, run_trial
+from surefoot_lab.sweep.trial import close_record, is_done, run_trial
 from surefoot_lab.train.stepping import Stepper
 
 pytest.importorskip("ray")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,10 @@ PARTS = {
 }
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff"),
-    *(".webp", ".gif", ".jp2", ".tga"),
+    *(".webp", ".gif", ".jp2", ".tga", ".avif"),
 )
+# Images of kinds that are not read.
+UNREAD = (".heic", ".heif", ".svg", ".dcm", ".dng", ".cr2", ".nef", ".arw", ".exr", ".psd", ".npy")
 # Folders that systems and editors leave behind, besides those whose names begin with a dot.
 LEFT_BEHIND = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "__pycache__")
 IMAGENET_PARTS = {"train": ("train",), "validation": (), "test": ("val",)}
@@ -146,12 +149,18 @@ def _read(folder: Path, classes: list[Path], config: DataConfig) -> Examples:
         raise UserError(f"data.root: {folder}: no images in it (no folder of a class); {LAYOUT}")
     paths: list[str] = []
     labels: list[int] = []
+    unread: list[str] = []
     for number, place in enumerate(classes):
-        images = _images(place)
+        images = _images(place, unread=unread)
         if not images:
             raise UserError(f"data.root: {place}: no images in it; {LAYOUT}, or remove the folder")
         paths += images
         labels += [number] * len(images)
+    if unread:
+        said = f"{len(unread)} images of a kind that is not read, such as {unread[0]}, are left out"
+        warnings.warn(f"{said}; convert them", stacklevel=2)
+    if config.image_size is not None:
+        _check_memory(len(paths) if config.in_memory else 1, config.image_size, config.image_size)
     targets = torch.tensor(labels, dtype=torch.int64)
     if config.in_memory:
         return Examples(_decode_all(paths, config.image_size), targets)
@@ -168,18 +177,45 @@ def _folders(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _images(folder: Path, inside: bool = True) -> list[str]:
-    """The image files in it and below, by path, without hidden ones."""
+def _images(folder: Path, inside: bool = True, unread: list[str] | None = None) -> list[str]:
+    """The image files in it and below, by path, without hidden ones; `unread` gets the others."""
     found: list[tuple[str, str]] = []
+    unread = [] if unread is None else unread
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if inside and not _hidden(name)]
+        folders[:] = [n for n in folders if inside and not _hidden(n) and not _leads_back(place, n)]
         images = (name for name in files if name.lower().endswith(ENDINGS))
         found += [(place, name) for name in images if not _hidden(name)]
+        others = (name for name in files if name.lower().endswith(UNREAD) and not _hidden(name))
+        unread += [os.path.join(place, name) for name in others]
     return [os.path.join(place, name) for place, name in sorted(found)]
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path = os.path.join(place, name)
+    if not os.path.islink(path):
+        return False
+    here, there = os.path.realpath(place), os.path.realpath(path)
+    return os.path.commonpath([here, there]) == there
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFT_BEHIND
+
+
+def _check_memory(count: int, width: int, height: int) -> None:
+    """Refuse what the machine has no memory for: the system would kill the process."""
+    if not hasattr(os, "sysconf"):
+        return
+    needed, there = 3 * count * width * height, 1
+    for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"):
+        there *= os.sysconf(name)
+    if needed > there:
+        raise UserError(
+            f"data.image_size: {count} images of {width} x {height} pixels take "
+            f"{needed / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f}; choose a smaller "
+            "one, or leave them on the disk (data.in_memory false)"
+        )
 
 
 def _decode_all(paths: list[str], image_size: int | None) -> Tensor:
@@ -192,6 +228,7 @@ def _decode_all(paths: list[str], image_size: int | None) -> Tensor:
             decoded = decoded.resize((image_size, image_size), Image.Resampling.BILINEAR)
         image = as_tensor(decoded)
         if images is None:
+            _check_memory(len(paths), image.shape[2], image.shape[1])
             images = torch.empty((len(paths), *image.shape), dtype=torch.uint8)
         if image.shape != images.shape[1:]:
             raise UserError(

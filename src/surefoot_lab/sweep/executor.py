@@ -16,9 +16,10 @@ from typing import Any
 
 from surefoot_lab.config import EarlyStoppingConfig, SweepConfig
 from surefoot_lab.errors import UserError, named, one_line
+from surefoot_lab.records.lock import PATIENCE_S
 from surefoot_lab.signals import answered
 from surefoot_lab.sweep.cells import Trial
-from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial
+from surefoot_lab.sweep.trial import close_record, run_trial
 from surefoot_lab.train.log import MESSAGE_LENGTH
 
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,11 +18,13 @@ from surefoot_lab.config import Experiment
 from surefoot_lab.errors import of_the_system
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_environment, read_run
+from surefoot_lab.records.lock import alone
 from surefoot_lab.signals import answered
 from surefoot_lab.text_files import write_whole
 from surefoot_lab.train.applied import applied, check_applied
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
 from surefoot_lab.train.checkpoint import (
+    CHECKPOINT_NAME,
     load_checkpoint,
     random_state,
     restore_random_state,
@@ -95,16 +97,17 @@ def train(
     joined = form_team(experiment.train)
     team = joined[1]
     try:
-        with of_the_system(path):
+        with of_the_system(path), ExitStack() as held:
             team.lead(lambda: check_run_dir(path, resume=resume, overwrite=overwrite))
             said: list[str] = []
             with _heard(said.append):
                 parts = assemble(experiment, joined)
             proof = applied(parts)
             check_applied(proof, (sweep or {}).get("cell", {}))
+            team.lead(lambda: _claim(held, path, resume=resume, overwrite=overwrite))
             if resume and (done := team.lead(lambda: _finished(path, parts))):
                 return done
-            state = team.lead(lambda: load_checkpoint(path)) if resume else None
+            state = team.lead(lambda: _saved(path, parts)) if resume else None
             team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
             start = {"applied": proof, "sweep": sweep}
             show = {"resume": resume, "progress": progress}
@@ -114,10 +117,30 @@ def train(
         team.close()
 
 
+def _claim(held: ExitStack, path: Path, **settings: bool) -> None:
+    """Keep other processes out of the directory; what they did until now counts."""
+    path.mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone(path, patience_s=0.0))
+    check_run_dir(path, **settings)
+
+
+def _saved(path: Path, parts: Parts) -> dict[str, Any] | None:
+    """The run's checkpoint.
+
+    Raises:
+        UserError: it cannot be used, or is another run's.
+    """
+    state = load_checkpoint(path)
+    if state is not None:
+        what = f"{path / CHECKPOINT_NAME}: is another run's: it"
+        check_same_experiment(state.get("experiment", {}), parts.resolved, what)
+    return state
+
+
 def _finished(path: Path, parts: Parts) -> RunRecord | None:
     """The record of a run that needs no more training; None if there is something to do."""
     record = read_run(path)
-    check_same_experiment(record, parts.resolved)
+    check_same_experiment(record.experiment, parts.resolved, "the run to resume")
     done = record.end is not None and record.end["reason"] == "finished"
     return record if done else None
 
@@ -125,7 +148,6 @@ def _finished(path: Path, parts: Parts) -> RunRecord | None:
 def _prepare(path: Path, experiment: Experiment, *, resume: bool, overwrite: bool) -> None:
     if overwrite:
         clear_run(path)
-    path.mkdir(parents=True, exist_ok=True)
     (path / TRACEBACK_NAME).unlink(missing_ok=True)  # of an attempt before this one
     if not resume:
         write_whole(path / EXPERIMENT_NAME, to_yaml(experiment))
@@ -340,6 +362,7 @@ class _Run:
         self.log.record.sync()
         state = {name: getattr(self, name) for name in SAVED}
         state |= {name: part.state_dict() for name, part in self._stateful.items()}
+        state["experiment"] = parts.resolved
         save_checkpoint(self.run_dir, state, random_states)
 
     def _load(self, state: dict[str, Any]) -> None:
