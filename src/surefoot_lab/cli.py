@@ -15,42 +15,23 @@ from surefoot_lab._command import BAD_INPUT, INTERRUPTED, Command, OneLineParser
 from surefoot_lab.completion import SHELLS, script
 from surefoot_lab.errors import UserError, did_you_mean
 
-COMMANDS = {
-    command.name: command
-    for command in (
-        Command(
-            "train",
-            "train one network as an experiment file says",
-            "surefoot_lab.train_command",
-            takes_experiment=True,
-        ),
-        Command(
-            "range-test",
-            "measure a learning rate, and train with it if asked",
-            "surefoot_lab.range_tests.command",
-            takes_experiment=True,
-        ),
-        Command(
-            "lines",
-            "measure the loss along the steps of a training run",
-            "surefoot_lab.lines.command",
-            takes_experiment=True,
-        ),
-        Command(
-            "sweep",
-            "run a grid of experiments on this machine or a cluster",
-            "surefoot_lab.sweep.command",
-            takes_experiment=True,
-        ),
-        Command(
-            "demo",
-            "train and compare on bundled data, and write a report",
-            "surefoot_lab.demo",
-        ),
-        Command("report", "one HTML page from the records of runs", "surefoot_lab.report"),
-        Command("ls", "list the runs below a folder", "surefoot_lab.list_runs"),
-    )
-}
+_COMMANDS = (
+    Command("train", "train one network as an experiment file says", "train_command", True),
+    Command(
+        "range-test",
+        "measure a learning rate, and train with it if asked",
+        "range_tests.command",
+        True,
+    ),
+    Command("lines", "measure the loss along the steps of a training run", "lines.command", True),
+    Command(
+        "sweep", "run a grid of experiments on this machine or a cluster", "sweep.command", True
+    ),
+    Command("demo", "train and compare on bundled data, and write a report", "demo"),
+    Command("report", "one HTML page from the records of runs", "report"),
+    Command("ls", "list the runs below a folder", "list_runs"),
+)
+COMMANDS = {command.name: command for command in _COMMANDS}
 # Packages that an extra other than `lab` installs, by the name that is imported.
 EXTRAS = {"ray": "sweep"}
 

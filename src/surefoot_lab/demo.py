@@ -18,21 +18,15 @@ from surefoot_lab.signals import answered
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     # Nothing to choose: all in their default settings, `total_steps: None` is averaged weights.
-    "Measured AdamW": (
-        "surefoot.MeasuredLR",
-        {"optimizer": {"class_path": "torch.optim.AdamW"}, "total_steps": None},
-    ),
-    "Measured SGD": (
-        "surefoot.MeasuredLR",
-        {"optimizer": {"class_path": "torch.optim.SGD"}, "total_steps": None},
-    ),
-    "PAL": ("surefoot.PAL", {}),
-    "LABPAL": ("surefoot.LABPAL", {}),
+    "Measured AdamW": ("MeasuredAdamW", {"total_steps": None}),
+    "Measured SGD": ("MeasuredSGD", {"total_steps": None}),
+    "PAL": ("PAL", {}),
+    "LABPAL": ("LABPAL", {}),
     # A rate to choose, or a default to trust.
-    "SGD 0.01": ("torch.optim.SGD", {"lr": 0.01, "momentum": 0.9}),
-    "SGD 0.1": ("torch.optim.SGD", {"lr": 0.1, "momentum": 0.9}),
-    "SGD 1.0": ("torch.optim.SGD", {"lr": 1.0, "momentum": 0.9}),
-    "Adam 0.001": ("torch.optim.Adam", {"lr": 0.001}),
+    "SGD 0.01": ("SGD", {"lr": 0.01, "momentum": 0.9}),
+    "SGD 0.1": ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    "SGD 1.0": ("SGD", {"lr": 1.0, "momentum": 0.9}),
+    "Adam 0.001": ("Adam", {"lr": 0.001}),
     "AdamW schedule-free": ("AdamWScheduleFree", {}),
 }
 # Small enough for a minute, and with BatchNorm, as the networks these methods are made for.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import os
 import zlib
 from pathlib import Path
 
@@ -69,3 +70,19 @@ def read_text(path: Path, name: str, what: str) -> str:
             "convert it first"
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text; the file appears whole or not at all, and the old one is there until then.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return path

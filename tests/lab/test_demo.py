@@ -136,9 +136,8 @@ class _InThisProcess:
 def test_the_experiment_of_a_trial_is_the_method_as_listed(short_demo: tuple[Path, str]) -> None:
     runs = read_runs([short_demo[0] / "surefoot-demo"])
     (optimizer,) = (run.experiment["optimizer"] for run in runs if run.label == "Measured SGD")
-    assert optimizer["class_path"] == "surefoot.MeasuredLR"
-    assert optimizer["init_args"]["optimizer"] == {"class_path": "torch.optim.SGD"}
-    assert optimizer["init_args"]["total_steps"] is None  # averaged weights: nothing is chosen
+    assert optimizer["class_path"] == "MeasuredSGD"
+    assert optimizer["init_args"] == {"total_steps": None}  # averaged weights: nothing is chosen
 
 
 def test_ctrl_c_ends_the_demo_at_once_and_quietly(here: Path) -> None:

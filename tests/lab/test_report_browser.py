@@ -10,7 +10,6 @@ import pytest
 from _chromium import CHROMIUM, Browser
 from _records import end, evaluation, plain_run, step, write_run
 
-from surefoot.lr_range import Ramp, RangeCurve
 from surefoot_lab.records import read_runs
 from surefoot_lab.report import write_report
 
@@ -225,17 +224,6 @@ def test_a_phone_scrolls_tables_not_the_page(browser: Browser, page: Path) -> No
         "[...document.querySelectorAll('.plot svg')].every(s => s.getBoundingClientRect().right"
         " <= s.closest('figure').getBoundingClientRect().right)"
     )
-
-
-def test_the_curve_of_a_range_test_is_shown(browser: Browser, tmp_path: Path) -> None:
-    run = plain_run(tmp_path, "SGD + measured 1cycle", 0, 0.9, [0.5])
-    ramp = Ramp((1e-4,), (1.0,), num_iter=8, step_mode="exp")
-    losses = [2.3, 2.3, 2.2, 1.8, 1.2, 1.1, 1.6, 3.0]
-    RangeCurve([ramp.rates(i)[0] for i in range(8)], losses, ramp).to_json(run / "range_test.json")
-    browser.open(write_report(read_runs([tmp_path]), tmp_path / "report.html"), width=400)
-    shown = "(i => [i.complete, i.naturalWidth, i.getBoundingClientRect().right <= innerWidth])"
-    assert browser.js(f"{shown}(document.querySelector('.picture img'))") == [True, 640, True]
-    assert browser.js("document.documentElement.scrollWidth") == 400
 
 
 def test_fifty_runs_open(browser: Browser, tmp_path: Path) -> None:

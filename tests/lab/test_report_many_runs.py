@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 from _chromium import CHROMIUM, Browser
 
-from surefoot.lr_range import Ramp, RangeCurve
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.records import read_runs
 from surefoot_lab.report import write_report
-from surefoot_lab.report.beside import line_folders
 from surefoot_lab.train import train
 
 pytestmark = pytest.mark.skipif(
@@ -35,7 +33,7 @@ OPTIMIZERS = {
 }
 CHARTS = ["validation_accuracy", "train_loss", "effective_lr", "validation_loss"]
 SECTIONS = ["problems", "result", "curves", "soon", "grid"]
-LAST = ["profiles", "ranges", "lines", "where", "every"]
+LAST = ["where", "every"]
 
 
 def _real_runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -85,7 +83,7 @@ def _fill(folder: Path, records: dict[str, list[dict[str, Any]]]) -> None:
                 _copy(folder, records["SGD"], 0.03, label=label, seed=seed, sweep=sweep)
     for name in ("PAL", "LABPAL", "Adam"):
         for seed in SEEDS:
-            run = _copy(folder, records[name], 0.01, label=name, seed=seed)
+            _copy(folder, records[name], 0.01, label=name, seed=seed)
             other = {"name": "another problem", "node": {"host": f"node{seed}"}}
             _copy(folder, records[name], 0.01, label=name, seed=seed, **other)
     for seed in SEEDS:
@@ -99,21 +97,6 @@ def _fill(folder: Path, records: dict[str, list[dict[str, Any]]]) -> None:
     _copy(folder, records["diverged"], name=QUOTES, label=QUOTES + LONG, seed=0)
     with open(run / "record.jsonl", "a") as file:
         file.write(f'{{"kind": {json.dumps(HOSTILE)}}}\n')
-    ramp = Ramp((1e-4,), (1.0,), num_iter=8, step_mode="exp")
-    losses = [2.3, 2.3, 2.2, 1.8, 1.2, 1.1, 1.6, 3.0]
-    RangeCurve([ramp.rates(i)[0] for i in range(8)], losses, ramp).to_json(run / "range_test.json")
-
-
-def _lines(folder: Path) -> None:
-    """What `surefoot lines` leaves: pictures, wide and narrow, and its findings."""
-    from matplotlib.figure import Figure
-
-    folder.mkdir()
-    for name, width in (("line", 6.4), ("lines", 12.8), ("measures", 12.8)):
-        figure = Figure(figsize=(width, 4.0), dpi=100)
-        figure.subplots().plot([0, 1], [1, 0])
-        figure.savefig(folder / f"{name}.png")
-    (folder / "findings.json").write_text('{"lines": 5, "convex_share": 1.0}')
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +104,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     (folder / "runs").mkdir()
     _fill(folder / "runs", _real_runs(tmp_path_factory.mktemp("real")))
-    _lines(folder / "lines")
     runs = read_runs([folder / "runs"])
     assert len(runs) == 50
-    return write_report(runs, folder / "report.html", line_folders=line_folders([folder]))
+    return write_report(runs, folder / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +149,6 @@ def test_it_is_complete_small_and_fetches_nothing(browser: Browser, page: Path) 
     for chart in CHARTS:
         drawn = f"document.querySelectorAll('[data-chart={chart}] .mark-line path').length"
         assert browser.js(drawn) >= 12, chart
-    assert browser.js("document.querySelectorAll('img').length") == 4
-    assert browser.js("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
 
 
 def test_whatever_a_record_holds_is_text(browser: Browser, page: Path) -> None:
@@ -252,7 +232,7 @@ def test_nothing_sticks_out_overlaps_or_fades(
 _STICKING_OUT = """
 [...document.querySelectorAll('body *')].filter((e) => {
   const box = e.getBoundingClientRect();
-  return box.width && box.right > innerWidth + 1 && !e.closest('.scroll, .frame')
+  return box.width && box.right > innerWidth + 1 && !e.closest('.scroll')
     && !e.closest('svg');
 }).map((e) => e.tagName + '.' + e.className)
 """

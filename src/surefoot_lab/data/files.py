@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from surefoot_lab.data.decode import Levels, as_tensor, decode
+from surefoot_lab.data.decode import as_tensor, decode
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Crop = Callable[[Image.Image], Image.Image]
@@ -28,22 +28,18 @@ class ImageFiles:
     Args:
         paths: the files.
         size: width and height of what is handed out.
-        levels: of images of more than 8 bits; None for others.
     """
 
-    def __init__(
-        self, paths: Sequence[str] | np.ndarray, size: int, levels: Levels | None = None
-    ) -> None:
+    def __init__(self, paths: Sequence[str] | np.ndarray, size: int) -> None:
         self._paths = np.asarray(paths, dtype=object)
         self._size = size
-        self._levels = levels
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, places: slice | Tensor) -> ImageFiles:
         at = places if isinstance(places, slice) else places.cpu().numpy()
-        return ImageFiles(self._paths[at], self._size, self._levels)
+        return ImageFiles(self._paths[at], self._size)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -77,10 +73,7 @@ class ImageFiles:
         return self._decode(crop, len(self))
 
     def _decode(self, crop: Callable[[int], Crop], count: int) -> list[Future[Tensor]]:
-        return [
-            _pool().submit(_read, self._paths[place], crop(place), self._levels)
-            for place in range(count)
-        ]
+        return [_pool().submit(_read, self._paths[k], crop(k)) for k in range(count)]
 
     def _center(self, place: int) -> Crop:
         def cut(image: Image.Image) -> Image.Image:
@@ -121,8 +114,8 @@ def random_box(width: int, height: int, numbers: Tensor) -> Box:
     return aside, above, aside + broadest, above + tallest
 
 
-def _read(path: str, crop: Crop, levels: Levels | None) -> Tensor:
-    return as_tensor(crop(decode(path, levels)))
+def _read(path: str, crop: Crop) -> Tensor:
+    return as_tensor(crop(decode(path)))
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from surefoot_lab.config import DataConfig
-from surefoot_lab.data.decode import Levels, as_tensor, decode, levels_of
+from surefoot_lab.data.decode import as_tensor, decode
 from surefoot_lab.data.examples import Examples, Splits, hold_out
 from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
@@ -75,14 +75,12 @@ def _read_parts(config: DataConfig, root: Path, names: dict[str, tuple[str, ...]
     train_folder = parts["train"] or root
     classes = [folder for folder in _folders(train_folder) if folder not in parts.values()]
     _refuse_what_may_be_both(root, parts, classes, names)
-    train, levels = _read(train_folder, classes, config, None)
+    train = _read(train_folder, classes, config)
     found = tuple(folder.name for folder in classes)
     if len(found) == 1:
         raise UserError(f"{train_folder}: holds one class only, {found[0]}; {LAYOUT}")
-    test, train = _part_or_held_out(parts["test"], train, found, config, "test", levels)
-    validation, train = _part_or_held_out(
-        parts["validation"], train, found, config, "validation", levels
-    )
+    test, train = _part_or_held_out(parts["test"], train, found, config, "test")
+    validation, train = _part_or_held_out(parts["validation"], train, found, config, "validation")
     return Splits(train, validation, test, found)
 
 
@@ -125,12 +123,10 @@ def _part_or_held_out(
     classes: tuple[str, ...],
     config: DataConfig,
     part: str,
-    levels: Levels | None,
 ) -> tuple[Examples, Examples]:
     """A part from its folder if there is one, else from the training images; and what remains."""
     if folder is None:
-        amount = {"test": config.test, "validation": config.validation}[part]
-        rest, held_out = hold_out(train, amount, config.split_seed, f"data.{part}")
+        rest, held_out = hold_out(train, getattr(config, part), config.split_seed, f"data.{part}")
         return held_out, rest
     inside = _folders(folder)
     found = {f.name for f in inside}
@@ -139,7 +135,7 @@ def _part_or_held_out(
         raise UserError(
             f"{folder}: its classes differ from those of the training images: {which[:100]}"
         )
-    images, _ = _read(folder, inside, config, levels)
+    images = _read(folder, inside, config)
     if images.inputs.shape[1:] != train.inputs.shape[1:]:
         raise UserError(
             f"{folder}: its images differ in size from the training images; set data.image_size"
@@ -147,17 +143,8 @@ def _part_or_held_out(
     return images, train
 
 
-def _read(
-    folder: Path, classes: list[Path], config: DataConfig, levels: Levels | None
-) -> tuple[Examples, Levels | None]:
-    """All images of a folder, and the levels of those of more than 8 bits.
-
-    Args:
-        folder: for the error message.
-        classes: its folders, one a class.
-        config: the experiment's.
-        levels: of the training images; where these are what is read, None.
-    """
+def _read(folder: Path, classes: list[Path], config: DataConfig) -> Examples:
+    """All images of a folder, whose own folders are the classes."""
     if not classes:
         raise UserError(f"data.root: {folder}: no images in it (no folder of a class); {LAYOUT}")
     paths: list[str] = []
@@ -174,12 +161,11 @@ def _read(
         warnings.warn(f"{said}; convert them", stacklevel=2)
     if config.image_size is not None:
         _check_memory(len(paths) if config.in_memory else 1, config.image_size, config.image_size)
-    levels = levels or levels_of(paths)
     targets = torch.tensor(labels, dtype=torch.int64)
     if config.in_memory:
-        return Examples(_decode_all(paths, config.image_size, levels), targets), levels
+        return Examples(_decode_all(paths, config.image_size), targets)
     assert config.image_size is not None  # checked before anything is read
-    return Examples(ImageFiles(paths, config.image_size, levels), targets), levels
+    return Examples(ImageFiles(paths, config.image_size), targets)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -232,12 +218,15 @@ def _check_memory(count: int, width: int, height: int) -> None:
         )
 
 
-def _decode_all(paths: list[str], image_size: int | None, levels: Levels | None) -> Tensor:
+def _decode_all(paths: list[str], image_size: int | None) -> Tensor:
     """The images of one common size, or resized to one."""
     images: Tensor | None = None
     # One thread: measured on images of this size, two threads only wait for each other.
     for place, path in enumerate(paths):
-        image = _decode(path, image_size, levels)
+        decoded = decode(path)
+        if image_size is not None:
+            decoded = decoded.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        image = as_tensor(decoded)
         if images is None:
             _check_memory(len(paths), image.shape[2], image.shape[1])
             images = torch.empty((len(paths), *image.shape), dtype=torch.uint8)
@@ -249,11 +238,3 @@ def _decode_all(paths: list[str], image_size: int | None, levels: Levels | None)
         images[place] = image
     assert images is not None  # empty folders were refused
     return images
-
-
-def _decode(path: str, image_size: int | None, levels: Levels | None) -> Tensor:
-    """One image as uint8 RGB, resized if a size is given."""
-    image = decode(path, levels)
-    if image_size is not None:
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return as_tensor(image)

@@ -25,7 +25,7 @@ from surefoot_lab.lines.draw import draw
 from surefoot_lab.lines.findings import find, mark
 from surefoot_lab.lines.run import OTHERS, RECORDS, sample_experiment
 from surefoot_lab.parse import parse_words
-from surefoot_lab.report.pictures import Picture, write_pictures
+from surefoot_lab.report.files import write_pictures
 from surefoot_lab.train.progress import bar_of
 
 ASKED = "asked.json"
@@ -74,7 +74,7 @@ def conclude(experiment: Experiment, config: LinesConfig, folder: Path) -> dict[
     text = json.dumps(found, indent=1, allow_nan=False)
     (folder / "findings.json").write_text(text + "\n", encoding="utf-8")
     made = draw(samples, marked, others, experiment.batch_size, folder)
-    pictures = [Picture(title, path.read_bytes()) for title, path in made.items()]
+    pictures = {title: path.read_bytes() for title, path in made.items()}
     page = write_pictures(
         pictures, folder / "lines.html", title=f"{experiment.name}: lines", facts=_facts(found)
     )

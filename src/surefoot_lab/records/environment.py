@@ -68,19 +68,10 @@ def _cpu_name() -> str:
 
 def _commit() -> str | None:
     """The commit this package was run from, with `-dirty` if tracked files differ from it."""
-    here = str(Path(__file__).resolve().parent)
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always"]
+    command += ["--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        git = ["git", "-C", here]
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{commit}-dirty" if changes else commit
+    return done.stdout.strip()

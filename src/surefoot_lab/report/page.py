@@ -17,11 +17,9 @@ import vl_convert
 from surefoot_lab.compare import advise, summarize
 from surefoot_lab.compare.columns import method_columns, run_columns
 from surefoot_lab.compare.curves import evaluation_curve, mean_band, step_curve
-from surefoot_lab.compare.milestones import FACTORS, profiles_over_names
 from surefoot_lab.compare.settings import environments, settings
 from surefoot_lab.compare.summary import MethodSummary, State, ranked_by
 from surefoot_lab.compare.text import NOTHING
-from surefoot_lab.report.beside import lines, range_tests
 from surefoot_lab.report.charts import (
     COLOURS,
     CROWDED,
@@ -30,8 +28,9 @@ from surefoot_lab.report.charts import (
     curve_spec,
     dots_spec,
 )
-from surefoot_lab.report.files import asset, render, write_whole
+from surefoot_lab.report.files import asset, render
 from surefoot_lab.report.sweeps import across
+from surefoot_lab.text_files import write_whole
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -47,7 +46,6 @@ def write_report(
     path: str | Path,
     *,
     title: str | None = None,
-    line_folders: Sequence[Path] = (),
 ) -> Path:
     """Write one HTML file that holds the whole comparison and needs no network.
 
@@ -55,7 +53,6 @@ def write_report(
         runs: the records to compare; runs with the same label are seeds of one method.
         path: the file to write; it appears whole or not at all.
         title: heading of the page; by default the names of the experiments.
-        line_folders: what `surefoot lines` has left; their pictures are shown.
 
     Returns:
         The path written.
@@ -64,13 +61,10 @@ def write_report(
         ValueError: there is no run.
         OSError: the file cannot be written.
     """
-    html = render_report(runs, title=title, line_folders=line_folders)
-    return write_whole(Path(path), html)
+    return write_whole(Path(path), render_report(runs, title=title))
 
 
-def render_report(
-    runs: Sequence[RunRecord], *, title: str | None = None, line_folders: Sequence[Path] = ()
-) -> str:
+def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str:
     """The page as a string."""
     if not runs:
         raise ValueError("a report needs at least one run")
@@ -79,9 +73,7 @@ def render_report(
     tasks = [_task(own, f"-{i}" if i else "", named) for i, own in enumerate(groups)]
     every = [run for task in tasks for method in task["methods"] for run in method.runs]
     scripts = {"vega": _vega(), "page": "\n".join(map(asset, ("table.js", "embed.js")))}
-    galleries = {"ranges": range_tests(runs), "lines": lines(line_folders)}
     problems = [(run.path.name, str(run.path), text) for run in runs for text in run.problems]
-    problems += [problem for gallery in galleries.values() for problem in gallery.problems]
     return render(
         "template.html",
         title=title or _title(runs),
@@ -95,9 +87,6 @@ def render_report(
         runs=every,
         swatches=[_swatch(i) for i in range(max(len(task["methods"]) for task in tasks))],
         run_columns=run_columns(every),
-        profiles=profiles_over_names(runs),
-        factors=FACTORS,
-        **galleries,
         where=_where(runs),
         nodes=_nodes(runs),
         problems=problems,

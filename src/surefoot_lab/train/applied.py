@@ -21,20 +21,18 @@ def applied(parts: Parts) -> dict[str, Any]:
     An argument that its object keeps nowhere (such as the widths of a network) is left out; the
     number of parameters says what became of those.
     """
-    network, optimizer, scheduler = parts.model, parts.optimizer, parts.scheduler
+    built = {"model": parts.model, "optimizer": parts.optimizer, "scheduler": parts.scheduler}
     found: dict[str, Any] = {
         "seed": torch.initial_seed(),
         "steps": parts.extent.total_steps,
-        "batch_size": getattr(parts.loader, "batch_size", None),
-        "model.class_path": type(network).__name__,
-        "model.parameters": sum(p.numel() for p in network.parameters()),
-        "optimizer.class_path": type(optimizer).__name__,
+        "batch_size": parts.loader.batch_size,
+        "model.parameters": sum(p.numel() for p in parts.model.parameters()),
     }
-    if scheduler is not None:
-        found["scheduler.class_path"] = type(scheduler).__name__
-    for section, built in (("model", network), ("optimizer", optimizer), ("scheduler", scheduler)):
-        groups = optimizer if section == "scheduler" else built
-        found |= _arguments(section, built, groups, parts.resolved[section]["init_args"])
+    for section, part in built.items():
+        if part is not None:
+            found[f"{section}.class_path"] = type(part).__name__
+            groups = parts.optimizer if section == "scheduler" else part
+            found |= _arguments(section, part, groups, parts.resolved[section]["init_args"])
     return found
 
 

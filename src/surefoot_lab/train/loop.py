@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 import warnings
@@ -21,6 +20,7 @@ from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_environment, read_run
 from surefoot_lab.records.lock import alone
 from surefoot_lab.signals import answered
+from surefoot_lab.text_files import write_whole
 from surefoot_lab.train.applied import applied, check_applied
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
 from surefoot_lab.train.checkpoint import (
@@ -150,7 +150,7 @@ def _prepare(path: Path, experiment: Experiment, *, resume: bool, overwrite: boo
         clear_run(path)
     (path / TRACEBACK_NAME).unlink(missing_ok=True)  # of an attempt before this one
     if not resume:
-        _write_atomically(path / EXPERIMENT_NAME, to_yaml(experiment))
+        write_whole(path / EXPERIMENT_NAME, to_yaml(experiment))
 
 
 def _train(
@@ -402,9 +402,3 @@ def _heard(tell: Callable[[str], None]) -> Iterator[None]:
 
         warnings.showwarning = show_and_tell
         yield
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

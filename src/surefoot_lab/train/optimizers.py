@@ -40,23 +40,16 @@ class Extent:
     @property
     def on_request(self) -> dict[str, int]:
         """Values for arguments that say `auto`."""
-        return {
-            "total_steps": self.total_steps,
-            "T_max": self.total_steps,
-            "total_iters": self.total_steps,
-            "max_iter": self.total_steps,
-            "epochs": math.ceil(self.total_steps / self.steps_per_epoch),
-            "steps_per_epoch": self.steps_per_epoch,
-        }
+        length = ("total_steps", "T_max", "total_iters", "max_iter")
+        epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        per_epoch = {"epochs": epochs, "steps_per_epoch": self.steps_per_epoch}
+        return {**dict.fromkeys(length, self.total_steps), **per_epoch}
 
     @property
     def unasked(self) -> dict[str, int]:
         """Values for arguments that exist and are not given."""
-        return {
-            "total_steps": self.total_steps,
-            "dataset_size": self.dataset_size,
-            "batch_size": self.batch_size,
-        }
+        names = ("total_steps", "dataset_size", "batch_size")
+        return {name: getattr(self, name) for name in names}
 
 
 def fill_in(
@@ -72,11 +65,7 @@ def fill_in(
     Returns:
         Only the arguments added, or given as `auto` and replaced.
     """
-    filled = {
-        name: value
-        for name, value in extent.on_request.items()
-        if name in init_args and init_args[name] == AUTO
-    }
+    filled = {k: v for k, v in extent.on_request.items() if init_args.get(k) == AUTO}
     # OneCycleLR: its length is given in epochs, and a total number of steps would win over it
     in_epochs = "epochs" in init_args and "steps_per_epoch" in init_args
     takes = argument_names(constructor)

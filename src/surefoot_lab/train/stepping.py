@@ -127,9 +127,7 @@ class Stepper:
 
     def _forward_only(self, pieces: list[Batch]) -> Tensor:
         """The loss, whose backward pass whoever asked for it runs."""
-        if len(pieces) == 1:
-            return self._pass(pieces)
-        if not torch.is_grad_enabled():
+        if len(pieces) == 1 or not torch.is_grad_enabled():
             return self._pass(pieces)
         # All pieces' graphs at once would need the memory that the cutting is to save: so the
         # backward passes are run here, and their sum is handed out when it is asked for.
