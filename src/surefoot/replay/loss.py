@@ -66,8 +66,6 @@ class FreshGradient:
             return None
         pairs = torch.stack([self._norms, _norms(params)]).tolist()
         largest = max(pairs[0], default=0.0)
-        if largest == max(pairs[1], default=0.0) == 0.0:
-            return 1.0
         ratios = [now / was for was, now in zip(*pairs, strict=True) if was > 1e-3 * largest]
         low, high = min(ratios, default=0.0), max(ratios, default=0.0)
         rough = any(p.dtype in _ROUGH for p in params)
@@ -114,7 +112,6 @@ class Loss(ABC):
         backwards: backward passes since the last step, this one included.
         calls_backward: whether an evaluation differentiates, too.
         gradient: what the gradient was when it was fresh; None where nobody saw that.
-        graphless: evaluates without a graph, until one is seen to be needed.
     """
 
     backwards: int = 1
@@ -123,7 +120,7 @@ class Loss(ABC):
 
     def __init__(self, model: nn.Module | None, params: Sequence[Tensor]) -> None:
         self._model = model
-        self.graphless = Graphless()
+        self._graphless = Graphless()
         others = () if model is None else model.parameters()
         weights = {id(p): p for p in (*params, *others)}
         self._weights = [(p, version_of(p)) for p in weights.values()]
@@ -137,11 +134,6 @@ class Loss(ABC):
     @abstractmethod
     def value(self) -> Tensor:
         """The loss where it was computed, detached."""
-
-    @property
-    @abstractmethod
-    def dtype(self) -> torch.dtype:
-        """The loop's own, which tells how well the loss is known."""
 
     @abstractmethod
     def problem(self) -> str | None:
@@ -177,7 +169,7 @@ class Loss(ABC):
             if before is not None:
                 before.restore()
 
-        return self.graphless(evaluate, rewind)
+        return self._graphless(evaluate, rewind)
 
 
 class Watched(Loss):
@@ -220,11 +212,6 @@ class Watched(Loss):
         """The loss where it was computed, detached."""
         assert self._value is not None
         return self._value
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of the loss."""
-        return self.value.dtype
 
     def problem(self) -> str | None:
         """A function can always be called again."""
