@@ -42,5 +42,17 @@ def from_plain(like: T, kept: Mapping[str, Any]) -> T:
     return dataclasses.replace(like, **found)  # type: ignore[type-var]
 
 
+def unknown_in(kept: Mapping[str, Any], like: Any) -> list[str]:
+    """Names in what :func:`to_plain` gave that no field of ``like``, or inside of it, has."""
+    found = []
+    for name, value in kept.items():
+        now = getattr(like, name, None)
+        if not hasattr(like, name):
+            found.append(name)
+        elif dataclasses.is_dataclass(now) and isinstance(value, Mapping):
+            found += unknown_in(value, now)
+    return found
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value

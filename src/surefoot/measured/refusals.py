@@ -6,10 +6,11 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from surefoot._networks import check_belongs
+from surefoot._numbers import kind_of
 from surefoot.measured import notices
 from surefoot.measured.wrapper import Wrapper
 from surefoot.optim.base import LineSearchOptimizer
@@ -23,15 +24,13 @@ def check_base(optimizer: Any) -> None:
         raise TypeError(f"{type(optimizer).__name__} measures its steps already")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"the first argument must be a torch optimizer, got {type(optimizer).__name__}: "
+            f"the first argument must be a torch optimizer, got {kind_of(optimizer)}: "
             "MeasuredLR(torch.optim.AdamW(model.parameters()), model)"
         )
 
 
 def check_model(optimizer: Optimizer, model: Any) -> None:
     """The model must own what the optimizer trains."""
-    if model is not None and not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.RecursiveScriptModule):  # type: ignore[attr-defined]
         raise TypeError("a scripted model takes no hooks: train nn.Sequential(model) instead")
     check_belongs(optimizer, model)

@@ -31,6 +31,10 @@ _REFUSED = (
     "{} steps in a row were refused, because losses or gradients are not finite, at the start "
     "(loss {:.3g}) or wherever the search looked: nothing is trained"
 )
+_FLAT = (
+    "the first {} steps found nothing to do, at a loss of {:.3g}: its gradient is zero, or it "
+    "changes by less than its rounding. Is it scaled down, or does it not look at the weights?"
+)
 _FAR_STEP = (
     "a step of length {:.2g}, where all weights together have the norm {:.2g}: little of the "
     "network is left after it. It happens where losses of several heads are added, and where a "
@@ -55,7 +59,8 @@ class Watch:
     def __init__(self, model: nn.Module | None) -> None:
         self._model = model
         self._notices = Notices()
-        self._refused, self._norm = 0, 0.0
+        self._refused, self._flat, self._norm = 0, 0, 0.0
+        self._has_moved = False
         self._stepped: set[int] = set()
         self._count_before = _Steps.count
 
@@ -82,6 +87,10 @@ class Watch:
         """Look at the outcome: a far step, refusals in a row, several heads."""
         self._look_how_far(params, outcome.length)
         self._refused = self._refused + 1 if outcome.status is Status.NON_FINITE else 0
+        self._has_moved = self._has_moved or outcome.length > 0.0
+        self._flat = self._flat + 1 if outcome.status is Status.FLAT else 0
+        if self._flat == _REFUSALS and not self._has_moved:
+            self._notices.tell("flat", _FLAT.format(_REFUSALS, outcome.value0))
         if self._refused == _REFUSALS:
             self._notices.tell("refused", _REFUSED.format(_REFUSALS, outcome.value0))
         if heads > 1:

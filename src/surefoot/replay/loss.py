@@ -66,6 +66,8 @@ class FreshGradient:
             return None
         pairs = torch.stack([self._norms, _norms(params)]).tolist()
         largest = max(pairs[0], default=0.0)
+        if largest == max(pairs[1], default=0.0) == 0.0:
+            return 1.0
         ratios = [now / was for was, now in zip(*pairs, strict=True) if was > 1e-3 * largest]
         low, high = min(ratios, default=0.0), max(ratios, default=0.0)
         rough = any(p.dtype in _ROUGH for p in params)
@@ -112,6 +114,7 @@ class Loss(ABC):
         backwards: backward passes since the last step, this one included.
         calls_backward: whether an evaluation differentiates, too.
         gradient: what the gradient was when it was fresh; None where nobody saw that.
+        graphless: evaluates without a graph, until one is seen to be needed.
     """
 
     backwards: int = 1
@@ -120,7 +123,7 @@ class Loss(ABC):
 
     def __init__(self, model: nn.Module | None, params: Sequence[Tensor]) -> None:
         self._model = model
-        self._graphless = Graphless()
+        self.graphless = Graphless()
         others = () if model is None else model.parameters()
         weights = {id(p): p for p in (*params, *others)}
         self._weights = [(p, version_of(p)) for p in weights.values()]
@@ -134,6 +137,11 @@ class Loss(ABC):
     @abstractmethod
     def value(self) -> Tensor:
         """The loss where it was computed, detached."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The loop's own, which tells how well the loss is known."""
 
     @abstractmethod
     def problem(self) -> str | None:
@@ -169,7 +177,7 @@ class Loss(ABC):
             if before is not None:
                 before.restore()
 
-        return self._graphless(evaluate, rewind)
+        return self.graphless(evaluate, rewind)
 
 
 class Watched(Loss):
@@ -212,6 +220,11 @@ class Watched(Loss):
         """The loss where it was computed, detached."""
         assert self._value is not None
         return self._value
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the loss."""
+        return self.value.dtype
 
     def problem(self) -> str | None:
         """A function can always be called again."""

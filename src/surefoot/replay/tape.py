@@ -198,6 +198,8 @@ class Tape(Loss, TorchDispatchMode):
     def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """A forward pass of ``module`` begins; its number."""
         flat, spec = tree_flatten((args, kwargs))
+        if any(p.grad_fn is not None for p in module.parameters()):
+            self._refuse("the model was called with other weights than its own (functional_call)")
         surroundings = Surroundings.capture(self._devices)
         entry = _Entry(module, self._taken(flat), spec, surroundings, module, module.training)
         self._entries.append(entry)
@@ -340,6 +342,12 @@ class Tape(Loss, TorchDispatchMode):
     def value(self) -> Tensor:
         """The loss where it was computed: the sum of what was differentiated."""
         return _total(value for _, value in self._roots)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The roughest of what was differentiated."""
+        dtypes = {value.dtype for _, value in self._roots}
+        return max(dtypes, key=lambda each: torch.finfo(each).eps)
 
     @property
     def was_overwritten(self) -> bool:

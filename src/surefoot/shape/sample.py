@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,10 @@ def sample_line(
     *When it fails*: data that are augmented anew at every reading make another line at every
     place with ``order="places"`` (noticed, and refused); read them once, or fix them.
     """
+    if order not in get_args(Order):
+        raise ValueError(f"order must be one of {get_args(Order)}, got {order!r}")
+    if direction is not None and not isinstance(direction, Direction):
+        raise TypeError(f"direction must be a surefoot.directions.Direction, got {direction!r}")
     places = _check_lengths(default_lengths() if lengths is None else lengths)
     by_place = order == "places" or (order == "auto" and isinstance(batches, (list, tuple)))
     if by_place and isinstance(batches, Iterator):
@@ -146,6 +150,8 @@ def _peek(batches: Iterable[Any], again: bool) -> tuple[Any, Iterable[Any]]:
 
 def _check_lengths(lengths: Iterable[float]) -> tuple[float, ...]:
     """The grid in order, with 0 in it."""
+    if isinstance(lengths, str) or not isinstance(lengths, Iterable):
+        raise TypeError(f"lengths must be a list of numbers, got {lengths!r}")
     given = [float(s) for s in lengths]
     if not given:
         raise ValueError("the grid has no places: pass at least one length")
