@@ -16,8 +16,6 @@ from surefoot._params import Copies, dot_and_norm_sq
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction
 
-__all__ = ["Line", "NotRepeatableError", "Walkable"]
-
 
 class NotRepeatableError(RuntimeError):
     """The closure gave two different losses for the same weights and the same random numbers."""

@@ -10,8 +10,6 @@ from typing import Any
 
 from surefoot.parabola import Parabola
 
-__all__ = ["Cost", "Status", "StepOutcome"]
-
 
 class Status(str, enum.Enum):
     """Why a step has the length it has. A string, so that it can be logged and saved as it is."""

@@ -29,8 +29,6 @@ from surefoot.searches.large_batch import LargeBatchSearch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["LABPAL", "noise_factor"]
-
 _BATCHES = 10
 """k of the papers: the most batches in a measurement."""
 _SHARE = 0.1

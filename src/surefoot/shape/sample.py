@@ -36,7 +36,6 @@ def sample_line(
     lengths: Iterable[float] | None = None,
     own_batch: Any = None,
     slopes: bool = False,
-    keep_samples: bool = False,
     order: Order = "auto",
     on_progress: Callable[[SampleProgress], None] | None = None,
     process_group: Any = None,
@@ -65,7 +64,6 @@ def sample_line(
         own_batch: the batch that defined ``direction``, to be measured along its own line as well.
             Where ``direction`` is None it is the first one.
         slopes: measure derivatives along the line, too; three times the cost.
-        keep_samples: keep every sample's loss; ``loss_fn`` must return them.
         order: ``"batches"`` reads the data once and moves the weights for every batch and place;
             ``"places"`` moves the weights once a place and reads the data for each. ``"auto"``
             takes the latter for lists and tuples, whose reading costs nothing. Both measure the
@@ -121,7 +119,7 @@ def sample_line(
         direction = agree_on_direction(direction, process_group)
         _check_direction(direction, evaluate.params)
         unit = direction.unit()
-        with Walk(evaluate, unit, places, slopes, keep_samples, on_progress) as walk:
+        with Walk(evaluate, unit, places, slopes, on_progress) as walk:
             rows = walk.by_places(batches) if by_place else walk.by_batches(batches)
             own = None if own_batch is None else walk.row(own_batch)
     rows, own = gather_rows(rows, own, process_group)
@@ -135,7 +133,6 @@ def sample_line(
         slope0=unit.slope0,
         own_losses=None if own is None else tuple(own.losses),
         batch_slopes=tuple(tuple(row.slopes) for row in rows) if slopes else None,
-        sample_losses=torch.cat([row.samples for row in rows]) if keep_samples else None,
         step=step,
         info=dict(info or {}),
     )

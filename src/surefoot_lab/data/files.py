@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 from surefoot_lab.data.decode import as_tensor, decode
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-Crop = Callable[[Image.Image], Image.Image]
+Part = Callable[[int, int], Box]  # of an image of that width and height
 
 # Random crops as in Inception's training: share of the area, sides to each other, attempts.
 AREAS, RATIOS, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
@@ -52,7 +53,7 @@ class ImageFiles:
 
     def read(self) -> Tensor:
         """The centers of all images, uint8, shape (count, 3, size, size)."""
-        return torch.stack([future.result() for future in self._decode(self._center, len(self))])
+        return torch.stack([future.result() for future in self._start([center] * len(self))])
 
     def start_random_crops(self, numbers: Tensor, mirrored: Tensor) -> list[Future[Tensor]]:
         """Begin to decode a random part of every image.
@@ -61,31 +62,22 @@ class ImageFiles:
             numbers: uniform in [0, 1), shape (count, 10, 4): area, ratio and place of ten attempts.
             mirrored: bool, shape (count,): which images are mirrored left to right.
         """
+        parts = [functools.partial(random_box, numbers=each) for each in numbers]
+        return self._start(parts, mirrored.tolist())
 
-        def crop(place: int) -> Crop:
-            def cut(image: Image.Image) -> Image.Image:
-                box = random_box(image.width, image.height, numbers[place])
-                part = self._cut(image, box)
-                return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored[place] else part
+    def _start(
+        self, parts: Sequence[Part], mirrored: Sequence[bool] | None = None
+    ) -> list[Future[Tensor]]:
+        flips = [False] * len(parts) if mirrored is None else mirrored
+        every = zip(self._paths, parts, flips, strict=True)
+        return [_pool().submit(_read, path, part, self._size, flip) for path, part, flip in every]
 
-            return cut
 
-        return self._decode(crop, len(self))
-
-    def _decode(self, crop: Callable[[int], Crop], count: int) -> list[Future[Tensor]]:
-        return [_pool().submit(_read, self._paths[k], crop(k)) for k in range(count)]
-
-    def _center(self, place: int) -> Crop:
-        def cut(image: Image.Image) -> Image.Image:
-            side = CENTER_SHARE * min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            return self._cut(image, (left, top, left + side, top + side))
-
-        return cut
-
-    def _cut(self, image: Image.Image, box: Box) -> Image.Image:
-        size = (self._size, self._size)
-        return image.resize(size, Image.Resampling.BILINEAR, box=box)
+def center(width: int, height: int) -> Box:
+    """The middle of an image, as evaluations see it."""
+    side = CENTER_SHARE * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
 
 
 def random_box(width: int, height: int, numbers: Tensor) -> Box:
@@ -114,8 +106,11 @@ def random_box(width: int, height: int, numbers: Tensor) -> Box:
     return aside, above, aside + broadest, above + tallest
 
 
-def _read(path: str, crop: Crop) -> Tensor:
-    return as_tensor(crop(decode(path)))
+def _read(path: str, part: Part, size: int, mirrored: bool) -> Tensor:
+    image = decode(path)
+    box = part(image.width, image.height)
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return as_tensor(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}

@@ -32,7 +32,6 @@ class RunRecord:
         experiment: the resolved experiment.
         environment: versions and hardware of the process that wrote last.
         node: `host` that wrote last, and `ray`, its node in a Ray cluster.
-        applied: settings as they were read back from what was built.
         sweep: `method` and `cell` of a sweep's trial; empty for a run of its own.
         steps: the `step` lines, in order. In these and in evaluations `cost` is added, the
             forward-equivalents so far, and a figure that is no number a run can reach is None.
@@ -50,7 +49,6 @@ class RunRecord:
     experiment: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     node: dict[str, Any] = field(default_factory=dict)
-    applied: dict[str, Any] = field(default_factory=dict)
     sweep: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     measurements: list[dict[str, Any]] = field(default_factory=list)
@@ -172,7 +170,7 @@ def _take_start(record: RunRecord, line: dict[str, Any]) -> None:
             setattr(record, key, line[key])
         else:
             record.problems.append(f"the start line has no usable {key!r}")
-    for key in ("node", "applied", "sweep"):  # of newer records, and of trials
+    for key in ("node", "sweep"):  # of newer records, and of trials
         if isinstance(line.get(key), dict):
             setattr(record, key, line[key])
     if not isinstance(record.sweep.get("cell", {}), dict):

@@ -60,8 +60,8 @@ class RecordWriter:
         """Write the first line: what is run, where.
 
         Args:
-            **facts: `name`, `label`, `seed`, `experiment`, `environment`, and where there are such
-                `applied` and `sweep`, as the package's docstring tells; None is left out.
+            **facts: `name`, `label`, `seed`, `experiment`, `environment`, and of a trial
+                `sweep`, as the package's docstring tells; None is left out.
         """
         known = {name: fact for name, fact in facts.items() if fact is not None}
         about = {"schema": SCHEMA, "time": _now(), "node": describe_node()}

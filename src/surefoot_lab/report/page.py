@@ -6,17 +6,15 @@ import base64
 import functools
 import hashlib
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import vl_convert
 
 from surefoot_lab.compare import advise, summarize
 from surefoot_lab.compare.columns import method_columns, run_columns
-from surefoot_lab.compare.curves import evaluation_curve, mean_band, step_curve
+from surefoot_lab.compare.curves import curve, mean_band
 from surefoot_lab.compare.settings import environments, settings
 from surefoot_lab.compare.summary import MethodSummary, State, ranked_by
 from surefoot_lab.compare.text import NOTHING
@@ -156,39 +154,21 @@ def _rows(
     runs: Sequence[RunRecord], methods: list[MethodSummary], key: str
 ) -> list[dict[str, Any]]:
     """Points of all runs' curves and of their means."""
-    curves = _curves(runs, key)
+    limit = max(60, min(POINTS_PER_CURVE, POINTS_PER_PAGE // len(runs)))
     broken = {r.path: r.state.value for m in methods for r in m.runs if r.state in BROKEN}
     rows: list[dict[str, Any]] = []
     for index, method in enumerate(methods):
-        own = [curve for curve in curves if curve.label == method.label and len(curve)]
-        for curve in own:
-            columns = {**curve.x, "value": curve.value}
-            given = {"rank": index, "run": curves.index(curve), "seed": curve.seed}
-            new = _points(columns, given)
-            if new and curve.path in broken:
-                new[-1]["broken"] = broken[curve.path]
-            rows += new
-        with warnings.catch_warnings():  # of points that no run has a cost or a time for
-            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-            band = mean_band(own)
-        if band is not None:
-            columns = {**band.x, "value": band.mean, "low": band.low, "high": band.high}
-            rows += _points({**columns, "n": band.n}, {"rank": index})
+        curves = []
+        for number, run in enumerate(runs):
+            if run.label != method.label or not len(found := curve(run, key, limit=limit)):
+                continue
+            curves.append(found)
+            rows += found.assign(rank=index, run=number, seed=run.seed).to_dict("records")
+            if str(run.path) in broken:
+                rows[-1]["broken"] = broken[str(run.path)]
+        if (band := mean_band(curves)) is not None:
+            rows += band.assign(rank=index).to_dict("records")
     return rows
-
-
-def _points(columns: dict[str, np.ndarray], given: dict[str, Any]) -> list[dict[str, Any]]:
-    lists = {name: array.tolist() for name, array in columns.items()}
-    found = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-    return [{**given, **point} for point in found]
-
-
-def _curves(runs: Sequence[RunRecord], key: str) -> list[Any]:
-    limit = max(60, min(POINTS_PER_CURVE, POINTS_PER_PAGE // len(runs)))
-    if key.startswith("validation_"):
-        figure = key.removeprefix("validation_")
-        return [evaluation_curve(run, "validation", figure, limit=limit) for run in runs]
-    return [step_curve(run, key, limit=limit) for run in runs]
 
 
 def _dots(methods: list[MethodSummary], figure: str) -> tuple[list[Any], list[Any]]:

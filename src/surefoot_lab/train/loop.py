@@ -21,7 +21,6 @@ from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_e
 from surefoot_lab.records.lock import alone
 from surefoot_lab.signals import answered
 from surefoot_lab.text_files import write_whole
-from surefoot_lab.train.applied import applied, check_applied
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
 from surefoot_lab.train.checkpoint import (
     CHECKPOINT_NAME,
@@ -40,6 +39,7 @@ from surefoot_lab.train.log import (
     check_same_experiment,
     clear_run,
 )
+from surefoot_lab.train.optimizers import check_reached
 from surefoot_lab.train.processes import form_team
 from surefoot_lab.train.progress import ProgressDisplay
 from surefoot_lab.train.stepping import effective_lr, measures
@@ -102,16 +102,14 @@ def train(
             said: list[str] = []
             with _heard(said.append):
                 parts = assemble(experiment, joined)
-            proof = applied(parts)
-            check_applied(proof, (sweep or {}).get("cell", {}))
+            check_reached(parts.optimizer, (sweep or {}).get("cell", {}))
             team.lead(lambda: _claim(held, path, resume=resume, overwrite=overwrite))
             if resume and (done := team.lead(lambda: _finished(path, parts))):
                 return done
             state = team.lead(lambda: _saved(path, parts)) if resume else None
             team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
-            start = {"applied": proof, "sweep": sweep}
-            show = {"resume": resume, "progress": progress}
-            _train(parts, path, state, start, said, observe, **show)
+            run = _Run(parts, path, observe, sweep)
+            run.carry_out(state, said, resumed=resume, progress=progress)
             return team.lead(lambda: read_run(path))
     finally:
         team.close()
@@ -153,56 +151,22 @@ def _prepare(path: Path, experiment: Experiment, *, resume: bool, overwrite: boo
         write_whole(path / EXPERIMENT_NAME, to_yaml(experiment))
 
 
-def _train(
-    parts: Parts,
-    path: Path,
-    state: dict[str, Any] | None,
-    start: dict[str, Any],
-    said: list[str],
-    observe: Observer | None,
-    *,
-    resume: bool,
-    progress: bool,
-) -> None:
-    """Train to the run's end; whatever goes wrong stands in the record.
-
-    What was `said` while the parts were built does, too.
-    """
-    config, team = parts.experiment.train, parts.team
-    wanted = progress and team.leads
-    done = state["step"] if state else 0
-    label, total = str(parts.experiment.label), parts.extent.total_steps
-    display = ProgressDisplay(label, total, wanted=wanted, done=done)
-    purge_step = done + 1 if resume else None
-    log: RunLog | SilentLog = SilentLog()
-    if team.leads:
-        log = RunLog(path, display, tensorboard=config.tensorboard, purge_step=purge_step)
-    run = _Run(parts, log, path, observe)
-    try:
-        run.open(state, start, resumed=resume)
-        for message in said:
-            run.warn(message)
-        with display, _interruptible() as stop, _heard(run.warn):
-            run.execute(stop)
-    except Exception as error:
-        log.fail(run.step, error)
-        setattr(error, RECORDED, True)
-        raise
-    finally:
-        log.close()
-
-
 class _Run:
     """A run under way: its place, its clock, and the losses not yet written down."""
 
     def __init__(
-        self, parts: Parts, log: RunLog | SilentLog, run_dir: Path, observe: Observer | None
+        self,
+        parts: Parts,
+        run_dir: Path,
+        observe: Observer | None,
+        sweep: dict[str, Any] | None,
     ) -> None:
         self.parts = parts
         self.team = parts.team
-        self.log = log
+        self.log: RunLog | SilentLog = SilentLog()
         self.run_dir = run_dir
         self.observe = observe
+        self.sweep = sweep
         self.step = 0
         self.seconds = 0.0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
@@ -216,7 +180,35 @@ class _Run:
         self.eval_every = config.eval_every or parts.extent.steps_per_epoch
         self.save_every = config.checkpoint_every or parts.extent.steps_per_epoch
 
-    def open(self, state: dict[str, Any] | None, start: dict[str, Any], *, resumed: bool) -> None:
+    def carry_out(
+        self, state: dict[str, Any] | None, said: list[str], *, resumed: bool, progress: bool
+    ) -> None:
+        """Train to the run's end; whatever goes wrong stands in the record.
+
+        What was `said` while the parts were built does, too.
+        """
+        experiment, done = self.parts.experiment, state["step"] if state else 0
+        label, total = str(experiment.label), self.parts.extent.total_steps
+        wanted = progress and self.team.leads
+        display = ProgressDisplay(label, total, wanted=wanted, done=done)
+        if self.team.leads:
+            written = {"tensorboard": experiment.train.tensorboard}
+            purge_step = done + 1 if resumed else None
+            self.log = RunLog(self.run_dir, display, purge_step=purge_step, **written)
+        try:
+            self._open(state, resumed=resumed)
+            for message in said:
+                self.warn(message)
+            with display, _interruptible() as stop, _heard(self.warn):
+                self.execute(stop)
+        except Exception as error:
+            self.log.fail(self.step, error)
+            setattr(error, RECORDED, True)
+            raise
+        finally:
+            self.log.close()
+
+    def _open(self, state: dict[str, Any] | None, *, resumed: bool) -> None:
         """Write the first line, or go to the saved place and say so."""
         experiment = self.parts.experiment
         if state is not None:
@@ -235,7 +227,7 @@ class _Run:
                 seed=experiment.seed,
                 experiment=self.parts.resolved,
                 environment=environment,
-                **start,
+                sweep=self.sweep,
             )
         if resumed:
             self.log.record.resume(self.step, environment)

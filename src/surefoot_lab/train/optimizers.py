@@ -168,3 +168,33 @@ def build_scheduler(
     if not callable(getattr(scheduler, "step", None)):
         raise UserError(f"scheduler.class_path: {config.class_path} is no scheduler (no step())")
     return scheduler, filled
+
+
+def check_reached(optimizer: torch.optim.Optimizer, cell: Mapping[str, Any]) -> None:
+    """Refuse a trial whose numbers did not reach the optimizer: all its cells would be equal.
+
+    Args:
+        optimizer: as it was built, scheduler and all.
+        cell: the trial's settings by dotted key; a whole section is a mapping.
+
+    Raises:
+        UserError: names the first number that was asked for and not found.
+    """
+    group = optimizer.param_groups[0]
+    kept = {**group, "lr": group.get("initial_lr", group.get("lr"))}  # where a scheduler starts
+    asked = {f"optimizer.init_args.{k}": v for k, v in _section(cell).items()} | dict(cell)
+    for key, wanted in asked.items():
+        found = kept.get(key.rpartition(".")[2])
+        if not key.startswith("optimizer.") or not isinstance(found, int | float):
+            continue
+        if isinstance(wanted, int | float) and found != wanted:
+            raise UserError(
+                f"{key}: the sweep asks for {wanted!r}, but what was built has {found!r} "
+                "(does the scheduler overwrite it?)"
+            )
+
+
+def _section(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an optimizer that a cell gives as a whole section."""
+    given = cell.get("optimizer") or {}
+    return dict(given.get("init_args") or {})

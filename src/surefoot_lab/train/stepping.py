@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,8 @@ def measures(optimizer: Any) -> bool:
 
 def closure_mode(optimizer: torch.optim.Optimizer, wanted: str) -> Mode:
     """What `optimizer.step` is to be given: `wanted`, or for `auto` what the optimizer needs."""
-    if wanted == "none" or wanted == "forward" or wanted == "backward":
-        return wanted  # type: ignore[return-value]
+    if wanted != "auto":
+        return cast(Mode, wanted)
     if measures(optimizer):
         return "forward"
     if getattr(optimizer, "wants_closure", None) == "backward":  # an adapted rival says so
