@@ -44,12 +44,7 @@ class Status(str, enum.Enum):
     @property
     def measured(self) -> bool:
         """Whether the step ended a measurement (as opposed to using or preparing one)."""
-        return self not in (
-            Status.REUSED,
-            Status.COLLECTING,
-            Status.ACCUMULATING,
-            Status.FIXED,
-        )
+        return self not in (Status.REUSED, Status.COLLECTING, Status.ACCUMULATING, Status.FIXED)
 
     def __str__(self) -> str:
         return self.value

@@ -44,10 +44,7 @@ def find(
 
 
 def call(
-    function: Callable[..., Any],
-    positional: Sequence[Any],
-    init_args: Mapping[str, Any],
-    what: str,
+    function: Callable[..., Any], positional: Sequence[Any], init_args: Mapping[str, Any], what: str
 ) -> Any:
     """Call a class or function; what it says about its arguments becomes one line.
 

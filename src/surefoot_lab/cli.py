@@ -8,12 +8,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any
 
 from surefoot_lab._command import BAD_INPUT, INTERRUPTED, Command, OneLineParser
 from surefoot_lab.completion import SHELLS, script
 from surefoot_lab.errors import UserError, did_you_mean
+from surefoot_lab.records.environment import version
 
 _COMMANDS = (
     Command("train", "train one network as an experiment file says", "train_command", True),
@@ -122,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="\n".join(["commands:", *lines, "", "surefoot COMMAND --help explains each."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"surefoot {_version()}")
+    known = version("surefoot") or "(not installed)"
+    parser.add_argument("--version", action="version", version=f"surefoot {known}")
     parser.add_argument(
         "--completion",
         choices=SHELLS,
@@ -141,10 +142,3 @@ class _Completion(argparse.Action):
         takes = [command.name for command in COMMANDS.values() if command.takes_experiment]
         print(script(values, list(COMMANDS), takes), end="")
         parser.exit()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("surefoot")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

@@ -118,11 +118,7 @@ def _refuse_what_may_be_both(
 
 
 def _part_or_held_out(
-    folder: Path | None,
-    train: Examples,
-    classes: tuple[str, ...],
-    config: DataConfig,
-    part: str,
+    folder: Path | None, train: Examples, classes: tuple[str, ...], config: DataConfig, part: str
 ) -> tuple[Examples, Examples]:
     """A part from its folder if there is one, else from the training images; and what remains."""
     if folder is None:

@@ -18,14 +18,7 @@ from surefoot_lab.compare.curves import curve, mean_band
 from surefoot_lab.compare.settings import environments, settings
 from surefoot_lab.compare.summary import MethodSummary, State, ranked_by
 from surefoot_lab.compare.text import NOTHING
-from surefoot_lab.report.charts import (
-    COLOURS,
-    CROWDED,
-    CURVE_CHARTS,
-    DASHES,
-    curve_spec,
-    dots_spec,
-)
+from surefoot_lab.report.charts import COLOURS, CROWDED, CURVE_CHARTS, DASHES, curve_spec, dots_spec
 from surefoot_lab.report.files import asset, render
 from surefoot_lab.report.sweeps import across
 from surefoot_lab.text_files import write_whole
@@ -39,12 +32,7 @@ NODE_LETTERS = 8  # of the 56 that name a node of a cluster
 BROKEN = (State.NON_FINITE, State.INTERRUPTED, State.FAILED, State.STOPPED)
 
 
-def write_report(
-    runs: Sequence[RunRecord],
-    path: str | Path,
-    *,
-    title: str | None = None,
-) -> Path:
+def write_report(runs: Sequence[RunRecord], path: str | Path, *, title: str | None = None) -> Path:
     """Write one HTML file that holds the whole comparison and needs no network.
 
     Args:

@@ -155,11 +155,7 @@ class _Run:
     """A run under way: its place, its clock, and the losses not yet written down."""
 
     def __init__(
-        self,
-        parts: Parts,
-        run_dir: Path,
-        observe: Observer | None,
-        sweep: dict[str, Any] | None,
+        self, parts: Parts, run_dir: Path, observe: Observer | None, sweep: dict[str, Any] | None
     ) -> None:
         self.parts = parts
         self.team = parts.team

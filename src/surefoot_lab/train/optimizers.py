@@ -158,10 +158,7 @@ def build_scheduler(
             raise UserError("scheduler.init_args: given without scheduler.class_path; name one")
         return None, {}
     constructor = find(
-        config.class_path,
-        ["torch.optim.lr_scheduler"],
-        "scheduler.class_path",
-        base=LRScheduler,
+        config.class_path, ["torch.optim.lr_scheduler"], "scheduler.class_path", base=LRScheduler
     )
     filled = fill_in(constructor, config.init_args, extent)
     scheduler = call(constructor, [optimizer], {**config.init_args, **filled}, "scheduler")
