@@ -93,6 +93,10 @@ def train(
         >>> run.end["reason"]
         'finished'
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"experiment must be an Experiment, got {type(experiment).__name__}")
+    if resume and overwrite:
+        raise ValueError("resume goes on with the run that overwrite replaces: choose one")
     path = Path(run_dir)
     joined = form_team(experiment.train)
     team = joined[1]
