@@ -42,6 +42,22 @@ def from_plain(like: T, kept: Mapping[str, Any]) -> T:
     return dataclasses.replace(like, **found)  # type: ignore[type-var]
 
 
+def first_group_of(state_dict: Any) -> Mapping[str, Any]:
+    """The first group of an optimizer's ``state_dict``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    groups = state_dict.get("param_groups") if isinstance(state_dict, Mapping) else None
+    if not groups:
+        raise ValueError(
+            "load_state_dict() takes what an optimizer's state_dict() returned; this has no "
+            "param_groups"
+        )
+    first: Mapping[str, Any] = groups[0]
+    return first
+
+
 def unknown_in(kept: Mapping[str, Any], like: Any) -> list[str]:
     """Names in what :func:`to_plain` gave that no field of ``like``, or inside of it, has."""
     found = []

@@ -93,6 +93,8 @@ def main(args: argparse.Namespace) -> int:
             raise UserError(f"--{name}: must be at least 1, not {getattr(args, name)}")
     folder = Path(RUNS_FOLDER if args.out is None else args.out)
     report = Path(REPORT_NAME) if args.out is None else folder / REPORT_NAME
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; choose another --out")
     trials = _trials(folder, args.seeds, args.epochs)
     if report.exists() and REPORT_MARK not in report.read_text("utf-8", "replace")[:4096]:
         raise UserError(f"{report}: is not a report of surefoot; move it, or choose --out DIR")

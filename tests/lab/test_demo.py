@@ -97,6 +97,15 @@ def test_a_demo_of_nothing_is_refused(
     assert list(here.iterdir()) == []
 
 
+def test_a_file_in_place_of_the_folder_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "runs").write_text("mine")
+    assert main(["demo", "--out", "runs"]) == 2
+    assert "runs: is a file; choose another --out" in capsys.readouterr().err
+    assert (here / "runs").read_text() == "mine"
+
+
 def test_a_trial_that_raises_is_told_and_the_others_go_on(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -304,6 +304,8 @@ MINE = """
                 label = float(label)
             if self.kind == "negative":
                 label -= 1
+            if self.kind == "gaps":
+                label *= 10**9
             return value, label
 
     def parts(**settings):
@@ -403,6 +405,7 @@ def test_a_loss_of_torch_is_what_the_steps_show(tmp_path: Path) -> None:
         (["--data.init_args.kind=broken"], "train: example 7 is no pair of input and label"),
         (["--data.init_args.kind=ragged"], "train: example 5 has an input of"),
         (["--data.init_args.kind=negative"], "a label is negative"),
+        (["--data.init_args.kind=gaps"], "a label is 1000000000; number classes from 0"),
         (["--data.init_args.count=0"], "train is empty"),
         (["--data.init_args.number=0"], "data.init_args.number: Points has no such argument"),
         (["--data.class_path=mine_of_the_test.seven"], "data: seven: seven times"),

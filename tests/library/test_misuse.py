@@ -437,3 +437,15 @@ def test_muon_takes_named_parameters() -> None:
     plain, named = MeasuredMuon(model.parameters()), MeasuredMuon(model.named_parameters())
     for one, other in zip(plain.param_groups, named.param_groups, strict=True):
         assert [id(p) for p in one["params"]] == [id(p) for p in other["params"]]
+
+
+@every
+def test_the_peak_of_a_schedule_that_is_meant_as_a_rate_is_told(make: Any) -> None:
+    model = _net()
+    optimizer = make(model)
+    one_cycle(optimizer, max_lr=1e-3, total_steps=100)
+    with pytest.warns(UserWarning, match=r"max_lr=0\.001 is no learning rate here"):
+        optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    optimizer = make(model)
+    one_cycle(optimizer, max_lr=1.8, total_steps=100)
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))

@@ -18,7 +18,7 @@ from surefoot.measured.closures import call, check_repeatable
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
 from surefoot.measured.ratios import GroupRatio
-from surefoot.measured.refusals import check_base, check_model, check_scaler
+from surefoot.measured.refusals import check_base, check_checkpoint, check_model, check_scaler
 from surefoot.measured.settings import Settings
 from surefoot.measured.stepper import Stepper
 from surefoot.measured.wrapper import Wrapper
@@ -158,7 +158,12 @@ class MeasuredLR(Wrapper):
         return write(self._stepper.with_averages(self._base.state_dict()), self._stepper.kept())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint; one of the wrapped optimizer alone starts measuring anew."""
+        """Load a checkpoint; one of the wrapped optimizer alone starts measuring anew.
+
+        Raises:
+            ValueError: it is that of another optimizer.
+        """
+        check_checkpoint(self._base, state_dict)
         plain, own = read(state_dict)
         self._stepper.load(plain, own)
         self._watched = None

@@ -282,7 +282,8 @@ class Stepper:
             value: of the loss, where it is known; else the gradient tells whether it is finite.
         """
         if value is None and self.groups.are_idle:
-            self._trouble.notice_idle(self.steps)
+            if not self.groups.with_gradient():  # else its rates are 0
+                self._trouble.notice_idle(self.steps)
             self._base.step()
             self._publish(0.0)
             self.plan()

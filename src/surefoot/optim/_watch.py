@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,12 @@ _FAR = 0.5
 """Length of a step, as a share of the weights' norm, from which on it is told."""
 _REFUSALS = 50
 """Steps refused in a row after which it is told."""
+_LOW = 0.1
+"""Share of the step multiplier, below which the peak of a schedule is told."""
+_MAX_LR = (
+    "the schedule's max_lr={:g} is no learning rate here: a line search's lr multiplies the step "
+    "that was measured, and this leaves little of it. Pass max_lr={:g}"
+)
 _HEADS = (
     "the loss adds up the losses of {} heads. One step for all of them follows the one that bends "
     "most, and line searches tend to fail there (docs/line-searches.md): compare with "
@@ -74,6 +81,13 @@ class Watch:
         others = [g for p in own if (g := p.grad) is not None and not _is_marked(g)]
         if any(bool(torch.any(g._values() if g.is_sparse else g)) for g in others):
             self._notices.tell("gradients", _GRADIENTS)
+
+    def schedules(self, groups: Sequence[dict[str, Any]], multiplier: float) -> None:
+        """Look for a schedule whose peak is meant as a learning rate."""
+        for group in groups:
+            top = group.get("max_lr")
+            if isinstance(top, int | float) and 0.0 < top <= _LOW * multiplier:
+                self._notices.tell("max_lr", _MAX_LR.format(top, multiplier))
 
     def ends(self, params: Sequence[Tensor]) -> None:
         """Mark what a step left in ``.grad``, however it ended."""

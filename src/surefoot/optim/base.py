@@ -18,7 +18,7 @@ from surefoot._closure import Closure, checked_closure
 from surefoot._networks import check_belongs, largest_change, weights_norm
 from surefoot._numbers import check_callable, check_count, check_number, kind_of, plain
 from surefoot._params import Copies
-from surefoot._plain import from_plain, to_plain, unknown_in
+from surefoot._plain import first_group_of, from_plain, to_plain, unknown_in
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
 from surefoot.bound import longest
 from surefoot.directions import Direction
@@ -243,6 +243,7 @@ class LineSearchOptimizer(Optimizer):
         self._follow_the_weights()
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         self._watch.begins(params, memory.steps == 0)
+        self._watch.schedules(self.param_groups, self.defaults["lr"])
         call = Closure(
             closure,
             params,
@@ -429,7 +430,7 @@ class LineSearchOptimizer(Optimizer):
 
 def check_kind(name: str, state_dict: dict[str, Any], key: str, memory: Memory) -> None:
     """Refuse a checkpoint of another optimizer, which would be noticed at a later step only."""
-    first = state_dict["param_groups"][0]
+    first = first_group_of(state_dict)
     if key not in first and "loss_precision" not in first:
         raise ValueError(f"the checkpoint is no line search's, so {name} cannot go on from it")
     strange = unknown_in(first.get(key) or {}, memory)

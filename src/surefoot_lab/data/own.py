@@ -17,6 +17,7 @@ from surefoot_lab.data.task import Classification, Regression, Task
 from surefoot_lab.errors import UserError, one_line
 
 WHAT = "data.class_path"
+MOST_CLASSES = 1_000_000
 PARTS = ("train", "validation", "test")
 
 
@@ -130,6 +131,8 @@ def _asked(parts: list[Examples], names: Any) -> tuple[tuple[str, ...], Task]:
     if min(int(labels.min()) for labels in numbers) < 0:
         raise UserError(f"{WHAT}: a label is negative; classes are numbered from 0")
     count = max(int(labels.max()) for labels in numbers) + 1
+    if count > MOST_CLASSES:
+        raise UserError(f"{WHAT}: a label is {count - 1}; number classes from 0 without gaps")
     if isinstance(names, list | tuple) and len(names) >= count:
         return tuple(str(name) for name in names), Classification()
     return tuple(str(number) for number in range(count)), Classification()

@@ -60,7 +60,9 @@ def measure(
                 **settings,
             )
         except (TypeError, ValueError) as error:
-            raise UserError(one_line(error)) from error
+            kind = isinstance(error, TypeError)  # of optimizer, if all else could be assembled
+            what = f"optimizer.class_path: {experiment.optimizer.class_path}: " if kind else ""
+            raise UserError(f"{what}{one_line(error)}") from error
     return curve, parts.extent.total_steps
 
 

@@ -88,7 +88,12 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
     data = data.held_on(device)
 
     seed_everything(experiment.seed)
-    model = build_model(experiment.model, data).to(device)
+    model = build_model(experiment.model, data)
+    try:
+        model = model.to(device)
+    except (NotImplementedError, RuntimeError) as error:  # on no device, or too large for this one
+        name = experiment.model.class_path
+        raise UserError(f"model.class_path: {name}: {one_line(error)}") from error
     loss_fn = build_loss(experiment.loss, model, data.task)
     _try_out(model, loss_fn, data, normalizer, experiment)  # lazy layers learn their sizes
     if experiment.train.channels_last:  # convolutions pass on the layout of their filters

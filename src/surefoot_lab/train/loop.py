@@ -290,7 +290,9 @@ class _Run:
         self.loss_sum.zero_()
         self.loss_count = 0
         self.bad_lines = 0 if math.isfinite(loss) else self.bad_lines + 1
-        if self.bad_lines < (PATIENCE_LINES if self.searches else 1):
+        # of a run too short for patience, all lines
+        patience = min(PATIENCE_LINES, math.ceil(self.parts.extent.total_steps / self.log_every))
+        if self.bad_lines < (patience if self.searches else 1):
             return True
         message = f"the training loss is not finite at step {self.step}; try a smaller step"
         self.log.record.end(self.step, "non_finite", message)
