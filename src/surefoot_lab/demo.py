@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
-from surefoot_lab.errors import UserError, named, of_the_system
+from surefoot_lab.errors import UserError, named
 from surefoot_lab.signals import answered
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -168,9 +168,8 @@ def _conclude(
     trials: list[Trial], failures: list[str], report: Path, seconds: float, console: Any
 ) -> int:
     """Print the table, write the page, say where it is."""
-    from surefoot_lab.compare import advise, summarize, terminal_table
     from surefoot_lab.records import has_record, read_runs
-    from surefoot_lab.report import write_report
+    from surefoot_lab.report import conclude
 
     for failure in failures:
         console.print(f"failed: {failure}", style="red", markup=False)
@@ -178,13 +177,6 @@ def _conclude(
     if not run_dirs:
         console.print("no run left a record, so there is nothing to compare")
         return 1
-    runs = read_runs(run_dirs)
-    methods = summarize(runs)
-    console.print(terminal_table(methods))
-    if (advice := advise(runs, methods)) is not None:
-        console.print(f"\n{advice.sentence}", markup=False)
-    with of_the_system(report):
-        write_report(runs, report, title="Digits: rates measured and rates chosen")
-    console.print(f"\n{len(runs)} runs in {seconds:.0f} s. The curves are in", markup=False)
-    console.print(str(report.resolve()), style="bold", markup=False, soft_wrap=True)
+    console.print(f"all runs took {seconds:.0f} s; the curves are on the page")
+    conclude(read_runs(run_dirs), report, title="Digits: rates measured and rates chosen")
     return 1 if failures else 0

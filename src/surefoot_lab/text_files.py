@@ -82,7 +82,9 @@ def write_whole(path: Path, text: str) -> Path:
     try:
         part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename = str(path)  # what the user knows of
         raise
+    finally:
+        part.unlink(missing_ok=True)
     return path

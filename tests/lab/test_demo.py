@@ -52,7 +52,7 @@ def test_the_demo_ends_with_a_table_and_a_page(short_demo: tuple[Path, str]) -> 
         assert ("measured" in row) == ("PAL" in label or label.startswith("Measured"))
         assert ("1.33 ×" in row) == (label == "PAL")
     assert "one run a method tells no difference from chance" in " ".join(printed.split())
-    assert printed.splitlines()[-1].strip() == str(here / "report.html")
+    assert printed.splitlines()[-1] == f"{len(runs)} runs: {here / 'report.html'}"
 
 
 def _figures(path: Path) -> list[dict]:
