@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import warnings
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         line on stderr), 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal may know fewer characters than names have
+            stream.reconfigure(errors="replace")
     parser = _parser()
     if not words:
         parser.print_help()
@@ -69,6 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         extra = EXTRAS.get(missing, "lab")
         return _refuse(f"{words[0]} needs {missing}: pip install 'surefoot[{extra}]'")
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for what Python still flushes
+        return _refuse(f"what is printed cannot be written: {error.strerror}")
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as stop:  # argparse's way to end after --help

@@ -150,7 +150,7 @@ def _run_all(trials: list[Trial], console: Any) -> list[str]:
                     console.print(f"{name}: {said}", markup=False)
     except KeyboardInterrupt:
         for worker in set(active_children()) - others:
-            worker.terminate()
+            worker.kill()
         raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import re
 import typing
 from collections.abc import Hashable, Mapping, Sequence
@@ -134,11 +135,13 @@ def fields_of(kind: Hashable, prefix: str = "") -> tuple[Setting, ...]:
 
 
 def plain(value: Any) -> Any:
-    """The same in Python's own types: NumPy's numbers and arrays, tuples and ranges leave them."""
+    """The same in Python's own types: NumPy's numbers and arrays, tuples, ranges, paths are not."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | range):
         return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return plain(value.tolist()) if hasattr(value, "dtype") else value
     return value

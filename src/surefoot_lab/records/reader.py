@@ -117,11 +117,11 @@ def read_run(run_dir: str | Path) -> RunRecord:
     return record
 
 
-def read_runs(paths: Iterable[str | Path]) -> list[RunRecord]:
+def read_runs(paths: str | Path | Iterable[str | Path]) -> list[RunRecord]:
     """Read run directories, and all runs found below other directories.
 
     Args:
-        paths: run directories, or directories that hold run directories at any depth.
+        paths: run directories, or directories that hold run directories at any depth; or one.
 
     Returns:
         The records, each run once, in the order given and sorted by path below one directory.
@@ -130,7 +130,7 @@ def read_runs(paths: Iterable[str | Path]) -> list[RunRecord]:
         FileNotFoundError: a path does not exist, or no run is in it.
     """
     found: dict[Path, RunRecord] = {}
-    for given in map(Path, paths):
+    for given in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if not given.is_dir():
             raise FileNotFoundError(f"{given}: no such directory")
         runs = sorted(file.parent for file in given.rglob(RECORD_NAME))

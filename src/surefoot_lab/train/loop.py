@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,7 +41,7 @@ from surefoot_lab.train.log import (
     clear_run,
 )
 from surefoot_lab.train.optimizers import check_reached
-from surefoot_lab.train.processes import form_team
+from surefoot_lab.train.processes import Team, form_team
 from surefoot_lab.train.progress import ProgressDisplay
 from surefoot_lab.train.stepping import effective_lr, measures
 
@@ -93,6 +94,10 @@ def train(
         >>> run.end["reason"]
         'finished'
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"experiment must be an Experiment, got {type(experiment).__name__}")
+    if resume and overwrite:
+        raise ValueError("resume goes on with the run that overwrite replaces: choose one")
     path = Path(run_dir)
     joined = form_team(experiment.train)
     team = joined[1]
@@ -195,7 +200,7 @@ class _Run:
             self._open(state, resumed=resumed)
             for message in said:
                 self.warn(message)
-            with display, _interruptible() as stop, _heard(self.warn):
+            with display, _interruptible(self.team) as stop, _heard(self.warn):
                 self.execute(stop)
         except Exception as error:
             self.log.fail(self.step, error)
@@ -367,8 +372,12 @@ class _Run:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the run to stop after its step; the second interrupts it at once."""
+def _interruptible(team: Team) -> Iterator[threading.Event]:
+    """The first Ctrl-C asks the run to stop after its step; the second interrupts it at once.
+
+    So does SIGTERM, by which clusters take machines back; of several processes, their launcher
+    sends it to those that wait for one that is gone, and they end at once.
+    """
     stop = threading.Event()
 
     def ask(signum: int, frame: Any) -> None:
@@ -376,7 +385,7 @@ def _interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    with answered(ask):
+    with answered(ask), answered(ask, signal.SIGTERM) if team.size == 1 else nullcontext():
         yield stop
 
 
