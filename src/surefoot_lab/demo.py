@@ -12,9 +12,11 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
+from surefoot_lab._command import add_settings, settings_of
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.errors import UserError, named
 from surefoot_lab.signals import answered
+from surefoot_lab.values import Positive, Settings
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     # Nothing to choose: all in their default settings, `total_steps: None` is averaged weights.
@@ -65,22 +67,27 @@ class Trial:
         )
 
 
+@dataclass(frozen=True)
+class DemoConfig(Settings):
+    """What the demo may be told.
+
+    Attributes:
+        out: folder for the runs and the report; without it, ./surefoot-demo and ./report.html.
+        seeds: runs of each method.
+        epochs: of each run.
+    """
+
+    out: str | None = None
+    seeds: Positive = 3
+    epochs: Positive = EPOCHS
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of `surefoot demo`."""
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        default=None,
-        help=f"folder for the runs and the report (default: runs in ./{RUNS_FOLDER}, "
-        f"report in ./{REPORT_NAME})",
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default: 3)")
-    parser.add_argument(
-        "--epochs", type=int, default=EPOCHS, help=f"epochs of each run (default: {EPOCHS})"
-    )
+    add_settings(parser, DemoConfig)
 
 
-def main(args: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Run `surefoot demo`: 0, or 1 if a run could not be carried out.
 
     Raises:
@@ -88,9 +95,7 @@ def main(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    for name in ("seeds", "epochs"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name}: must be at least 1, not {getattr(args, name)}")
+    args = settings_of(options, DemoConfig)
     folder = Path(RUNS_FOLDER if args.out is None else args.out)
     report = Path(REPORT_NAME) if args.out is None else folder / REPORT_NAME
     if folder.exists() and not folder.is_dir():

@@ -93,7 +93,7 @@ def test_a_demo_of_nothing_is_refused(
     here: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     assert main(["demo", option, "0"]) == 2
-    assert f"{option}: must be at least 1" in capsys.readouterr().err
+    assert f"{option[2:]}: must be at least 1" in capsys.readouterr().err
     assert list(here.iterdir()) == []
 
 
