@@ -46,7 +46,7 @@ def read_text(path: Path, name: str, what: str) -> str:
         UserError: it is no file, cannot be read, or is no text.
     """
     try:
-        if path.exists() and not path.is_file():  # a device would be read without end
+        if path.exists() and not (path.is_file() or path.is_fifo()):  # a device has no end
             raise UserError(f"{name}: cannot be read (it is no file); name {what}")
         content = path.read_bytes()
         if content.startswith(GZIP):

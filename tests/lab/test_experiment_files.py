@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.abc
 import json
+import os
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,16 @@ def _parsed(text: str | bytes, *words: str) -> Experiment:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_a_file_may_have_any_encoding_that_its_first_bytes_name(encoding: str) -> None:
     assert _parsed("name: Straße\r\nseed: 3\r\n".encode(encoding)).name == "Straße"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_read() -> None:
+    """As the shell's <(...) and /dev/stdin are."""
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_text("seed: 3\n"))
+    writer.start()
+    assert parse_words(["pipe"]).experiment.seed == 3
+    writer.join()
 
 
 @pytest.mark.parametrize(

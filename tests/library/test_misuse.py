@@ -449,3 +449,30 @@ def test_the_peak_of_a_schedule_that_is_meant_as_a_rate_is_told(make: Any) -> No
     optimizer = make(model)
     one_cycle(optimizer, max_lr=1.8, total_steps=100)
     optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+
+
+GROUPED: dict[str, Callable[[nn.Module], Any]] = {**MAKERS, "MeasuredLR": _measured}
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), None, "0.1"])
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_group_that_is_refused_is_not_left_behind(name: str, lr: Any) -> None:
+    model = _net()
+    optimizer = GROUPED[name](model)
+    with pytest.raises((TypeError, ValueError), match=r"^lr must be"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))], "lr": lr})
+    assert len(optimizer.param_groups) == 1
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+
+
+def test_parameters_without_memory_do_not_stop_a_measurement() -> None:
+    """Those of a part that is never used, made on the meta device."""
+    model = _net()
+    optimizer = _measured(model)
+    optimizer.add_param_group({"params": nn.Linear(2, 2, device="meta").parameters()})
+    for _ in range(3):
+        CROSS_ENTROPY(model(X), Y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert optimizer.last is not None
+    assert optimizer.last.status.measured

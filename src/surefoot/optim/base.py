@@ -188,16 +188,19 @@ class LineSearchOptimizer(Optimizer):
         shared = (self.defaults.keys() & line.keys()) - own
         super().add_param_group({**{key: line[key] for key in shared}, **param_group})
         added = self.param_groups[-1]
-        for key in added.keys() - {"params", "param_names"}:
-            added[key] = plain(added[key])
-        check_number("lr", added["lr"], at_least=0.0)
-        check_number("weight_decay", added["weight_decay"], at_least=0.0)
-        for key in shared:
-            if added[key] != self.param_groups[0][key]:
-                self.param_groups.pop()
-                raise ValueError(
-                    f"{key} belongs to the whole line; it cannot differ between groups"
-                )
+        try:
+            for key in added.keys() - {"params", "param_names"}:
+                added[key] = plain(added[key])
+            check_number("lr", added["lr"], at_least=0.0)
+            check_number("weight_decay", added["weight_decay"], at_least=0.0)
+            for key in shared:
+                if added[key] != self.param_groups[0][key]:
+                    raise ValueError(
+                        f"{key} belongs to the whole line; it cannot differ between groups"
+                    )
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
 
     @property
     def cost(self) -> Cost:

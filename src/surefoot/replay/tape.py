@@ -479,7 +479,7 @@ def _begins_backward() -> bool:
 def _no_autocast(devices: Sequence[torch.device]) -> contextlib.ExitStack:
     """Casts are on the tape already."""
     stack = contextlib.ExitStack()
-    for kind in {"cpu", *(d.type for d in devices)}:
+    for kind in {"cpu", *(d.type for d in devices)} - {"meta"}:
         if torch.is_autocast_enabled(kind):
             stack.enter_context(torch.autocast(kind, enabled=False))
     return stack
