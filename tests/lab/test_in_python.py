@@ -35,9 +35,12 @@ def test_a_run_in_a_line(tmp_path: Path) -> None:
 
 
 def test_a_run_in_a_notebook_is_harmless_and_holds_its_curve(tmp_path: Path) -> None:
-    html = read_run(write_run(tmp_path, "<script>x</script>", 3, LINES))._repr_html_()
+    run = read_run(write_run(tmp_path, "<script>x</script>", 3, LINES))
+    html = run._repr_html_()
     assert "<script>" not in html
     assert "test accuracy 87.5%" in html
+    run.problems.append("long" * 40)
+    assert "long" * 40 in run._repr_html_()
     (points,) = re.findall(r'points="([^"]*)"', html)
     (x0, y0), (x1, y1) = (map(float, pair.split(",")) for pair in points.split())
     assert (x0, x1) == (0.0, 240.0)

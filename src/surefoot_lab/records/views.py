@@ -27,7 +27,8 @@ def as_html(run: RunRecord) -> str:
     head = f"{escape(run.name)} · <b>{escape(run.label)}</b>"
     if run.seed is not None:
         head += f" · seed {run.seed}"
-    table = pandas.DataFrame(list(facts(run))).to_html(header=False, index=False, border=0)
+    with pandas.option_context("display.max_colwidth", None):  # long texts as they are
+        table = pandas.DataFrame(list(facts(run))).to_html(header=False, index=False, border=0)
     losses = [loss for line in run.steps if (loss := line.get("train_loss")) is not None]
     return f"<div>{head}{table}{sparkline(losses)}</div>"
 
