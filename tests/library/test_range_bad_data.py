@@ -221,3 +221,19 @@ def test_what_a_step_function_must_not_do_is_named() -> None:
         range_test(model, sgd, data())
     assert torch.equal(model[0].weight, before)
     assert model[0].weight.grad is None
+
+
+class Once:
+    """Hands the same iterator out each time, as open files do."""
+
+    def __init__(self) -> None:
+        self.batches = iter(data())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches
+
+
+def test_a_loader_that_can_be_read_only_once_is_named() -> None:
+    assert len(curve_of(Once(), num_iter=20).lr) == 20
+    with pytest.raises(ValueError, match="the loader can be read only once"):
+        curve_of(Once(), num_iter=21)
