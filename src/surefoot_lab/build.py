@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, cast
@@ -123,11 +124,13 @@ def _from_module(module_path: str, name: str, what: str, base: type) -> Callable
 
 
 def _is_doubtful(value: Any, error: Exception) -> bool:
-    """Whether an argument may be to blame: a text with digits, or anything but a mapping where
-    types do not go together.
-    """
+    """Whether an argument may be to blame: its type is complained of, or it is a text of digits."""
     if isinstance(error, TypeError | AttributeError):
-        return not isinstance(value, dict)
+        kind = type(value).__name__
+        if kind in ("NoneType", "str", "list", "int", "float") and re.search(
+            rf"\b{kind}\b", str(error)
+        ):
+            return True
     return isinstance(value, str) and any(letter.isdigit() for letter in value)
 
 

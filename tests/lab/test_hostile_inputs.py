@@ -48,6 +48,23 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
         [],
         "(betas is 0.9)",
     ),
+    "a word for a truth": (
+        SMALL + "optimizer: {init_args: {frozen: 'no'}}\n",
+        [],
+        "MeasuredAdamW: frozen must be True or False, got 'no'\n",
+    ),
+    "no closure": (
+        "data: {name: digits}\nmodel: {class_path: mlp}\noptimizer: {class_path: PAL}\n"
+        "train: {closure: none}\n",
+        [],
+        "train.closure: PAL cannot step without one",
+    ),
+    "a schedule that is too short": (
+        SMALL + "optimizer: {class_path: SGD}\n"
+        "scheduler: {class_path: OneCycleLR, init_args: {max_lr: 1, total_steps: 1}}\n",
+        [],
+        "OneCycleLR ends after 1 steps, the run after 2",
+    ),
     "yes for a number": (
         SMALL + "optimizer: {class_path: SGD, init_args: {lr: yes}}\n",
         [],

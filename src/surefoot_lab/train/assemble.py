@@ -100,6 +100,12 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
         model = model.to(memory_format=torch.channels_last)
     optimizer, optimizer_filled = build_optimizer(experiment.optimizer, model, extent)
     scheduler, scheduler_filled = build_scheduler(experiment.scheduler, optimizer, extent)
+    length = getattr(scheduler, "total_steps", None)
+    if isinstance(length, int) and length < extent.total_steps:
+        raise UserError(
+            f"scheduler.init_args: {experiment.scheduler.class_path} ends after {length} steps, "
+            f"the run after {extent.total_steps}; leave its length out, or say auto"
+        )
     resolved = experiment.to_dict()
     resolved["steps"] = extent.total_steps
     resolved["optimizer"]["init_args"].update(optimizer_filled)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import surefoot
 from surefoot_lab.data.loader import Batch
+from surefoot_lab.errors import UserError
 from surefoot_lab.train.processes import Team
 
 Mode = Literal["none", "forward", "backward"]
@@ -36,7 +37,14 @@ def measures(optimizer: Any) -> bool:
 
 
 def closure_mode(optimizer: torch.optim.Optimizer, wanted: str) -> Mode:
-    """What `optimizer.step` is to be given: `wanted`, or for `auto` what the optimizer needs."""
+    """What `optimizer.step` is to be given: `wanted`, or for `auto` what the optimizer needs.
+
+    Raises:
+        UserError: the optimizer cannot do without a closure.
+    """
+    if wanted == "none" and isinstance(optimizer, surefoot.LineSearchOptimizer | torch.optim.LBFGS):
+        name = type(optimizer).__name__
+        raise UserError(f"train.closure: {name} cannot step without one; use auto")
     if wanted != "auto":
         return cast(Mode, wanted)
     if measures(optimizer):
