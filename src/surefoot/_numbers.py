@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -58,6 +59,16 @@ def check_number(name: str, value: Any, *, at_least: float, above: bool = False)
         bound = f"greater than {at_least:g}" if above else f"{at_least:g} or more"
         raise ValueError(f"{name} must be finite and {bound}, got {value!r}")
     return float(value)
+
+
+def check_rates(groups: Iterable[Mapping[str, Any]]) -> None:
+    """Raise where a schedule, or somebody, left an ``lr`` that no step can be made with.
+
+    Tensors are taken as they are: looking at one waits for its device.
+    """
+    for group in groups:
+        if not isinstance(group["lr"], Tensor):
+            check_number("lr of a group", group["lr"], at_least=0.0)
 
 
 def check_flag(name: str, value: Any) -> None:

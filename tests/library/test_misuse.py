@@ -476,3 +476,18 @@ def test_parameters_without_memory_do_not_stop_a_measurement() -> None:
         optimizer.zero_grad()
     assert optimizer.last is not None
     assert optimizer.last.status.measured
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), float("inf"), "0.1", None])
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_rate_that_a_schedule_left_wrong_moves_nothing(name: str, lr: Any) -> None:
+    model = _net()
+    optimizer = GROUPED[name](model)
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    before, kept = snapshot(model), optimizer.param_groups[0]["lr"]
+    optimizer.param_groups[0]["lr"] = lr
+    with pytest.raises((TypeError, ValueError), match="lr of a group must be"):
+        optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    assert_same(snapshot(model), before)
+    optimizer.param_groups[0]["lr"] = kept
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from surefoot import _reduce
 from surefoot._evaluation import Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
+from surefoot._numbers import check_rates
 from surefoot.bound import Bound
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -281,6 +282,7 @@ class Stepper:
             loss: what was differentiated, on steps that measure.
             value: of the loss, where it is known; else the gradient tells whether it is finite.
         """
+        check_rates(self.groups.all)
         if value is None and self.groups.are_idle:
             if not self.groups.with_gradient():  # else its rates are 0
                 self._trouble.notice_idle(self.steps)

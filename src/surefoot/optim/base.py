@@ -16,7 +16,14 @@ from torch.optim import Optimizer
 from surefoot import _params, _reduce
 from surefoot._closure import Closure, checked_closure
 from surefoot._networks import check_belongs, largest_change, weights_norm
-from surefoot._numbers import check_callable, check_count, check_number, kind_of, plain
+from surefoot._numbers import (
+    check_callable,
+    check_count,
+    check_number,
+    check_rates,
+    kind_of,
+    plain,
+)
 from surefoot._params import Copies
 from surefoot._plain import first_group_of, from_plain, to_plain, unknown_in
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
@@ -242,6 +249,7 @@ class LineSearchOptimizer(Optimizer):
                 "the optimizer, grad_scaler=scaler, and call optimizer.step(closure); or use bf16"
             )
         closure = checked_closure(closure)
+        check_rates(self.param_groups)
         memory = self.memory
         self._follow_the_weights()
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
