@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _chromium import CHROMIUM, Browser
+from _chromium import IN_THE_BROWSER, Browser
 from _records import end, evaluation, plain_run, step, write_run
 
 from surefoot_lab.records import read_runs
 from surefoot_lab.report import write_report
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: install chromium to test the page in it"
-)
+pytestmark = IN_THE_BROWSER
 
 HOSTILE = "<script>alert(1)</script>"
 METHODS = {"SGD 0.1": 0.90, "PAL": 0.95, "Adam": 0.80, HOSTILE: 0.70}  # best test accuracy: PAL
@@ -34,25 +31,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = [*lines, evaluated, step(9, None), end(9, "non_finite", "the loss is NaN")]
     write_run(folder, "SGD 1.0", 0, broken)
     return write_report(read_runs([folder]), folder / "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_to_complain_of(browser: Browser) -> Iterator[None]:
-    """Whatever a test does: no error or warning on the console, no request but for the file."""
-    browser.requests.clear()
-    browser.complaints.clear()
-    yield
-    browser.js("0")  # what happened until now has been told when this is answered
-    assert browser.complaints == []
-    fetched = [url for url in browser.requests if not url.startswith("data:image/png;")]
-    assert all(url.startswith("file:///") and url.endswith(".html") for url in fetched)
 
 
 def _rows(browser: Browser) -> list[str]:

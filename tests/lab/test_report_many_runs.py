@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _chromium import CHROMIUM, Browser
+from _chromium import IN_THE_BROWSER, Browser
 
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.records import read_runs
 from surefoot_lab.report import write_report
 from surefoot_lab.train import train
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: install chromium to test the page in it"
-)
+pytestmark = IN_THE_BROWSER
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 QUOTES = "\"'><svg onload=alert(3)> {{ 7 * 7 }} </script>"
@@ -107,24 +104,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = read_runs([folder / "runs"])
     assert len(runs) == 50
     return write_report(runs, folder / "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(autouse=True)
-def _quiet_and_offline(browser: Browser) -> Iterator[None]:
-    browser.requests.clear()
-    browser.complaints.clear()
-    yield
-    browser.js("0")  # what happened until now has been told when this is answered
-    assert browser.complaints == []
-    fetched = [url for url in browser.requests if not url.startswith("data:image/png;")]
-    assert all(url.startswith("file:///") and url.endswith("/report.html") for url in fetched)
 
 
 def _rows(browser: Browser, table: str = "methods", cell: int = 0) -> list[str]:
