@@ -64,11 +64,13 @@ def check_number(name: str, value: Any, *, at_least: float, above: bool = False)
 def check_rates(groups: Iterable[Mapping[str, Any]]) -> None:
     """Raise where a schedule, or somebody, left an ``lr`` that no step can be made with.
 
-    Tensors are taken as they are: looking at one waits for its device.
+    Tensors are taken as they are: looking at one waits for its device. A schedule that ends at 0
+    may end a rounding error below it.
     """
     for group in groups:
-        if not isinstance(group["lr"], Tensor):
-            check_number("lr of a group", group["lr"], at_least=0.0)
+        lr = group["lr"]
+        if not (isinstance(lr, Tensor) or (isinstance(lr, float) and -1e-9 < lr < 0.0)):
+            check_number("lr of a group", lr, at_least=0.0)
 
 
 def check_flag(name: str, value: Any) -> None:

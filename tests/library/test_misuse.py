@@ -491,3 +491,16 @@ def test_a_rate_that_a_schedule_left_wrong_moves_nothing(name: str, lr: Any) -> 
     assert_same(snapshot(model), before)
     optimizer.param_groups[0]["lr"] = kept
     optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_schedule_may_end_a_rounding_error_below_zero(name: str) -> None:
+    """As torch's LinearLR does."""
+    model = _net()
+    optimizer = GROUPED[name](model)
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    optimizer.param_groups[0]["lr"] = -3e-17
+    before = [p.clone() for p in model.parameters()]
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    for p, old in zip(model.parameters(), before, strict=True):
+        assert torch.allclose(p, old, rtol=0.0, atol=1e-6)
