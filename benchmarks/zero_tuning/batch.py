@@ -29,6 +29,7 @@ import suite
 import torch
 from every_task import load
 from kept_back import SECOND_CONFIRMATION
+from suite_score import ACCURACY
 
 HEAVY = ("nanogpt-2000", "vit", "nanogpt-500", "resnet", "fashion-convnet", "text-transformer")
 HEAVY_LATER = ("gru", "mixer", "unet", "adapters", "graph-attention", *SECOND_CONFIRMATION)
@@ -114,7 +115,7 @@ def best_of(lines: list[dict[str, Any]], name: str, task: suite.Task) -> list[st
     found = {label: value for label, value in found.items() if value == value}
     if not found:
         return None
-    return sorted(found, key=found.__getitem__, reverse=task.figure == "accuracy")[:BEST]
+    return sorted(found, key=found.__getitem__, reverse=task.name in ACCURACY)[:BEST]
 
 
 def main() -> None:

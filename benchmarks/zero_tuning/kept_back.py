@@ -68,7 +68,6 @@ def _words(folder: Path, device: str) -> Task:
         _classify,
         _mean_loss(_classify, [(x[keep], y[keep])]),
         500,
-        "loss",
     )
 
 
@@ -96,7 +95,7 @@ def _image(folder: Path, device: str) -> Task:
     def evaluate(model: Callable[..., Any]) -> Tensor:
         return 10 * (_squared(model, (x, y)) / 4).log10()
 
-    return Task("image", _seeded(Net), _shuffled(x, y, 256), _squared, evaluate, 700, "loss")
+    return Task("image", _seeded(Net), _shuffled(x, y, 256), _squared, evaluate, 700)
 
 
 def _noisy_table(folder: Path, device: str) -> Task:
@@ -203,7 +202,7 @@ def _control(folder: Path, device: str) -> Task:
 
     batches = _endless(lambda draw: starts(32, draw))
     evaluate = _mean_loss(loss, [starts(512, _generator(23))])
-    return Task("control", _seeded(Net), batches, loss, evaluate, 300, "loss")
+    return Task("control", _seeded(Net), batches, loss, evaluate, 300)
 
 
 def _adding(folder: Path, device: str) -> Task:
@@ -244,7 +243,6 @@ def _adding(folder: Path, device: str) -> Task:
         _squared,
         lambda model: _squared(model, test) / spread,
         600,
-        "residual",
     )
 
 
@@ -277,7 +275,7 @@ def _flow(folder: Path, device: str) -> Task:
 
     batches = _endless(lambda draw: (points(128, draw),))
     evaluate = _mean_loss(loss, [(points(4096, _generator(27)),)])
-    return Task("flow", _seeded(Net), batches, loss, evaluate, 900, "loss")
+    return Task("flow", _seeded(Net), batches, loss, evaluate, 900)
 
 
 def _sets(folder: Path, device: str) -> Task:
@@ -302,7 +300,7 @@ def _sets(folder: Path, device: str) -> Task:
 
     batches = _endless(lambda draw: made(64, draw))
     evaluate = _mean_loss(_squared, [made(1024, _generator(29))])
-    return Task("sets", _seeded(Net), batches, _squared, evaluate, 900, "loss")
+    return Task("sets", _seeded(Net), batches, _squared, evaluate, 900)
 
 
 def _distillation(folder: Path, device: str) -> Task:

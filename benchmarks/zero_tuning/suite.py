@@ -38,10 +38,8 @@ class Task:
         model: makes a network from a seed.
         batches: endless batches from a seed.
         loss: of a model on a batch.
-        evaluate: the figure of a model.
+        evaluate: the figure of a model; `suite_score.py` says which kind it is.
         steps: length of the run.
-        figure: "accuracy" (a share; gaps in points), "loss" (gaps in percent of the ceiling's) or "residual" (a share
-            of what there was to explain; gaps in points).
         betas: of AdamW.
         decay: AdamW's weight decay.
         decays: which parameters decay.
@@ -55,20 +53,11 @@ class Task:
     loss: Callable[[Callable[..., Any], Batch], Tensor]
     evaluate: Callable[[Callable[..., Any]], Tensor]
     steps: int
-    figure: str = "accuracy"
     betas: tuple[float, float] = (0.9, 0.999)
     decay: float = 0.01
     decays: Callable[[str, Tensor], bool] = field(default=lambda name, p: True)
     clip: float | None = None
     heavy: bool = False
-
-    def gap(self, value: float, ceiling: float) -> float:
-        """How far behind the ceiling, in points or percent; negative is ahead."""
-        if self.figure == "accuracy":
-            return 100.0 * (ceiling - value)
-        if self.figure == "residual":
-            return 100.0 * (value - ceiling)
-        return 100.0 * (value - ceiling) / abs(ceiling)
 
 
 # Pieces of networks. Images are (count, height, width, channels): a convolution is a Linear over shifted copies.
@@ -493,7 +482,6 @@ def _friedman(folder: Path, device: str) -> Task:
         _squared,
         _mean_loss(_squared, [test]),
         2400,
-        "loss",
     )
 
 
@@ -537,7 +525,6 @@ def _text_task(
         _classify,
         _mean_loss(_classify, pairs),
         steps,
-        "loss",
         **more,
     )
 
@@ -608,7 +595,6 @@ def _linear_far(folder: Path, device: str) -> Task:
         _squared,
         lambda model: _squared(model, (x, y)) / spread,
         300,
-        "residual",
     )
 
 
@@ -644,7 +630,6 @@ def _forward_forward(folder: Path, device: str) -> Task:
         loss,
         _mean_loss(loss, [pair]),
         600,
-        "loss",
     )
 
 
@@ -670,7 +655,6 @@ def _polynomial(folder: Path, device: str) -> Task:
         loss,
         lambda model: loss(model, test) / whole,
         1000,
-        "residual",
     )
 
 
@@ -774,7 +758,6 @@ def _unet(folder: Path, device: str) -> Task:
         _classify,
         _mean_loss(_classify, [test]),
         400,
-        "loss",
         heavy=True,
     )
 
@@ -810,7 +793,7 @@ def _vae(folder: Path, device: str) -> Task:
 
     noise = torch.randn(len(test), 8, generator=_generator(2)).to(device)
     evaluate = _mean_loss(loss, [(test, noise)])
-    return Task("vae", _seeded(Net), batches, loss, evaluate, 700, "loss")
+    return Task("vae", _seeded(Net), batches, loss, evaluate, 700)
 
 
 def _shapes_1d(folder: Path, device: str) -> Task:
@@ -879,7 +862,6 @@ def _factors(folder: Path, device: str) -> Task:
         _squared,
         _mean_loss(_squared, [test]),
         1500,
-        "loss",
     )
 
 
@@ -922,7 +904,7 @@ def _pinn(folder: Path, device: str) -> Task:
     def evaluate(model: Callable[..., Any]) -> Tensor:
         return (model(grid)[0] - truth(grid)).square().mean() / truth(grid).square().mean()
 
-    return Task("pinn", _seeded(Net), _endless(drawn), loss, evaluate, 2000, "residual")
+    return Task("pinn", _seeded(Net), _endless(drawn), loss, evaluate, 2000)
 
 
 def _adapters(folder: Path, device: str) -> Task:
@@ -989,7 +971,7 @@ def _quadratic(folder: Path, device: str) -> Task:
             yield (train[places.to(device)],)
 
     evaluate = _mean_loss(loss, [(test,)])
-    return Task("quadratic-deep", _seeded(Net), batches, loss, evaluate, 700, "loss")
+    return Task("quadratic-deep", _seeded(Net), batches, loss, evaluate, 700)
 
 
 def _long(folder: Path, device: str) -> Task:
@@ -1012,7 +994,6 @@ def _long(folder: Path, device: str) -> Task:
         _squared,
         _mean_loss(_squared, [(x[8000:], y[8000:])]),
         10_000,
-        "loss",
     )
 
 
@@ -1093,7 +1074,7 @@ def _diffusion(folder: Path, device: str) -> Task:
 
     batches = _endless(lambda draw: made(128, draw))
     evaluate = _mean_loss(loss, [made(8192, draw)])
-    return Task("diffusion", _seeded(Net), batches, loss, evaluate, 1500, "loss")
+    return Task("diffusion", _seeded(Net), batches, loss, evaluate, 1500)
 
 
 DEVELOPMENT: dict[str, Callable[[Path, str], Task]] = {

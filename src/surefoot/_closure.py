@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surefoot._evaluation import Graphless, gradients_aside, scalar
+from surefoot._evaluation import OF_NO_PARAMETER, Graphless, gradients_aside, scalar
 from surefoot._heads import count_heads
 from surefoot.outcome import Cost
 
@@ -90,12 +90,11 @@ class Closure:
                 "the tensor it is, without .item() or float()"
             )
         if not loss.requires_grad:
-            raise RuntimeError(
-                "the closure's loss does not depend on any parameter of this optimizer, or was "
-                "computed under no_grad: compute it from the model inside the closure"
-            )
+            raise RuntimeError(OF_NO_PARAMETER)
         with torch.enable_grad():  # the scaling is part of the graph
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        if all(p.grad is None for p in self._params):
+            raise RuntimeError(OF_NO_PARAMETER)
         return checked
 
     def value(self, *, probe: bool = True, rewind: Callable[[], None] | None = None) -> Tensor:

@@ -16,6 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
+OF_NO_PARAMETER = (
+    "the closure's loss does not depend on any parameter of this optimizer, or was computed under "
+    "no_grad: compute it from the model inside the closure"
+)
+
 
 class Graphless:
     """Evaluates without recording a graph, but with one where the loss differentiates inside.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _params
+from surefoot._numbers import kind_of
 
 MAX_CHANGE = 0.03
 """Share of their norm by which a step may change weights: measured, docs/measured-lr.md."""
@@ -93,8 +94,10 @@ def at_least_initial(square: float, shapes: Sequence[tuple[int, ...]]) -> float:
 
 def check_belongs(optimizer: Optimizer, model: Any) -> None:
     """Raise where a model is given and none of its parameters is the optimizer's."""
-    if not isinstance(model, nn.Module):
+    if model is None:
         return
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {kind_of(model)}")
     own = {id(p) for p in model.parameters()}
     if own and not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ValueError(

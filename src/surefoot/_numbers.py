@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +45,11 @@ def sequence(value: Any) -> list[Any] | None:
     return None
 
 
+def kind_of(value: Any) -> str:
+    """What somebody gave, for an error message."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def check_number(name: str, value: Any, *, at_least: float, above: bool = False) -> float:
     """The number ``value``, of whatever type; else a one-line error that names the culprit."""
     value = float(value) if isinstance(value, Tensor) else plain(value)
@@ -53,6 +59,32 @@ def check_number(name: str, value: Any, *, at_least: float, above: bool = False)
         bound = f"greater than {at_least:g}" if above else f"{at_least:g} or more"
         raise ValueError(f"{name} must be finite and {bound}, got {value!r}")
     return float(value)
+
+
+def check_rates(groups: Iterable[Mapping[str, Any]]) -> None:
+    """Raise where a schedule, or somebody, left an ``lr`` that no step can be made with.
+
+    Tensors are taken as they are: looking at one waits for its device. A schedule that ends at 0
+    may end a rounding error below it.
+    """
+    for group in groups:
+        lr = group["lr"]
+        if not (isinstance(lr, Tensor) or (isinstance(lr, float) and -1e-9 < lr < 0.0)):
+            check_number("lr of a group", lr, at_least=0.0)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless ``value`` is True or False: any text would count as true."""
+    if not isinstance(plain(value, tensors=True), bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raise unless ``value`` is None or can be called; a class is most often one to be made."""
+    if isinstance(value, type):
+        raise TypeError(f"{name} is the class {value.__name__}: make one, {value.__name__}(...)")
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
 
 
 def check_share(name: str, value: Any) -> None:

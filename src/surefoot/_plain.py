@@ -42,5 +42,33 @@ def from_plain(like: T, kept: Mapping[str, Any]) -> T:
     return dataclasses.replace(like, **found)  # type: ignore[type-var]
 
 
+def first_group_of(state_dict: Any) -> Mapping[str, Any]:
+    """The first group of an optimizer's ``state_dict``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    groups = state_dict.get("param_groups") if isinstance(state_dict, Mapping) else None
+    if not groups:
+        raise ValueError(
+            "load_state_dict() takes what an optimizer's state_dict() returned; this has no "
+            "param_groups"
+        )
+    first: Mapping[str, Any] = groups[0]
+    return first
+
+
+def unknown_in(kept: Mapping[str, Any], like: Any) -> list[str]:
+    """Names in what :func:`to_plain` gave that no field of ``like``, or inside of it, has."""
+    found = []
+    for name, value in kept.items():
+        now = getattr(like, name, None)
+        if not hasattr(like, name):
+            found.append(name)
+        elif dataclasses.is_dataclass(now) and isinstance(value, Mapping):
+            found += unknown_in(value, now)
+    return found
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value

@@ -18,17 +18,6 @@ from torch import Tensor
 from surefoot import _params
 from surefoot._numbers import check_share
 
-__all__ = [
-    "ConjugateLike",
-    "Direction",
-    "DirectionRule",
-    "HeavyBall",
-    "Steepest",
-    "conjugate_like",
-    "conjugate_or_steepest",
-    "steepest",
-]
-
 
 @dataclass(frozen=True)
 class Direction:

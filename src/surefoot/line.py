@@ -16,8 +16,6 @@ from surefoot._params import Copies, dot_and_norm_sq
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction
 
-__all__ = ["Line", "NotRepeatableError", "Walkable"]
-
 
 class NotRepeatableError(RuntimeError):
     """The closure gave two different losses for the same weights and the same random numbers."""
@@ -85,6 +83,9 @@ class Line:
         self._group = process_group
         self._place = 0.0
         self._left = False
+        exact = all(p.dtype is torch.float64 for p in params)
+        largest = max(map(abs, direction.weights), default=0.0)
+        self._end = torch.finfo(torch.float64 if exact else torch.float32).max / (largest or 1.0)
         self._untried = untried
 
     @property
@@ -111,7 +112,12 @@ class Line:
             self._copies.put_back()
 
     def value(self, t: float) -> float:
-        """Loss at ``t``, averaged over all processes. One forward pass."""
+        """Loss at ``t``, averaged over all processes. One forward pass.
+
+        Infinite, without one, where ``t`` is beyond the numbers that weights can be moved by.
+        """
+        if abs(t) > self._end:
+            return math.inf
         self._move(t)
         self._room.repeat()
         loss = self._closure.value(rewind=self._room.rewind)
@@ -139,6 +145,8 @@ class Line:
 
         ``.grad`` is as before afterwards. Both numbers are averaged over all processes.
         """
+        if abs(t) > self._end:
+            return math.inf, math.nan
         self._move(t)
         self._room.repeat()
         with gradients_aside(self._params):

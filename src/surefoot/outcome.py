@@ -10,8 +10,6 @@ from typing import Any
 
 from surefoot.parabola import Parabola
 
-__all__ = ["Cost", "Status", "StepOutcome"]
-
 
 class Status(str, enum.Enum):
     """Why a step has the length it has. A string, so that it can be logged and saved as it is."""
@@ -46,12 +44,7 @@ class Status(str, enum.Enum):
     @property
     def measured(self) -> bool:
         """Whether the step ended a measurement (as opposed to using or preparing one)."""
-        return self not in (
-            Status.REUSED,
-            Status.COLLECTING,
-            Status.ACCUMULATING,
-            Status.FIXED,
-        )
+        return self not in (Status.REUSED, Status.COLLECTING, Status.ACCUMULATING, Status.FIXED)
 
     def __str__(self) -> str:
         return self.value

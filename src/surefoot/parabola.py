@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Parabola"]
-
 
 @dataclass(frozen=True)
 class Parabola:

@@ -11,8 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["FORGETS", "GROWTH", "Pooled", "averaged", "mean_of", "within_growth"]
-
 GROWTH = 2.0
 """By how much one measurement may raise or lower the rate in use."""
 FORGETS = 0.8

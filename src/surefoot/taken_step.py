@@ -13,8 +13,6 @@ from torch import Tensor
 from surefoot import _params, _reduce
 from surefoot._networks import at_least_initial
 
-__all__ = ["TakenStep"]
-
 
 class TakenStep:
     """One copy of the weights, and the way from it to where they are now.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from surefoot_lab.errors import UserError
@@ -39,7 +41,7 @@ class Command:
     Attributes:
         name: the word on the command line.
         help: one sentence for `surefoot --help`.
-        module: import path of its `Module`, imported when the command is called.
+        module: path of its `Module` in this package, imported when the command is called.
         takes_experiment: words that are not its options are an experiment file and `--KEY VALUE`
             overrides of its settings; they are `options.words`.
     """
@@ -55,7 +57,8 @@ class Command:
         Raises:
             UserError: a word cannot be used.
         """
-        module = cast(Module, importlib.import_module(self.module))
+        words = [re.sub("(?<==)~/", f"{Path.home()}/", word, count=1) for word in words]
+        module = cast(Module, importlib.import_module(f"surefoot_lab.{self.module}"))
         parser = OneLineParser(
             prog=f"surefoot {self.name}", description=module.__doc__, allow_abbrev=False
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, cast
 
 from surefoot_lab.errors import UserError, did_you_mean, named, one_line
+from surefoot_lab.values import shown
 
 
 def find(
@@ -43,10 +45,7 @@ def find(
 
 
 def call(
-    function: Callable[..., Any],
-    positional: Sequence[Any],
-    init_args: Mapping[str, Any],
-    what: str,
+    function: Callable[..., Any], positional: Sequence[Any], init_args: Mapping[str, Any], what: str
 ) -> Any:
     """Call a class or function; what it says about its arguments becomes one line.
 
@@ -62,8 +61,8 @@ def call(
     except UserError:
         raise
     except Exception as error:  # whoever wrote it may raise anything
-        texts = [f"{k} is the text {v!r}" for k, v in init_args.items() if _looks_like_a_number(v)]
-        hint = f" ({', '.join(texts)})" if texts else ""
+        doubtful = [f"{k} is {_kind(v)}" for k, v in init_args.items() if _is_doubtful(v, error)]
+        hint = f" ({', '.join(doubtful)})" if doubtful else ""
         raise UserError(f"{what}: {_name(function)}: {one_line(error)}{hint}") from error
 
 
@@ -83,6 +82,12 @@ def check_arguments(
             raise UserError(
                 f"{what}.init_args.{name}: {_name(function)} has no such argument; "
                 f"{did_you_mean(name, names[positional:])}"
+            )
+    defaults = {p.name: p.default for p in _parameters(function)}
+    for name, value in init_args.items():
+        if isinstance(value, bool) and type(defaults.get(name)) in (int, float):
+            raise UserError(
+                f"{what}.init_args.{name}: {_name(function)} takes a number, not {shown(value)}"
             )
 
 
@@ -118,8 +123,19 @@ def _from_module(module_path: str, name: str, what: str, base: type) -> Callable
     return cast(Callable[..., Any], found)
 
 
-def _looks_like_a_number(value: Any) -> bool:
+def _is_doubtful(value: Any, error: Exception) -> bool:
+    """Whether an argument may be to blame: its type is complained of, or it is a text of digits."""
+    if isinstance(error, TypeError | AttributeError):
+        kind = type(value).__name__
+        if kind in ("NoneType", "str", "list", "int", "float") and re.search(
+            rf"\b{kind}\b", str(error)
+        ):
+            return True
     return isinstance(value, str) and any(letter.isdigit() for letter in value)
+
+
+def _kind(value: Any) -> str:
+    return f"the text {value!r}" if isinstance(value, str) else shown(value)
 
 
 def _public_classes(module: ModuleType, base: type) -> list[str]:

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any
 
 from surefoot_lab._command import BAD_INPUT, INTERRUPTED, Command, OneLineParser
 from surefoot_lab.completion import SHELLS, script
 from surefoot_lab.errors import UserError, did_you_mean
+from surefoot_lab.records.environment import version
 
-COMMANDS = {
-    command.name: command
-    for command in (
-        Command(
-            "train",
-            "train one network as an experiment file says",
-            "surefoot_lab.train_command",
-            takes_experiment=True,
-        ),
-        Command(
-            "range-test",
-            "measure a learning rate, and train with it if asked",
-            "surefoot_lab.range_tests.command",
-            takes_experiment=True,
-        ),
-        Command(
-            "lines",
-            "measure the loss along the steps of a training run",
-            "surefoot_lab.lines.command",
-            takes_experiment=True,
-        ),
-        Command(
-            "sweep",
-            "run a grid of experiments on this machine or a cluster",
-            "surefoot_lab.sweep.command",
-            takes_experiment=True,
-        ),
-        Command(
-            "demo",
-            "train and compare on bundled data, and write a report",
-            "surefoot_lab.demo",
-        ),
-        Command("report", "one HTML page from the records of runs", "surefoot_lab.report"),
-        Command("ls", "list the runs below a folder", "surefoot_lab.list_runs"),
-    )
-}
+_COMMANDS = (
+    Command("train", "train one network as an experiment file says", "train_command", True),
+    Command(
+        "range-test",
+        "measure a learning rate, and train with it if asked",
+        "range_tests.command",
+        True,
+    ),
+    Command("lines", "measure the loss along the steps of a training run", "lines.command", True),
+    Command(
+        "sweep", "run a grid of experiments on this machine or a cluster", "sweep.command", True
+    ),
+    Command("demo", "train and compare on bundled data, and write a report", "demo"),
+    Command("report", "one HTML page from the records of runs", "report"),
+    Command("ls", "list the runs below a folder", "list_runs"),
+)
+COMMANDS = {command.name: command for command in _COMMANDS}
 # Packages that an extra other than `lab` installs, by the name that is imported.
 EXTRAS = {"ray": "sweep"}
 
@@ -66,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         line on stderr), 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal may know fewer characters than names have
+            stream.reconfigure(errors="replace")
     parser = _parser()
     if not words:
         parser.print_help()
@@ -88,6 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         extra = EXTRAS.get(missing, "lab")
         return _refuse(f"{words[0]} needs {missing}: pip install 'surefoot[{extra}]'")
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for what Python still flushes
+        return _refuse(f"what is printed cannot be written: {error.strerror}")
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as stop:  # argparse's way to end after --help
@@ -141,7 +131,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="\n".join(["commands:", *lines, "", "surefoot COMMAND --help explains each."]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"surefoot {_version()}")
+    known = version("surefoot") or "(not installed)"
+    parser.add_argument("--version", action="version", version=f"surefoot {known}")
     parser.add_argument(
         "--completion",
         choices=SHELLS,
@@ -160,10 +151,3 @@ class _Completion(argparse.Action):
         takes = [command.name for command in COMMANDS.values() if command.takes_experiment]
         print(script(values, list(COMMANDS), takes), end="")
         parser.exit()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("surefoot")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

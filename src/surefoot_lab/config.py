@@ -7,7 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BeforeValidator, Field
 
@@ -21,6 +21,7 @@ from surefoot_lab.values import (
     Truth,
     Whole,
     plain,
+    shown,
     validated,
 )
 
@@ -238,6 +239,14 @@ class Experiment(Settings):
     train: Section[TrainConfig] = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            if not isinstance(item.default_factory, type):
+                continue
+            given, kind = getattr(self, item.name), cast(type[Any], item.default_factory)
+            if given is None or isinstance(given, dict):
+                setattr(self, item.name, validated(kind, given or {}, item.name))
+            elif not isinstance(given, kind):
+                raise UserError(f"{item.name}: must be {kind.__name__}(...), not {shown(given)}")
         if self.name is None:
             self.name = f"{self.data.known_as}-{_last_word(str(self.model.class_path))}"
         if self.label is None:
@@ -310,11 +319,12 @@ class SweepConfig(Settings):
 
 def _slug(text: str) -> str:
     """A name for a folder; of a long text, its beginning and what tells it from others."""
-    slug = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "run"
-    if len(slug) <= LONGEST_NAME:
+    slug = re.sub(r"[^\w.]+|_", "-", text.lower()).strip("-.")
+    if slug and len(slug.encode()) <= LONGEST_NAME:
         return slug
     mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{slug[:LONGEST_NAME].rstrip('-.')}-{mark}"
+    begin = slug.encode()[:LONGEST_NAME].decode(errors="ignore").rstrip("-.")
+    return f"{begin or 'run'}-{mark}"
 
 
 def _last_word(path: str) -> str:

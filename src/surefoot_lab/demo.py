@@ -12,27 +12,23 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
+from surefoot_lab._command import add_settings, settings_of
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
-from surefoot_lab.errors import UserError, named, of_the_system
+from surefoot_lab.errors import UserError, named
 from surefoot_lab.signals import answered
+from surefoot_lab.values import Positive, Settings
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     # Nothing to choose: all in their default settings, `total_steps: None` is averaged weights.
-    "Measured AdamW": (
-        "surefoot.MeasuredLR",
-        {"optimizer": {"class_path": "torch.optim.AdamW"}, "total_steps": None},
-    ),
-    "Measured SGD": (
-        "surefoot.MeasuredLR",
-        {"optimizer": {"class_path": "torch.optim.SGD"}, "total_steps": None},
-    ),
-    "PAL": ("surefoot.PAL", {}),
-    "LABPAL": ("surefoot.LABPAL", {}),
+    "Measured AdamW": ("MeasuredAdamW", {"total_steps": None}),
+    "Measured SGD": ("MeasuredSGD", {"total_steps": None}),
+    "PAL": ("PAL", {}),
+    "LABPAL": ("LABPAL", {}),
     # A rate to choose, or a default to trust.
-    "SGD 0.01": ("torch.optim.SGD", {"lr": 0.01, "momentum": 0.9}),
-    "SGD 0.1": ("torch.optim.SGD", {"lr": 0.1, "momentum": 0.9}),
-    "SGD 1.0": ("torch.optim.SGD", {"lr": 1.0, "momentum": 0.9}),
-    "Adam 0.001": ("torch.optim.Adam", {"lr": 0.001}),
+    "SGD 0.01": ("SGD", {"lr": 0.01, "momentum": 0.9}),
+    "SGD 0.1": ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    "SGD 1.0": ("SGD", {"lr": 1.0, "momentum": 0.9}),
+    "Adam 0.001": ("Adam", {"lr": 0.001}),
     "AdamW schedule-free": ("AdamWScheduleFree", {}),
 }
 # Small enough for a minute, and with BatchNorm, as the networks these methods are made for.
@@ -71,22 +67,27 @@ class Trial:
         )
 
 
+@dataclass(frozen=True)
+class DemoConfig(Settings):
+    """What the demo may be told.
+
+    Attributes:
+        out: folder for the runs and the report; without it, ./surefoot-demo and ./report.html.
+        seeds: runs of each method.
+        epochs: of each run.
+    """
+
+    out: str | None = None
+    seeds: Positive = 3
+    epochs: Positive = EPOCHS
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of `surefoot demo`."""
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        default=None,
-        help=f"folder for the runs and the report (default: runs in ./{RUNS_FOLDER}, "
-        f"report in ./{REPORT_NAME})",
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each method (default: 3)")
-    parser.add_argument(
-        "--epochs", type=int, default=EPOCHS, help=f"epochs of each run (default: {EPOCHS})"
-    )
+    add_settings(parser, DemoConfig)
 
 
-def main(args: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Run `surefoot demo`: 0, or 1 if a run could not be carried out.
 
     Raises:
@@ -94,11 +95,11 @@ def main(args: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    for name in ("seeds", "epochs"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name}: must be at least 1, not {getattr(args, name)}")
+    args = settings_of(options, DemoConfig)
     folder = Path(RUNS_FOLDER if args.out is None else args.out)
     report = Path(REPORT_NAME) if args.out is None else folder / REPORT_NAME
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; choose another --out")
     trials = _trials(folder, args.seeds, args.epochs)
     if report.exists() and REPORT_MARK not in report.read_text("utf-8", "replace")[:4096]:
         raise UserError(f"{report}: is not a report of surefoot; move it, or choose --out DIR")
@@ -149,7 +150,7 @@ def _run_all(trials: list[Trial], console: Any) -> list[str]:
                     console.print(f"{name}: {said}", markup=False)
     except KeyboardInterrupt:
         for worker in set(active_children()) - others:
-            worker.terminate()
+            worker.kill()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -172,9 +173,8 @@ def _conclude(
     trials: list[Trial], failures: list[str], report: Path, seconds: float, console: Any
 ) -> int:
     """Print the table, write the page, say where it is."""
-    from surefoot_lab.compare import advise, summarize, terminal_table
     from surefoot_lab.records import has_record, read_runs
-    from surefoot_lab.report import write_report
+    from surefoot_lab.report import conclude
 
     for failure in failures:
         console.print(f"failed: {failure}", style="red", markup=False)
@@ -182,13 +182,6 @@ def _conclude(
     if not run_dirs:
         console.print("no run left a record, so there is nothing to compare")
         return 1
-    runs = read_runs(run_dirs)
-    methods = summarize(runs)
-    console.print(terminal_table(methods))
-    if (advice := advise(runs, methods)) is not None:
-        console.print(f"\n{advice.sentence}", markup=False)
-    with of_the_system(report):
-        write_report(runs, report, title="Digits: rates measured and rates chosen")
-    console.print(f"\n{len(runs)} runs in {seconds:.0f} s. The curves are in", markup=False)
-    console.print(str(report.resolve()), style="bold", markup=False, soft_wrap=True)
+    console.print(f"all runs took {seconds:.0f} s; the curves are on the page")
+    conclude(read_runs(run_dirs), report, title="Digits: rates measured and rates chosen")
     return 1 if failures else 0

@@ -25,7 +25,7 @@ def of_the_system(place: object) -> Iterator[None]:
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A closing phrase that names the nearest known word, or lists the known ones."""
     spelled = {name.lower(): name for name in known}  # Adamw is AdamW before it is Adam
-    near = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=0.6)
     if near:
         return f"did you mean {spelled[near[0]]!r}?"
     return f"known: {', '.join(known)}" if known else "none is known"

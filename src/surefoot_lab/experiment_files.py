@@ -11,6 +11,8 @@ from surefoot_lab.errors import UserError
 from surefoot_lab.text_files import read_text
 from surefoot_lab.values import shown
 
+_LARGEST = 100_000  # values of an experiment, aliases written out
+
 
 def load(file: str) -> dict[str, Any]:
     """The settings of an experiment file.
@@ -18,6 +20,8 @@ def load(file: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it does not hold settings.
     """
+    if Path(file).is_dir():
+        raise UserError(f"{file}: is a folder; to go on with a run: --out {file} --resume")
     values = load_text(read_text(Path(file), file, "an experiment file"), file)
     if not isinstance(values, dict):
         raise UserError(f"{file}: must hold settings such as 'steps: 100', one a line")
@@ -37,13 +41,27 @@ def load_text(text: str, where: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, Loader=_loader())
+        values = yaml.load(text, Loader=_loader())
+        if _size(values, {}) > _LARGEST:
+            raise UserError(f"{where}: its aliases stand for more than {_LARGEST} values")
+        return values
     except _KeyProblem as problem:
         raise UserError(f"{where}: {problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         reason = re.sub(r' in "<(unicode|byte) string>",', "", reason)
         raise UserError(f"{where}: not valid YAML: {reason[:200]}") from None
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values there are once every alias is written out."""
+    if not isinstance(value, dict | list):
+        return 1.0
+    if id(value) not in known:
+        known[id(value)] = 0.0  # met again below, it holds itself: whoever checks values says so
+        inner = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1.0 + sum(_size(each, known) for each in inner)
+    return known[id(value)]
 
 
 class _KeyProblem(Exception):

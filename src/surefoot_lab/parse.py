@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from surefoot_lab.config import Experiment, SweepConfig
-from surefoot_lab.errors import UserError, did_you_mean
+from surefoot_lab.errors import UserError
 from surefoot_lab.experiment_files import load, load_text
-from surefoot_lab.values import fields_of, shown, validated
+from surefoot_lab.values import fields_of, shown, validated, what_instead
 
 SWEEP_KEYS = tuple(item.name for item in dataclasses.fields(SweepConfig))
 
@@ -103,7 +103,7 @@ def check_key(key: str, what: str = "") -> None:
     sections = {setting.partition(".")[0] for setting in known if "." in setting}
     head, inside, _ = key.partition(".init_args.")
     if key not in known and key not in sections and not (inside and f"{head}.init_args" in known):
-        raise UserError(f"{what}{key}: no such setting; {did_you_mean(key, known)}")
+        raise UserError(f"{what}{key}: no such setting; {what_instead(key, known)}")
 
 
 def joined(words: Sequence[str]) -> list[str]:

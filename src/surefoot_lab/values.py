@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import re
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
 
@@ -71,11 +72,29 @@ def validated(kind: type[T], values: Any, key: str = "") -> T:
         known = [
             setting.key for setting in fields_of(cast(Hashable, kind), f"{key}." if key else "")
         ]
-        raise UserError(f"{where}: no such setting; {did_you_mean(where, known)}")
+        raise UserError(f"{where}: no such setting; {what_instead(where, known)}")
     text = _SAID.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
     told = first["type"] in ("value_error", "missing")
     said = "" if told else f", not {shown(first['input'])}"
     raise UserError(f"{where}: {text}{said}" if where else f"{text}{said}")
+
+
+def what_instead(key: str, known: Sequence[str]) -> str:
+    """What to write instead of a dotted key that is none: the nearest beside it, or where a class
+    and its arguments go.
+    """
+    section = key.rpartition(".")[0]
+    beside = [other for other in known if other.rpartition(".")[0] == section]
+    said = did_you_mean(key.rpartition(".")[2], [other.rpartition(".")[2] for other in beside])
+    if said.startswith("did") and section:
+        return said.replace("'", f"'{section}.", 1)
+    if f"{section}.init_args" in known:
+        return f"a class goes into {section}.class_path, its arguments into {section}.init_args"
+    if said.startswith("did"):
+        return said
+    heads = list(dict.fromkeys(other.partition(".")[0] for other in known))
+    near = did_you_mean(key, known)
+    return near if near.startswith("did") else f"known: {', '.join(heads)}"
 
 
 @functools.cache
@@ -116,11 +135,13 @@ def fields_of(kind: Hashable, prefix: str = "") -> tuple[Setting, ...]:
 
 
 def plain(value: Any) -> Any:
-    """The same in Python's own types: NumPy's numbers and arrays, tuples and ranges leave them."""
+    """The same in Python's own types: NumPy's numbers and arrays, tuples, ranges, paths are not."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | range):
         return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return plain(value.tolist()) if hasattr(value, "dtype") else value
     return value

@@ -14,8 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
+
+# Marks of tests that need one.
+IN_THE_BROWSER = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install chromium"),
+    pytest.mark.usefixtures("offline"),
+]
 
 # The protocol speaks on file descriptors 3 and 4, whatever numbers the pipes got here.
 _SHIM = """

@@ -8,6 +8,7 @@ from pathlib import Path
 import _formats
 import pytest
 import torch
+from _chromium import Browser
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,25 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for the tests of a file."""
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def offline(browser: Browser) -> Iterator[None]:
+    """Whatever a test does: no error or warning on the console, no request but for the page."""
+    browser.requests.clear()
+    browser.complaints.clear()
+    yield
+    browser.js("0")  # what happened until now has been told when this is answered
+    assert browser.complaints == []
+    assert all(url.startswith("file:///") and url.endswith(".html") for url in browser.requests)
 
 
 @pytest.fixture

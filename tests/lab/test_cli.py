@@ -1,5 +1,6 @@
 """The command `surefoot`: one clear line for bad input, nothing half-written, quick to answer."""
 
+import io
 import os
 import re
 import signal
@@ -212,8 +213,9 @@ def test_the_options_are_these() -> None:
     ]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_after_the_step_with_code_130_and_a_run_to_resume(
-    capsys: pytest.CaptureFixture[str],
+    number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", *SMALL, "--steps=100000", "--train.log_every=1", "--out=run"]
     record = Path("run/record.jsonl").absolute()
@@ -221,7 +223,7 @@ def test_ctrl_c_stops_after_the_step_with_code_130_and_a_run_to_resume(
     def interrupt_after_some_steps() -> None:
         while not (record.exists() and record.read_text().count('"step"') > 20):
             pass
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt_after_some_steps)
     thread.start()
@@ -236,3 +238,27 @@ def test_ctrl_c_stops_after_the_step_with_code_130_and_a_run_to_resume(
 
     assert torch.load("run/checkpoint.pt", weights_only=True)["step"] == run.end["step"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_names_that_the_terminal_cannot_show_end_nothing(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    assert main(["train", *SMALL, "--label=méthode ∞ 数据", "--out=run"]) == 0
+    assert main(["ls", "run"]) == 0
+    stream.flush()
+    assert b"finished at step" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device on this system")
+def test_an_output_that_takes_no_more_is_one_line() -> None:
+    assert main(["train", *SMALL, "--out=run"]) == 0
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "surefoot_lab", "ls", "run"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("surefoot: error: what is printed cannot be written: No space")
+    assert done.stderr.count("\n") == 1

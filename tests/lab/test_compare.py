@@ -13,7 +13,7 @@ from rich.console import Console
 
 from surefoot_lab.compare import advise, summarize, summarize_run, terminal_table
 from surefoot_lab.compare.columns import method_columns
-from surefoot_lab.compare.curves import evaluation_curve, mean_band, step_curve
+from surefoot_lab.compare.curves import curve, mean_band
 from surefoot_lab.compare.settings import environments, settings
 from surefoot_lab.compare.summary import State, level_with_best
 from surefoot_lab.records import read_run, read_runs
@@ -259,41 +259,42 @@ def test_the_terminal_table_fits_80_columns_and_takes_no_markup_from_labels(tmp_
 def test_a_curve_holds_all_three_axes_and_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
     lines = [step(10, 2.0, forwards=2), step(20, None), step(30, 1.0, forwards=2, lr=[0.1, 0.4])]
     run = read_run(write_run(tmp_path, "PAL", 0, lines))
-    loss = step_curve(run, "train_loss")
-    assert loss.x["step"].tolist() == [10, 30]
-    assert loss.x["cost"].tolist() == [40, 120]
-    assert loss.x["seconds"].tolist() == pytest.approx([0.1, 0.3])
-    assert loss.value.tolist() == [2.0, 1.0]
-    assert step_curve(run, "effective_lr").value.tolist() == [0.1, 0.1, 0.4]  # largest of groups
-    assert len(evaluation_curve(run, "test", "loss")) == 0
+    loss = curve(run, "train_loss")
+    assert loss["step"].tolist() == [10, 30]
+    assert loss["cost"].tolist() == [40, 120]
+    assert loss["seconds"].tolist() == pytest.approx([0.1, 0.3])
+    assert loss["value"].tolist() == [2.0, 1.0]
+    assert curve(run, "effective_lr")["value"].tolist() == [0.1, 0.1, 0.4]  # largest of groups
+    assert len(curve(run, "test_loss")) == 0
 
 
 def test_thinning_keeps_every_point_in_some_bin(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random(1000)
     run = read_run(write_run(tmp_path, "SGD", 0, [step(i + 1, v) for i, v in enumerate(values)]))
-    curve = step_curve(run, "train_loss", limit=100)
-    assert len(curve) == 100
-    assert curve.value == pytest.approx(values.reshape(100, 10).mean(axis=1))
-    assert curve.x["step"] == pytest.approx(np.arange(1, 1001).reshape(100, 10).mean(axis=1))
-    assert len(step_curve(run, "train_loss", limit=1000)) == 1000
+    thin = curve(run, "train_loss", limit=100)
+    assert len(thin) == 100
+    assert thin["value"].to_numpy() == pytest.approx(values.reshape(100, 10).mean(axis=1))
+    steps = np.arange(1, 1001).reshape(100, 10).mean(axis=1)
+    assert thin["step"].to_numpy() == pytest.approx(steps)
+    assert len(curve(run, "train_loss", limit=1000)) == 1000
 
 
 def test_the_band_is_mean_lowest_and_highest_at_each_step(tmp_path: Path) -> None:
     def run(seed: int, steps: list[int], values: list[float]) -> object:
         lines = [step(n, v) for n, v in zip(steps, values, strict=True)]
-        return step_curve(read_run(write_run(tmp_path, "SGD", seed, lines)), "train_loss")
+        return curve(read_run(write_run(tmp_path, "SGD", seed, lines)), "train_loss")
 
     curves = [
         run(0, [10, 20, 30, 40], [4.0, 3.0, 2.0, 1.0]),
         run(1, [10, 30], [8.0, 6.0]),  # logged less often, and broke off
     ]
     band = mean_band(curves)
-    assert band.x["step"].tolist() == [10, 20, 30, 40]
-    assert band.mean.tolist() == [6.0, 5.0, 4.0, 1.0]
-    assert band.low.tolist() == [4.0, 3.0, 2.0, 1.0]
-    assert band.high.tolist() == [8.0, 7.0, 6.0, 1.0]
-    assert band.n.tolist() == [2, 2, 2, 1]
-    assert band.x["seconds"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert band["step"].tolist() == [10, 20, 30, 40]
+    assert band["value"].tolist() == [6.0, 5.0, 4.0, 1.0]
+    assert band["low"].tolist() == [4.0, 3.0, 2.0, 1.0]
+    assert band["high"].tolist() == [8.0, 7.0, 6.0, 1.0]
+    assert band["n"].tolist() == [2, 2, 2, 1]
+    assert band["seconds"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert mean_band([]) is None
 
 

@@ -1,4 +1,4 @@
-"""Intervals, pairs, targets, profiles and grids against numbers worked out by hand."""
+"""Intervals, pairs, targets and grids against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from surefoot_lab.compare.milestones import (
     area_under_curve,
     common_target,
     milestones,
-    profiles_over_names,
     time_to_target,
 )
-from surefoot_lab.compare.profiles import performance_profiles
 from surefoot_lab.compare.robustness import heat_map, robustness
 from surefoot_lab.records import RunRecord, read_run
 from surefoot_lab.report import render_report
@@ -104,21 +102,6 @@ def test_the_area_under_a_curve_is_its_mean_height(tmp_path: Path) -> None:
     assert area_under_curve(_run(tmp_path, [None, None])) is None
 
 
-def test_profiles_are_shares_of_problems_within_a_factor_of_the_best() -> None:
-    costs = {
-        "a": {"p1": 10.0, "p2": 40.0, "p3": None, "p4": None},
-        "b": {"p1": 20.0, "p2": 20.0, "p3": 5.0, "p4": None},
-    }
-    found = performance_profiles(costs, [1.0, 1.99, 2.0, 100.0])
-    # a is best on p1, twice the best on p2, never solves p3; nobody solves p4
-    assert found["a"] == [0.25, 0.25, 0.5, 0.5]
-    assert found["b"] == [0.5, 0.5, 0.75, 0.75]
-    with pytest.raises(ValueError, match="at least one problem"):
-        performance_profiles({}, [1.0])
-    with pytest.raises(ValueError, match="at least 1"):
-        performance_profiles(costs, [0.5])
-
-
 @pytest.fixture
 def grid(tmp_path: Path) -> list[RunRecord]:
     """Two methods: a 2 × 2 grid with two seeds, one run of it diverged; and a single cell."""
@@ -161,21 +144,14 @@ def test_the_search_is_paid_for(grid: list[RunRecord]) -> None:
 
 def test_a_heat_map_shows_the_best_over_what_it_does_not(grid: list[RunRecord]) -> None:
     sgd = robustness(grid)[0]
-    found = {
-        (c["column"], c["row"]): c["value"]
-        for c in heat_map(sgd, "test_accuracy", "lr", "momentum")
-    }
-    assert found == {
-        ("0.1", "0.0"): pytest.approx(0.6),
-        ("0.1", "0.9"): pytest.approx(0.85),
-        ("1.0", "0.0"): pytest.approx(0.4),
-        ("1.0", "0.9"): pytest.approx(0.3),
-    }
-    over = heat_map(sgd, "test_accuracy", "lr", "nothing")
-    assert [(c["column"], c["value"], c["cells"]) for c in over] == [
-        ("0.1", pytest.approx(0.85), 2),
-        ("1.0", pytest.approx(0.4), 2),
+    found = heat_map(sgd, "test_accuracy", "lr", "momentum")
+    assert (list(found.columns), list(found.index)) == (["0.1", "1.0"], ["0.0", "0.9"])
+    assert found.to_numpy().tolist() == [
+        [pytest.approx(0.6), pytest.approx(0.4)],
+        [pytest.approx(0.85), pytest.approx(0.3)],
     ]
+    over = heat_map(sgd, "test_accuracy", "lr", "nothing")
+    assert over.to_numpy().tolist() == [[pytest.approx(0.85), pytest.approx(0.4)]]
 
 
 def test_milestones_are_taken_seed_by_seed_against_the_first(tmp_path: Path) -> None:
@@ -199,15 +175,6 @@ def test_milestones_are_taken_seed_by_seed_against_the_first(tmp_path: Path) -> 
     assert late.behind is not None
     assert late.behind.mean == pytest.approx(((0.7 - 0.9) + (0.6 - 0.8)) / 2)
     assert (never.reached, never.spent("step"), never.behind) == ((), None, None)
-
-
-def test_profiles_need_more_than_one_experiment(grid: list[RunRecord]) -> None:
-    assert profiles_over_names(grid) == {}
-    for run in grid[:6]:
-        run.name = "another"
-    found = profiles_over_names(grid)
-    assert all(0.0 <= share <= 1.0 for shares in found.values() for share in shares)
-    assert found
 
 
 def test_the_page_shows_the_grid_and_what_was_not_finished(grid: list[RunRecord]) -> None:

@@ -69,7 +69,7 @@ def test_names_and_directories_follow_from_the_parts() -> None:
     assert found.name == "digits-resnet8"
     assert found.label == "SGD + OneCycleLR"
     assert found.run_dir == Path("runs/digits-resnet8/sgd-onecyclelr-seed3")
-    assert Experiment(name="../up", label="α!").run_dir == Path("runs/up/run-seed0")
+    assert Experiment(name="../up", label="α!").run_dir == Path("runs/up/α-seed0")
 
 
 def test_every_setting_is_documented_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

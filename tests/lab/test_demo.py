@@ -52,7 +52,7 @@ def test_the_demo_ends_with_a_table_and_a_page(short_demo: tuple[Path, str]) -> 
         assert ("measured" in row) == ("PAL" in label or label.startswith("Measured"))
         assert ("1.33 ×" in row) == (label == "PAL")
     assert "one run a method tells no difference from chance" in " ".join(printed.split())
-    assert printed.splitlines()[-1].strip() == str(here / "report.html")
+    assert printed.splitlines()[-1] == f"{len(runs)} runs: {here / 'report.html'}"
 
 
 def _figures(path: Path) -> list[dict]:
@@ -93,8 +93,17 @@ def test_a_demo_of_nothing_is_refused(
     here: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     assert main(["demo", option, "0"]) == 2
-    assert f"{option}: must be at least 1" in capsys.readouterr().err
+    assert f"{option[2:]}: must be at least 1" in capsys.readouterr().err
     assert list(here.iterdir()) == []
+
+
+def test_a_file_in_place_of_the_folder_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "runs").write_text("mine")
+    assert main(["demo", "--out", "runs"]) == 2
+    assert "runs: is a file; choose another --out" in capsys.readouterr().err
+    assert (here / "runs").read_text() == "mine"
 
 
 def test_a_trial_that_raises_is_told_and_the_others_go_on(
@@ -136,9 +145,8 @@ class _InThisProcess:
 def test_the_experiment_of_a_trial_is_the_method_as_listed(short_demo: tuple[Path, str]) -> None:
     runs = read_runs([short_demo[0] / "surefoot-demo"])
     (optimizer,) = (run.experiment["optimizer"] for run in runs if run.label == "Measured SGD")
-    assert optimizer["class_path"] == "surefoot.MeasuredLR"
-    assert optimizer["init_args"]["optimizer"] == {"class_path": "torch.optim.SGD"}
-    assert optimizer["init_args"]["total_steps"] is None  # averaged weights: nothing is chosen
+    assert optimizer["class_path"] == "MeasuredSGD"
+    assert optimizer["init_args"] == {"total_steps": None}  # averaged weights: nothing is chosen
 
 
 def test_ctrl_c_ends_the_demo_at_once_and_quietly(here: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.abc
 import json
+import os
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,16 @@ def _parsed(text: str | bytes, *words: str) -> Experiment:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_a_file_may_have_any_encoding_that_its_first_bytes_name(encoding: str) -> None:
     assert _parsed("name: Straße\r\nseed: 3\r\n".encode(encoding)).name == "Straße"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_read() -> None:
+    """As the shell's <(...) and /dev/stdin are."""
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_text("seed: 3\n"))
+    writer.start()
+    assert parse_words(["pipe"]).experiment.seed == 3
+    writer.join()
 
 
 @pytest.mark.parametrize(
@@ -304,6 +316,8 @@ MINE = """
                 label = float(label)
             if self.kind == "negative":
                 label -= 1
+            if self.kind == "gaps":
+                label *= 10**9
             return value, label
 
     def parts(**settings):
@@ -403,6 +417,7 @@ def test_a_loss_of_torch_is_what_the_steps_show(tmp_path: Path) -> None:
         (["--data.init_args.kind=broken"], "train: example 7 is no pair of input and label"),
         (["--data.init_args.kind=ragged"], "train: example 5 has an input of"),
         (["--data.init_args.kind=negative"], "a label is negative"),
+        (["--data.init_args.kind=gaps"], "a label is 1000000000; number classes from 0"),
         (["--data.init_args.count=0"], "train is empty"),
         (["--data.init_args.number=0"], "data.init_args.number: Points has no such argument"),
         (["--data.class_path=mine_of_the_test.seven"], "data: seven: seven times"),

@@ -21,9 +21,63 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
     "an open bracket": (SMALL + "optimizer: {class_path: SGD\n", [], "not valid YAML"),
     "an unknown alias": (SMALL + "seed: *seed\n", [], "not valid YAML"),
     "a mapping in itself": (SMALL + "optimizer: &a {init_args: {x: *a}}\n", [], "holds itself"),
+    "aliases of aliases": (
+        "a0: &a0 [1]\n"
+        + "".join(f"a{k + 1}: &a{k + 1} [*a{k}, *a{k}, *a{k}]\n" for k in range(30)),
+        [],
+        "its aliases stand for more than 100000 values",
+    ),
+    "a section of no kind": ("defaults: {lr: 1}\n", [], "known: name, label, seed, steps"),
+    "an argument beside its class": (
+        SMALL + "optimizer: {class_path: SGD, lr: 0.1}\n",
+        [],
+        "its arguments into optimizer.init_args",
+    ),
+    "a variable of the shell": (
+        SMALL + "optimizer: {class_path: SGD, init_args: {lr: '${LR}'}}\n",
+        [],
+        "lr is the text '${LR}'",
+    ),
+    "null for a number": (
+        SMALL + "optimizer: {class_path: SGD, init_args: {lr: null}}\n",
+        [],
+        "(lr is null)",
+    ),
+    "one number for two": (
+        SMALL + "optimizer: {class_path: Adam, init_args: {betas: 0.9}}\n",
+        [],
+        "(betas is 0.9)",
+    ),
+    "a word for a truth": (
+        SMALL + "optimizer: {init_args: {frozen: 'no'}}\n",
+        [],
+        "MeasuredAdamW: frozen must be True or False, got 'no'\n",
+    ),
+    "no closure": (
+        "data: {name: digits}\nmodel: {class_path: mlp}\noptimizer: {class_path: PAL}\n"
+        "train: {closure: none}\n",
+        [],
+        "train.closure: PAL cannot step without one",
+    ),
+    "a schedule that is too short": (
+        SMALL + "optimizer: {class_path: SGD}\n"
+        "scheduler: {class_path: OneCycleLR, init_args: {max_lr: 1, total_steps: 1}}\n",
+        [],
+        "OneCycleLR ends after 1 steps, the run after 2",
+    ),
+    "yes for a number": (
+        SMALL + "optimizer: {class_path: SGD, init_args: {lr: yes}}\n",
+        [],
+        "optimizer.init_args.lr: SGD takes a number, not true",
+    ),
+    "a length without sequences": (
+        "data: {sequence_length: 9}\n",
+        [],
+        "data.sequence_length: is for text, not for digits",
+    ),
     "python objects": (SMALL + "name: !!python/object/apply:os.getcwd []\n", [], "not valid YAML"),
     "latin1": ("name: Stra\xdfe\n".encode("latin1"), [], "is not UTF-8 text"),
-    "nothing but zeros": (b"\0" * 40, [], "not valid YAML"),
+    "nothing but zeros": (b"\0" * 40, [], "holds zero bytes"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), [], "is not UTF-8 text"),
     "seed twice": (SMALL + "seed: 1\nseed: 1\n", [], "line 6: 'seed'"),
     "lr twice, inside": (SMALL + "optimizer: {init_args: {lr: 1, lr: 2}}\n", [], "'lr'"),
@@ -239,3 +293,11 @@ def test_sweep(
     text, words, message = SWEEP[case]
     Path("x.yaml").write_text(SMALL + text)
     _check(["sweep", "x.yaml", *words], message, capsys)
+
+
+def test_a_folder_in_place_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    _check(["train", "run", "--resume"], "is a folder; to go on with a run: --out run", capsys)

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 from _records import end, evaluation, step, write_run
 
-from surefoot_lab import Experiment, OptimizerConfig, read_run, train
+from surefoot_lab import DataConfig, Experiment, OptimizerConfig, read_run, read_runs, train
 from surefoot_lab.cli import main
+from surefoot_lab.errors import UserError
 from surefoot_lab.train import progress
 
 LINES = [
@@ -34,9 +35,12 @@ def test_a_run_in_a_line(tmp_path: Path) -> None:
 
 
 def test_a_run_in_a_notebook_is_harmless_and_holds_its_curve(tmp_path: Path) -> None:
-    html = read_run(write_run(tmp_path, "<script>x</script>", 3, LINES))._repr_html_()
+    run = read_run(write_run(tmp_path, "<script>x</script>", 3, LINES))
+    html = run._repr_html_()
     assert "<script>" not in html
     assert "test accuracy 87.5%" in html
+    run.problems.append("long" * 40)
+    assert "long" * 40 in run._repr_html_()
     (points,) = re.findall(r'points="([^"]*)"', html)
     (x0, y0), (x1, y1) = (map(float, pair.split(",")) for pair in points.split())
     assert (x0, x1) == (0.0, 240.0)
@@ -61,6 +65,37 @@ def test_training_from_python(tmp_path: Path) -> None:
     experiment = Experiment(steps=2, optimizer=OptimizerConfig("MeasuredAdamW"))
     run = train(experiment, tmp_path / "run", progress=False)
     assert (run.label, run.end["reason"]) == ("Measured AdamW", "finished")
+
+
+@pytest.mark.parametrize("section", ["data", "model", "loss", "optimizer", "scheduler", "train"])
+def test_a_section_may_be_a_mapping_and_nothing_else(section: str) -> None:
+    plain = getattr(Experiment(), section)
+    assert getattr(Experiment(**{section: {}}), section) == plain
+    assert getattr(Experiment(**{section: None}), section) == plain
+    for wrong in ("SGD", 3, list, ["SGD"]):
+        with pytest.raises(UserError, match=rf"^{section}: must be \w+Config\(\.\.\.\), not"):
+            Experiment(**{section: wrong})
+    with pytest.raises(UserError, match=rf"^{section}\.clas_path: no such setting"):
+        Experiment(**{section: {"clas_path": "SGD"}})
+
+
+def test_slips_in_python_are_named(tmp_path: Path) -> None:
+    for wrong in ({"steps": 2}, "x.yaml", Experiment):
+        with pytest.raises(TypeError, match="must be an Experiment, got"):
+            train(wrong, tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="choose one"):
+        train(Experiment(), tmp_path / "run", resume=True, overwrite=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_paths_are_texts_and_one_is_a_list(tmp_path: Path) -> None:
+    config = DataConfig("text", root=tmp_path / "book.txt")  # type: ignore[arg-type]
+    experiment = Experiment(data=config)
+    experiment.check()
+    assert experiment.to_dict()["data"]["root"] == str(tmp_path / "book.txt")
+    place = write_run(tmp_path, "SGD", 3, LINES)
+    for paths in (place, str(place), [place]):
+        assert [run.label for run in read_runs(paths)] == ["SGD"]
 
 
 def test_importing_the_lab_is_cheap() -> None:

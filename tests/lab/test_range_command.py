@@ -11,7 +11,7 @@ import torch
 from surefoot.lr_range import RangeCurve
 from surefoot_lab.cli import main
 from surefoot_lab.parse import parse_words
-from surefoot_lab.range_tests.measure import Stream, measure
+from surefoot_lab.range_tests.measure import measure
 from surefoot_lab.records import read_run
 from surefoot_lab.train.assemble import assemble
 
@@ -81,12 +81,11 @@ def test_the_stream_goes_back_to_its_place() -> None:
     experiment = parse_words(SMALL).experiment
     parts = assemble(experiment)
     before = parts.loader.state_dict()
-    stream = Stream(parts.loader)
-    batches = iter(stream)
+    batches = iter(parts.loader)
     first = next(batches)
     next(batches)
-    stream.load_state_dict(before)
-    assert torch.equal(next(iter(stream))[0], first[0])
+    parts.loader.load_state_dict(before)
+    assert torch.equal(next(iter(parts.loader))[0], first[0])
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _chromium import CHROMIUM, Browser
+from _chromium import IN_THE_BROWSER, Browser
 from _records import end, evaluation, plain_run, step, write_run
 
-from surefoot.lr_range import Ramp, RangeCurve
 from surefoot_lab.records import read_runs
 from surefoot_lab.report import write_report
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: install chromium to test the page in it"
-)
+pytestmark = IN_THE_BROWSER
 
 HOSTILE = "<script>alert(1)</script>"
 METHODS = {"SGD 0.1": 0.90, "PAL": 0.95, "Adam": 0.80, HOSTILE: 0.70}  # best test accuracy: PAL
@@ -35,25 +31,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = [*lines, evaluated, step(9, None), end(9, "non_finite", "the loss is NaN")]
     write_run(folder, "SGD 1.0", 0, broken)
     return write_report(read_runs([folder]), folder / "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_to_complain_of(browser: Browser) -> Iterator[None]:
-    """Whatever a test does: no error or warning on the console, no request but for the file."""
-    browser.requests.clear()
-    browser.complaints.clear()
-    yield
-    browser.js("0")  # what happened until now has been told when this is answered
-    assert browser.complaints == []
-    fetched = [url for url in browser.requests if not url.startswith("data:image/png;")]
-    assert all(url.startswith("file:///") and url.endswith(".html") for url in fetched)
 
 
 def _rows(browser: Browser) -> list[str]:
@@ -225,17 +202,6 @@ def test_a_phone_scrolls_tables_not_the_page(browser: Browser, page: Path) -> No
         "[...document.querySelectorAll('.plot svg')].every(s => s.getBoundingClientRect().right"
         " <= s.closest('figure').getBoundingClientRect().right)"
     )
-
-
-def test_the_curve_of_a_range_test_is_shown(browser: Browser, tmp_path: Path) -> None:
-    run = plain_run(tmp_path, "SGD + measured 1cycle", 0, 0.9, [0.5])
-    ramp = Ramp((1e-4,), (1.0,), num_iter=8, step_mode="exp")
-    losses = [2.3, 2.3, 2.2, 1.8, 1.2, 1.1, 1.6, 3.0]
-    RangeCurve([ramp.rates(i)[0] for i in range(8)], losses, ramp).to_json(run / "range_test.json")
-    browser.open(write_report(read_runs([tmp_path]), tmp_path / "report.html"), width=400)
-    shown = "(i => [i.complete, i.naturalWidth, i.getBoundingClientRect().right <= innerWidth])"
-    assert browser.js(f"{shown}(document.querySelector('.picture img'))") == [True, 640, True]
-    assert browser.js("document.documentElement.scrollWidth") == 400
 
 
 def test_fifty_runs_open(browser: Browser, tmp_path: Path) -> None:

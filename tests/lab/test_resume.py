@@ -3,6 +3,8 @@
 import json
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -326,3 +328,48 @@ def test_a_checkpoint_without_a_digest_is_checked_by_its_archive(tmp_path: Path)
     path.write_bytes(content)
     with pytest.raises(UserError, match="bytes have changed"):
         checkpoint.load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("setting", ["optimizer", "seed", "steps"])
+def test_a_checkpoint_of_another_run_is_refused(setting: str, tmp_path: Path) -> None:
+    """Copied by mistake: it would load, and go on with another run's weights."""
+    ours, theirs = (_experiment(*METHODS["SGD"], steps=8) for _ in range(2))
+    others = {"optimizer": OptimizerConfig("SGD", {"lr": 0.1}), "seed": 1, "steps": 9}
+    setattr(theirs, setting, others[setting])
+    for experiment, name in ((ours, "ours"), (theirs, "theirs")):
+        train(experiment, tmp_path / name, progress=False)
+    path = tmp_path / "ours" / checkpoint.CHECKPOINT_NAME
+    path.write_bytes((tmp_path / "theirs" / checkpoint.CHECKPOINT_NAME).read_bytes())
+    record = tmp_path / "ours" / "record.jsonl"
+    lines = record.read_text().splitlines(keepends=True)
+    record.write_text("".join(lines[:-1]))
+    with pytest.raises(UserError, match=rf"^{setting}.*: .*pt: is another run's: it has .*, this"):
+        train(ours, tmp_path / "ours", resume=True, progress=False)
+    assert record.read_text() == "".join(lines[:-1])
+
+
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}])
+def test_a_run_that_is_under_way_is_left_alone(how: dict[str, bool], tmp_path: Path) -> None:
+    """By another process, that is: a second `surefoot train` with the same --out."""
+    experiment = _experiment(*METHODS["SGD"], steps=2)
+    train(experiment, tmp_path, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    code = (
+        "import sys; from pathlib import Path; from surefoot_lab.records.lock import alone\n"
+        "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process is at work here"):
+            train(experiment, tmp_path, progress=False, **how)
+    finally:
+        other.communicate("")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    train(experiment, tmp_path, progress=False, overwrite=True)

@@ -11,6 +11,7 @@ from torch import nn
 import surefoot
 from surefoot_lab.config import (
     Experiment,
+    LossConfig,
     ModelConfig,
     OptimizerConfig,
     SchedulerConfig,
@@ -331,6 +332,18 @@ def test_a_plain_run_ends_when_the_loss_is_not_finite(tmp_path: Path) -> None:
     assert run.steps[-1]["train_loss"] is None
     assert run.steps[-1]["non_finite"] is True
     assert "not finite" in run.end["message"]
+
+
+@pytest.mark.parametrize("optimizer", ["PAL", "MeasuredAdamW"])
+@pytest.mark.filterwarnings("ignore:the loss or its gradient was not finite")
+def test_a_short_run_that_never_had_a_finite_loss_is_not_finished(
+    optimizer: str, tmp_path: Path
+) -> None:
+    """Too short for the patience that a line search gets."""
+    loss = LossConfig("lab_nets.not_a_number")
+    run = train(_experiment(optimizer, loss=loss), tmp_path, progress=False)
+    assert run.end is not None
+    assert (run.end["reason"], run.end["step"]) == ("non_finite", 10)
 
 
 # Evaluation

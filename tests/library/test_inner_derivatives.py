@@ -19,6 +19,8 @@ from surefoot import (
     ExactLineSearch,
     FullBatchPAL,
     LineSearchOptimizer,
+    MeasuredLR,
+    ReplayError,
     range_test,
     sample_line,
 )
@@ -197,3 +199,65 @@ def test_its_line_can_be_sampled(order: Any) -> None:
     model.requires_grad_(True)
     start = [float(nn.functional.mse_loss(model(x), y).detach()) for x, y in data]
     assert [row[1] for row in sample.batch_losses] == pytest.approx(start, rel=1e-6)
+
+
+def asks_for_a_graph(model: nn.Module) -> Tensor:
+    loss = (model(X) - 1.0).square().mean()
+    return loss + by_autograd(model) if loss.requires_grad else loss
+
+
+def swallows_the_error(model: nn.Module) -> Tensor:
+    loss = (model(X) - 1.0).square().mean()
+    try:
+        return loss + by_autograd(model)
+    except RuntimeError:
+        return loss
+
+
+def meta_learns(model: nn.Module) -> Tensor:
+    weights = dict(model.named_parameters())
+    inner = torch.func.functional_call(model, weights, (X[:8],)).square().mean()
+    gradients = torch.autograd.grad(inner, list(weights.values()))
+    fast = {n: p - 0.1 * g for (n, p), g in zip(weights.items(), gradients, strict=True)}
+    return (torch.func.functional_call(model, fast, (X[8:],)) - 1.0).square().mean()
+
+
+WATCHED = [by_autograd, asks_for_a_graph, swallows_the_error, meta_learns]
+
+
+@pytest.mark.parametrize("loss", WATCHED)
+def test_measured_by_watching(loss: Callable[[nn.Module], Tensor]) -> None:
+    """The slope of the first parabola is that of the gradient: the same loss at both places."""
+    model = Net()
+    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), lr=1e-3), model)
+
+    def step() -> None:
+        optimizer.watch(lambda: loss(model)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(5):
+        step()
+        assert optimizer.last is not None
+        assert optimizer.last.status.measured
+        parabola = optimizer.last.parabola
+        assert parabola is not None
+        assert parabola.slope0 == pytest.approx(optimizer.last.slope0, rel=1e-3)
+    fresh = MeasuredLR(torch.optim.SGD(model.parameters(), lr=1e-3), model)
+    fresh.load_state_dict(optimizer.state_dict())
+    forwards = fresh.cost.forwards
+    for each in (optimizer, fresh):
+        each.watch(lambda: loss(model)).backward()
+        each.step()
+        each.zero_grad()
+    assert fresh.cost.forwards - forwards == optimizer.cost.forwards - forwards
+
+
+def test_a_model_called_with_other_weights_is_named() -> None:
+    """Its replay would look at the model's own."""
+    model = Net()
+    optimizer = MeasuredLR(torch.optim.SGD(model.parameters(), lr=1e-3), model)
+    with pytest.raises(ReplayError, match=r"other weights than its own.*\n(.|\n)*watch"):
+        for _ in range(4):
+            meta_learns(model).backward()
+            optimizer.step()

@@ -712,3 +712,49 @@ def test_a_recorder_that_ends_while_a_tape_stops_disturbs_nothing(monkeypatch: A
         loop_step(optimizer, lambda: F.mse_loss(model(X), Y))
     assert module._on == []
     assert optimizer.last.status.measured
+
+
+def _half(dtype: torch.dtype, eps: float) -> tuple[MeasuredLR, Callable[[], Tensor]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, 3)).to(dtype)
+    optimizer = MeasuredLR(torch.optim.AdamW(model.parameters(), eps=eps), model)
+    x, y = torch.randn(64, 10).to(dtype), torch.arange(64) % 3
+    return optimizer, lambda: nn.functional.cross_entropy(model(x), y)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cast", [torch.bfloat16, torch.float32])
+def test_weights_in_half_precision_are_told_and_do_not_end_the_run(
+    dtype: torch.dtype, cast: torch.dtype
+) -> None:
+    """A loss of few bits is the same at two places; so are weights of few bits."""
+    optimizer, loss = _half(dtype, 1e-4)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(12):
+            loop_step(optimizer, lambda: loss().to(cast))
+    assert "weights in half precision round small steps away" in str(told[0].message)
+    assert all(p.isfinite().all() for p in optimizer.param_groups[0]["params"])
+
+
+def test_a_step_that_is_not_finite_is_named_and_not_taken() -> None:
+    """AdamW's eps of 1e-8 is 0 in half precision, and so is the square of a small gradient."""
+    optimizer, loss = _half(torch.float16, 1e-8)
+    params = optimizer.param_groups[0]["params"]
+    before = [p.clone() for p in params]
+    with pytest.raises(RuntimeError, match=r"AdamW's own step is not finite.*torch\.float16"):
+        loop_step(optimizer, loss)
+    assert all(torch.equal(p, old) for p, old in zip(params, before, strict=True))
+
+
+def test_a_group_that_joins_is_no_foreign_gradient(recwarn: pytest.WarningsRecorder) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 32), nn.Tanh())
+    head = nn.Linear(32, 3)
+    optimizer = MeasuredLR(torch.optim.AdamW(model.parameters()), nn.Sequential(model, head))
+    x, y = torch.randn(64, 10), torch.arange(64) % 3
+    for i in range(40):
+        if i == 10:
+            optimizer.add_param_group({"params": head.parameters()})
+        loop_step(optimizer, lambda: nn.functional.cross_entropy(head(model(x)), y))
+    assert not recwarn.list

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from fractions import Fraction
@@ -23,14 +24,20 @@ from surefoot import (
     ExactLineSearch,
     FullBatchPAL,
     HessianFreeRate,
+    LineSearch,
     LineSearchOptimizer,
+    MeasuredAdamW,
     MeasuredLR,
+    MeasuredMuon,
     Status,
     cyclic,
     extend_schedule,
     one_cycle,
     range_test,
+    sample_line,
 )
+from surefoot.directions import HeavyBall
+from surefoot.searches import ArmijoSearch
 
 MAKERS: dict[str, Callable[..., LineSearchOptimizer]] = {
     c.__name__: c for c in (PAL, LABPAL, SLS, GOLS, PLS, ExactLineSearch, FullBatchPAL)
@@ -261,3 +268,239 @@ def test_a_scripted_model_is_refused_and_one_around_it_is_trained() -> None:
     assert optimizer.last is not None
     assert optimizer.last.status.measured
     assert model(torch.ones(4, 3)).square().mean() < loss
+
+
+def _net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def _measured(model: nn.Module, **options: Any) -> MeasuredLR:
+    return MeasuredLR(torch.optim.AdamW(model.parameters()), model, **options)
+
+
+X, Y = torch.randn(16, 4, generator=torch.Generator().manual_seed(1)), torch.arange(16) % 3
+CROSS_ENTROPY = nn.functional.cross_entropy
+# What somebody writes, given a model, and what it is answered.
+SLIPS: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
+    "the class of an optimizer": (
+        lambda m: MeasuredLR(torch.optim.AdamW, m),
+        "got the class AdamW: MeasuredLR",
+    ),
+    "arguments turned round": (
+        lambda m: MeasuredLR(m, torch.optim.AdamW(m.parameters())),
+        r"must be a torch optimizer, got Sequential: MeasuredLR\(torch",
+    ),
+    "frozen in words": (lambda m: _measured(m, frozen="no"), "frozen must be True or False"),
+    "averaging in words": (lambda m: _measured(m, averaging="yes"), "averaging must be True or"),
+    "no function": (lambda m: _measured(m, on_measure=3), "on_measure must be a function, got int"),
+    "watch a loss": (
+        lambda m: _measured(m).watch(CROSS_ENTROPY(m(X), Y)),
+        "watch.* takes a function that returns the loss",
+    ),
+    "watch nothing": (lambda m: _measured(m).watch(lambda: None), "takes a function that returns"),
+    "check a loss": (
+        lambda m: _measured(m).check_closure(CROSS_ENTROPY(m(X), Y)),
+        "takes a function that returns the loss",
+    ),
+    "predict back": (lambda m: _measured(m, advice=True).predict(-1), "steps must be 1 or more"),
+    "no batch": (lambda m: _measured(m, advice=True).advice(0), "batch_size must be 1 or more"),
+    "of no parameter": (
+        lambda m: _measured(m).step(lambda: torch.ones((), requires_grad=True) * 2),
+        "does not depend on any parameter",
+    ),
+    "a model for parameters": (
+        lambda m: MeasuredAdamW(m),
+        r"MeasuredAdamW\(model.parameters\(\)\)",
+    ),
+    "an optimizer for them": (
+        lambda m: MeasuredMuon(torch.optim.SGD(m.parameters(), 0.1)),
+        "takes no SGD",
+    ),
+    "a class of directions": (
+        lambda m: LineSearch(m, search=ArmijoSearch(), direction=HeavyBall),
+        "direction must be of surefoot.directions",
+    ),
+    "a search for a direction": (
+        lambda m: LineSearch(m, search=ArmijoSearch(), direction=ArmijoSearch()),
+        "direction must be of surefoot.directions",
+    ),
+    "a number for a loss": (
+        lambda m: LineSearch(m, search=ArmijoSearch(), full_loss=3.0),
+        "full_loss must be a function, got float",
+    ),
+    "growth of a number": (lambda m: LABPAL(m, batch_growth=3), "must be a list of pairs"),
+    "a rate for a curve": (
+        lambda m: one_cycle(torch.optim.SGD(m.parameters(), 0.1), 0.5, total_steps=10),
+        "got float; pass rates as max_lr",
+    ),
+    "a class to schedule": (
+        lambda m: one_cycle(torch.optim.SGD, max_lr=0.5, total_steps=10),
+        "got the class SGD",
+    ),
+    "an optimizer for a schedule": (
+        lambda m: extend_schedule(torch.optim.SGD(m.parameters(), 0.1), 20),
+        "scheduler must be a OneCycleLR, got SGD",
+    ),
+    "a line of a function": (
+        lambda m: sample_line(CROSS_ENTROPY, m, [(X, Y)]),
+        "model must be a torch.nn.Module, got function",
+    ),
+    "a class of losses": (
+        lambda m: sample_line(m, nn.CrossEntropyLoss, [(X, Y)]),
+        r"make one, CrossEntropyLoss\(\.\.\.\)",
+    ),
+    "one length": (
+        lambda m: sample_line(m, CROSS_ENTROPY, [(X, Y)], lengths=1.0),
+        "lengths must be a list of numbers",
+    ),
+    "an order of its own": (
+        lambda m: sample_line(m, CROSS_ENTROPY, [(X, Y)], order="fast"),
+        "order must be one of",
+    ),
+    "a direction in words": (
+        lambda m: sample_line(m, CROSS_ENTROPY, [(X, Y)], direction="gradient"),
+        "direction must be a surefoot.directions.Direction",
+    ),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_is_named_and_nothing_has_changed(slip: str) -> None:
+    model = _net()
+    before = snapshot(model)
+    write, message = SLIPS[slip]
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=message):
+        write(model)
+    assert_same(snapshot(model), before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@every
+def test_a_class_in_place_of_a_model_and_a_model_that_is_none(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes the model.*got the class Linear"):
+        make(nn.Linear)
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got int"):
+        make(_net().parameters(), model=3)
+    with pytest.raises(TypeError, match="on_measure must be a function"):
+        make(_net(), on_measure=3)
+
+
+@every
+def test_a_loss_of_another_model_is_named(make: Any) -> None:
+    """An optimizer that was copied without its model, a model that was built anew."""
+    model = _net()
+    optimizer = make(copy.deepcopy(model))
+    before = snapshot(model)
+    with pytest.raises(RuntimeError, match="does not depend on any parameter of this optimizer"):
+        for _ in range(20):
+            optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    assert_same(snapshot(model), before)
+
+
+@every
+def test_a_run_that_never_moves_is_told(make: Any) -> None:
+    model = _net()
+    optimizer = make(model)
+    with pytest.warns(UserWarning, match=r"the first 50 steps found nothing to do") as told:
+        for _ in range(120):
+            optimizer.step(lambda: 1.0 + 0.0 * model(X).sum())
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("factor", [1e-38, 1e-30])
+def test_a_search_does_not_leave_the_numbers(factor: float) -> None:
+    model = _net()
+    optimizer = ExactLineSearch(model)
+    for _ in range(4):
+        optimizer.step(lambda: factor * CROSS_ENTROPY(model(X), Y))
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_steps_without_a_gradient_are_told() -> None:
+    model = _net()
+    optimizer = _measured(model)
+    with pytest.warns(UserWarning, match=r"no gradient 10 times: call loss.backward\(\) before"):
+        for _ in range(30):
+            CROSS_ENTROPY(model(X), Y).backward()
+            optimizer.zero_grad()
+            optimizer.step()
+
+
+def test_a_length_from_a_tensor_is_a_number() -> None:
+    assert type(_measured(_net(), total_steps=torch.tensor(10)).total_steps) is int
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has none yet")
+def test_muon_takes_named_parameters() -> None:
+    model = _net()
+    plain, named = MeasuredMuon(model.parameters()), MeasuredMuon(model.named_parameters())
+    for one, other in zip(plain.param_groups, named.param_groups, strict=True):
+        assert [id(p) for p in one["params"]] == [id(p) for p in other["params"]]
+
+
+@every
+def test_the_peak_of_a_schedule_that_is_meant_as_a_rate_is_told(make: Any) -> None:
+    model = _net()
+    optimizer = make(model)
+    one_cycle(optimizer, max_lr=1e-3, total_steps=100)
+    with pytest.warns(UserWarning, match=r"max_lr=0\.001 is no learning rate here"):
+        optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    optimizer = make(model)
+    one_cycle(optimizer, max_lr=1.8, total_steps=100)
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+
+
+GROUPED: dict[str, Callable[[nn.Module], Any]] = {**MAKERS, "MeasuredLR": _measured}
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), None, "0.1"])
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_group_that_is_refused_is_not_left_behind(name: str, lr: Any) -> None:
+    model = _net()
+    optimizer = GROUPED[name](model)
+    with pytest.raises((TypeError, ValueError), match=r"^lr must be"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))], "lr": lr})
+    assert len(optimizer.param_groups) == 1
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+
+
+def test_parameters_without_memory_do_not_stop_a_measurement() -> None:
+    """Those of a part that is never used, made on the meta device."""
+    model = _net()
+    optimizer = _measured(model)
+    optimizer.add_param_group({"params": nn.Linear(2, 2, device="meta").parameters()})
+    for _ in range(3):
+        CROSS_ENTROPY(model(X), Y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert optimizer.last is not None
+    assert optimizer.last.status.measured
+
+
+@pytest.mark.parametrize("lr", [-1.0, float("nan"), float("inf"), "0.1", None])
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_rate_that_a_schedule_left_wrong_moves_nothing(name: str, lr: Any) -> None:
+    model = _net()
+    optimizer = GROUPED[name](model)
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    before, kept = snapshot(model), optimizer.param_groups[0]["lr"]
+    optimizer.param_groups[0]["lr"] = lr
+    with pytest.raises((TypeError, ValueError), match="lr of a group must be"):
+        optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    assert_same(snapshot(model), before)
+    optimizer.param_groups[0]["lr"] = kept
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_schedule_may_end_a_rounding_error_below_zero(name: str) -> None:
+    """As torch's LinearLR does."""
+    model = _net()
+    optimizer = GROUPED[name](model)
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    optimizer.param_groups[0]["lr"] = -3e-17
+    before = [p.clone() for p in model.parameters()]
+    optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
+    for p, old in zip(model.parameters(), before, strict=True):
+        assert torch.allclose(p, old, rtol=0.0, atol=1e-6)

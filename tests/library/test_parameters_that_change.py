@@ -146,3 +146,26 @@ def test_the_hessian_free_monitor_goes_on_when_parameters_change() -> None:
         monitor.update()
     assert len(monitor.rates) == 2
     assert all(rate > 0.0 for rate in monitor.rates)
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_is_remembered_follows_the_weights_to_another_type(
+    make: Any, dtype: torch.dtype
+) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = make(model)
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
+
+    def closure() -> torch.Tensor:
+        loss: torch.Tensor = (model(x) - x.sum(1, keepdim=True)).square().mean()
+        return loss
+
+    for _ in range(5):
+        optimizer.step(closure)
+    model.to(dtype)
+    x = x.to(dtype)
+    losses = [float(optimizer.step(closure)) for _ in range(12)]
+    assert losses[-1] < losses[0]
+    for state in optimizer.state.values():
+        assert all(t.dtype == dtype for t in state.values() if isinstance(t, torch.Tensor))

@@ -134,11 +134,6 @@ def test_figures_over_training() -> None:
     )
     assert ax.get_yscale() == "log"
     assert drawn(ax)["a"].get_ydata() == pytest.approx([1.0, 2.0, 6.0])
-    smooth = plots.over_training(
-        [0, 10, 20], {"a": [1.0, 2.0, 6.0], "b": [1, math.nan, 3]}, smooth=3
-    )
-    assert drawn(smooth)["a"].get_ydata() == pytest.approx([1.5, 3.0, 4.0])
-    assert drawn(smooth)["b"].get_ydata() == pytest.approx([1.0, 2.0, 3.0])
 
 
 def test_steps_against_norms() -> None:

@@ -189,3 +189,51 @@ def test_hooks_of_the_test_are_gone_afterwards() -> None:
     with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="iterator"):
         curve_of(broken())
     assert len(module._global_optimizer_pre_hooks) == before
+
+
+class Endless:
+    """A stream of batches, as of augmented ones: it has no length and no end."""
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield from data()
+
+
+def test_a_loader_without_an_end_trains_and_does_not_validate() -> None:
+    assert curve_of(Endless()).suggestion() == curve_of(data()).suggestion()
+    with pytest.raises(ValueError, match="10000 batches and no end"):
+        curve_of(data(), val_loader=Endless(), val_share=1.0)
+
+
+def test_what_a_step_function_must_not_do_is_named() -> None:
+    model = net()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(batch: tuple[Tensor, Tensor]) -> Tensor:
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()
+        return loss
+
+    before = model[0].weight.clone()
+    with pytest.raises(RuntimeError, match=r"step_fn returns it and leaves backward\(\)"):
+        range_test(model, sgd, data(), step_fn=step)
+    with pytest.raises(TypeError, match="without loss_fn or step_fn the model is called with all"):
+        range_test(model, sgd, data())
+    assert torch.equal(model[0].weight, before)
+    assert model[0].weight.grad is None
+
+
+class Once:
+    """Hands the same iterator out each time, as open files do."""
+
+    def __init__(self) -> None:
+        self.batches = iter(data())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.batches
+
+
+def test_a_loader_that_can_be_read_only_once_is_named() -> None:
+    assert len(curve_of(Once(), num_iter=20).lr) == 20
+    with pytest.raises(ValueError, match="the loader can be read only once"):
+        curve_of(Once(), num_iter=21)

@@ -240,10 +240,6 @@ def test_plot_draws_into_axes_and_shows_nothing(monkeypatch: pytest.MonkeyPatch)
     assert f"steepest: {curve.suggestion('steepest'):.2g}" in named
     pyplot.close(ax.figure)
 
-    ax = make_curve(FALLING, accuracy=[0.1] * len(FALLING)).plot(suggestions={}, accuracy=True)
-    assert len(ax.figure.axes) == 2
-    pyplot.close(ax.figure)
-
 
 def test_plot_keeps_the_fall_in_view_and_survives_nothing_but_nan() -> None:
     from matplotlib import pyplot

@@ -214,15 +214,6 @@ class TestNumbers:
             whole = float(cross_entropy(unit(x), y).detach())
             assert sample.losses[0] == pytest.approx(whole, rel=1e-5)
 
-    def test_every_samples_loss_is_kept_if_asked(self) -> None:
-        model, data = noisy(), batches(3)
-        sample = sample_line(model, per_sample, data, lengths=LENGTHS, keep_samples=True)
-        assert sample.sample_losses is not None
-        assert sample.sample_losses.shape == (48, len(LENGTHS))
-        assert sample.sample_losses.mean(0).tolist() == pytest.approx(sample.losses, rel=1e-5)
-        for b, rows in enumerate(sample.sample_losses.split(16)):
-            assert rows.mean(0).tolist() == pytest.approx(sample.batch_losses[b], rel=1e-5)
-
     def test_the_own_batch_is_measured_along_its_own_line(self) -> None:
         model, data = noisy().eval(), batches(3)
         foreign = batches(1, seed=77)[0]
@@ -437,7 +428,6 @@ class TestBadInput:
             ({"batches": iter(batches(2)), "order": "places"}, ValueError, "only once"),
             ({"loss_fn": lambda o, t: o}, TypeError, "one loss per sample"),
             ({"loss_fn": lambda o, t: 0.3}, TypeError, "one loss per sample"),
-            ({"keep_samples": True}, ValueError, "reduction"),
         ],
     )
     def test_wrong_arguments(self, changes: Any, error: Any, words: str) -> None:

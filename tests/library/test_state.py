@@ -25,6 +25,7 @@ from surefoot import (
     ExactLineSearch,
     FullBatchPAL,
     LineSearchOptimizer,
+    MeasuredLR,
 )
 
 MAKERS: dict[str, Callable[[nn.Module], LineSearchOptimizer]] = {
@@ -185,3 +186,38 @@ def test_checkpoints_of_version_0_1_go_on(name: str) -> None:
     if isinstance(optimizer, LABPAL):
         assert optimizer.param_groups[0]["rule"] == "published"
     assert repr(optimizer).count("steps") == 1  # total_steps alone: no counter among the settings
+
+
+OTHERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
+    "PAL": PAL,
+    "LABPAL": LABPAL,
+    "SLS": SLS,
+    "PLS": PLS,
+    "AdamW": lambda model: torch.optim.AdamW(model.parameters()),
+    "SGD": lambda model: torch.optim.SGD(model.parameters(), 0.1, 0.9),
+    "MeasuredLR": lambda model: MeasuredLR(torch.optim.AdamW(model.parameters()), model),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("name", ["PAL", "LABPAL", "SLS", "PLS", "MeasuredLR"])
+def test_the_checkpoint_of_another_optimizer_is_refused(name: str, other: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer: Any = OTHERS[name](model)
+    x = torch.randn(8, 3)
+    optimizer.step(lambda: model(x).square().mean())
+    before, saved = optimizer.state_dict(), OTHERS[other](model).state_dict()
+    if name == other or (name, other) == ("MeasuredLR", "AdamW"):
+        optimizer.load_state_dict(saved)
+        return
+    with pytest.raises(ValueError, match=r"the checkpoint is (no|of another) (line|optimizer)"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.state_dict()["param_groups"] == before["param_groups"]
+
+
+@pytest.mark.parametrize("name", ["PAL", "MeasuredLR"])
+@pytest.mark.parametrize("saved", [None, {}, {"param_groups": []}, {"0.weight": 1}, "run.pt"])
+def test_what_is_no_checkpoint_of_an_optimizer_is_named(name: str, saved: Any) -> None:
+    optimizer: Any = OTHERS[name](nn.Linear(3, 1))
+    with pytest.raises(ValueError, match=r"what an optimizer's state_dict\(\) returned"):
+        optimizer.load_state_dict(saved)

@@ -17,13 +17,19 @@ def endless(loader: Iterable[Any]) -> Generator[Any, None, None]:
     """
     if isinstance(loader, Iterator):
         yield from _remembered(loader)
+    rounds = 0
     while True:
         empty = True
         for batch in loader:
             empty = False
             yield batch
+        if empty and rounds:
+            raise ValueError(
+                "the loader can be read only once: pass one that begins anew, or a smaller num_iter"
+            )
         if empty:
             raise ValueError("the loader is empty: it gave no batch")
+        rounds += 1
 
 
 def _remembered(iterator: Iterator[Any]) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -12,24 +12,29 @@ from torch.optim import Optimizer
 
 from surefoot._networks import check_belongs
 from surefoot._no_trace import unwrapped
-from surefoot._numbers import check_count, plain
+from surefoot._numbers import check_callable, check_count, check_number, kind_of
 from surefoot.lr_range.ramp import check_rates
 
 
 def check_inputs(
-    model: Any, optimizer: Any, loader: Any, val_loader: Any, loss_fn: Any, step_fn: Any
+    model: Any,
+    optimizer: Any,
+    loader: Any,
+    val_loader: Any,
+    functions: Mapping[str, Any],
+    grad_scaler: Any,
 ) -> None:
     """Raise a TypeError or ValueError that names the culprit and the remedy."""
-    if not isinstance(model, nn.Module) and not (model is None and step_fn is not None):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    given = {name for name, value in functions.items() if value is not None}
+    if not isinstance(model, nn.Module) and not (model is None and "step_fn" in given):
+        raise TypeError(f"model must be a torch.nn.Module, got {kind_of(model)}")
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
-        )
-    for name, value in (("loss_fn", loss_fn), ("step_fn", step_fn)):
-        if value is not None and not callable(value):
-            raise TypeError(f"{name} must be callable, got {type(value).__name__}")
-    if loss_fn is not None and step_fn is not None:
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind_of(optimizer)}")
+    for name, value in functions.items():
+        check_callable(name, value)
+    if grad_scaler is not None and not hasattr(grad_scaler, "unscale_"):
+        raise TypeError(f"grad_scaler must be a torch.amp.GradScaler, got {kind_of(grad_scaler)}")
+    if {"loss_fn", "step_fn"} <= given:
         raise ValueError("pass loss_fn or step_fn, not both")
     for name, value in (("loader", loader), ("val_loader", val_loader)):
         _check_loader(name, value)
@@ -101,26 +106,24 @@ def check_settings(
     """Raise a ValueError that names the setting and what it may be."""
     for name, value in (("accumulation_steps", accumulation_steps), ("val_every", val_every)):
         check_count(name, value)
-    if diverge_threshold is not None and not diverge_threshold > 0:
-        raise ValueError(
-            f"diverge_threshold must be positive, or None to never stop, got {diverge_threshold!r}"
-        )
-    if val_loader is not None and not 0.0 < val_share <= 1.0:
-        raise ValueError(f"val_share must lie in (0, 1], got {val_share!r}")
+    if diverge_threshold is not None:  # None never stops
+        check_number("diverge_threshold", diverge_threshold, at_least=0.0, above=True)
+    if val_loader is not None:
+        check_number("val_share", val_share, at_least=0.0, above=True)
+        if val_share > 1.0:
+            raise ValueError(f"val_share must lie in (0, 1], got {val_share!r}")
 
 
 def iterations(num_iter: int | None, epochs: float | None, loader: Any, accumulation: int) -> int:
     """The number of iterations, from itself or from a number of epochs; 100 if neither is given."""
     if epochs is None:
         return 100 if num_iter is None else num_iter
-    epochs = plain(epochs)
+    epochs = check_number("epochs", epochs, at_least=0.0, above=True)
     if num_iter is not None:
         raise ValueError("pass num_iter or epochs, not both")
     length = _length(loader)
     if length is None:
         raise ValueError("epochs needs a loader with a length; pass num_iter instead")
-    if not epochs > 0:
-        raise ValueError(f"epochs must be positive, got {epochs!r}")
     return max(2, round(epochs * length / accumulation))
 
 

@@ -61,12 +61,18 @@ class LossOf:
 
     def _own_loss(self, batch: Any) -> Evaluation:
         assert self._model is not None
-        if isinstance(batch, Mapping):
-            output = self._model(**batch)
-        elif isinstance(batch, (list, tuple)):
-            output = self._model(*batch)
-        else:
-            output = self._model(batch)
+        try:
+            if isinstance(batch, Mapping):
+                output = self._model(**batch)
+            elif isinstance(batch, (list, tuple)):
+                output = self._model(*batch)
+            else:
+                output = self._model(batch)
+        except TypeError as error:
+            raise TypeError(
+                "without loss_fn or step_fn the model is called with all of a batch and returns "
+                f"the loss, but: {error}"
+            ) from error
         return Evaluation(_loss_in(output), None, samples_in(batch))
 
 

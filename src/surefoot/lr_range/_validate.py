@@ -17,6 +17,9 @@ from surefoot.lr_range._loss import Evaluation, LossOf
 from surefoot.lr_range._position import LoaderPosition
 from surefoot.lr_range._share import share_of
 
+_MOST = 10_000
+"""Batches of a pass, of a loader that may have no end."""
+
 
 class Validator:
     """Measures loss and accuracy on a ``share`` of a validation set, again and again.
@@ -105,7 +108,11 @@ class Validator:
         if self._complete and self._kept is not None:
             yield from self._kept
             return
-        for batch in self._loader:
+        for number, batch in enumerate(self._loader):
+            if number == _MOST:
+                raise ValueError(
+                    f"val_loader has given {_MOST} batches and no end: pass one that ends"
+                )
             self._keep(batch)
             yield batch
         self._complete = True

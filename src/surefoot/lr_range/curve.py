@@ -18,7 +18,7 @@ from surefoot.lr_range import suggest as rules
 from surefoot.lr_range._course import read_losses
 from surefoot.lr_range._data import RangeData, ValidationPoint
 from surefoot.lr_range._smooth import finite_part
-from surefoot.lr_range.ramp import Ramp, group_ratios, set_rate
+from surefoot.lr_range.ramp import Ramp, check_rates, group_ratios, set_rate
 from surefoot.lr_range.stop import StopReason
 from surefoot.lr_range.suggest import NoSuggestion, Suggestion
 from surefoot.outcome import Cost
@@ -107,6 +107,7 @@ class RangeCurve(RangeData):
         Raises:
             ValueError: if the curve was measured with another number of groups.
         """
+        check_rates(optimizer)
         if len(optimizer.param_groups) == len(self.ramp.starts):
             return self.group_rates(rate)
         if len(self.ramp.starts) == 1:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from surefoot._numbers import check_count, check_number, sequence
+from surefoot._numbers import check_count, check_number, kind_of, sequence
 
 STEP_MODES = ("exp", "linear")
 
@@ -104,6 +104,8 @@ def group_ratios(optimizer: Optimizer) -> list[float]:
 
 def check_rates(optimizer: Optimizer) -> None:
     """Raise where a group has no rate, or the optimizer chooses it by itself."""
+    if isinstance(optimizer, type) or not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind_of(optimizer)}")
     for g, group in enumerate(optimizer.param_groups):
         if group.get("lr") is not None:
             continue

@@ -134,7 +134,8 @@ def range_test(
     side effects keep what they saw. The rates hold for this batch size, weight decay and these
     weights.
     """
-    check_inputs(model, optimizer, loader, val_loader, loss_fn, step_fn)
+    functions = {"loss_fn": loss_fn, "step_fn": step_fn, "on_progress": on_progress}
+    check_inputs(model, optimizer, loader, val_loader, functions, grad_scaler)
     check_settings(accumulation_steps, diverge_threshold, val_loader, val_every, val_share)
     accumulation_steps, val_every = int(accumulation_steps), int(val_every)
     steps = iterations(num_iter, epochs, loader, accumulation_steps)
@@ -255,7 +256,15 @@ class _Run:
                         "the loss has no gradient: return it attached to the graph (no .item(), "
                         "no .detach(), no torch.no_grad())"
                     )
-                (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+                try:
+                    (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+                except RuntimeError as error:
+                    if "second time" not in str(error):
+                        raise
+                    raise RuntimeError(
+                        "the loss was differentiated already: step_fn returns it and leaves "
+                        "backward() to the range test"
+                    ) from error
             loss = loss.detach()
             total = total + (loss.float() if loss.dtype.itemsize < 4 else loss)
             correct = None if correct is None or found.correct is None else correct + found.correct

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from surefoot._no_trace import unwrapped
-from surefoot._numbers import check_count, check_number, sequence
+from surefoot._numbers import check_count, check_number, kind_of, sequence
 from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.ramp import check_rates, group_ratios, set_rate
 from surefoot.lr_range.suggest import Suggestion
@@ -242,6 +242,8 @@ def extend_schedule(scheduler: OneCycleLR, total_steps: int) -> None:
     Raises:
         ValueError: if the new length is not longer than the old one.
     """
+    if not isinstance(scheduler, OneCycleLR):
+        raise TypeError(f"scheduler must be a OneCycleLR, got {kind_of(scheduler)}")
     steps = check_count("total_steps", total_steps, at_least=scheduler.total_steps + 1)
     _admit(scheduler)
     old_end = scheduler.total_steps - 1
@@ -258,6 +260,9 @@ def _bounds(
     optimizer: Optimizer, curve: RangeCurve | None, given: Bound | None, rule: str
 ) -> list[float]:
     """One rate per group, from what was given or from the curve."""
+    check_rates(optimizer)
+    if curve is not None and not isinstance(curve, RangeCurve):
+        raise TypeError(f"curve must be a RangeCurve, got {kind_of(curve)}; pass rates as max_lr")
     groups = len(optimizer.param_groups)
     rates = sequence(given)
     if rates is not None:

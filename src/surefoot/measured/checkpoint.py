@@ -34,6 +34,7 @@ class Kept:
         losses: of measured steps.
         ending: length of the run, step where its decay began and what was left of the rate there;
             None unless that was asked for while it ran.
+        needs_graph: whether the loss differentiates inside.
     """
 
     rate: RateState
@@ -47,6 +48,7 @@ class Kept:
     pairs: list[SlopePair]
     losses: list[tuple[int, float]]
     ending: tuple[int, int, float] | None
+    needs_graph: bool
 
 
 def write(base: dict[str, Any], kept: Kept) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def write(base: dict[str, Any], kept: Kept) -> dict[str, Any]:
         "pairs": [list(pair) for pair in kept.pairs],
         "batch_losses": [list(loss) for loss in kept.losses],
         "ending": None if kept.ending is None else list(kept.ending),
+        "needs_graph": kept.needs_graph,
     }
     first = {**base["param_groups"][0], STATE: own}
     return {**base, "param_groups": [first, *base["param_groups"][1:]]}
@@ -85,6 +88,7 @@ def read(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], Kept | None]:
         [SlopePair(*pair) for pair in own.get("pairs", ())],
         [(int(step), float(loss)) for step, loss in own.get("batch_losses", ())],
         None if own.get("ending") is None else tuple(own["ending"]),
+        own.get("needs_graph", False),
     )
     return plain, Kept(RateState.from_dict(own), Cost(*own["cost"]), *rest)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot._evaluation import agree
+from surefoot._evaluation import OF_NO_PARAMETER, agree
 from surefoot._quiet import devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -34,15 +34,14 @@ class Called:
     differentiates: bool
     watched: Watched | None
 
-    def differentiate(self) -> float:
+    def differentiate(self, params: Sequence[Tensor]) -> float:
         """Call ``backward()`` in its stead; the loss."""
         if not (isinstance(self.loss, Tensor) and self.loss.requires_grad):
-            raise RuntimeError(
-                "the closure's loss does not depend on any parameter of this optimizer, or was "
-                "computed under no_grad: compute it from the model inside the closure"
-            )
+            raise RuntimeError(OF_NO_PARAMETER)
         with torch.enable_grad():
             self.loss.backward()
+        if all(p.grad is None for p in params):
+            raise RuntimeError(OF_NO_PARAMETER)
         return float(self.loss.detach())
 
     def replayable(self, tape: Tape | None) -> Loss | None:

@@ -35,6 +35,8 @@ _ABSURD = 100.0
 in tenths, how many times what it was."""
 _UNMEASURED_CHANGE = 0.1
 """Share of the weights' norm up to which a rate may grow where no minimum was measured."""
+_ROUGH = 1e-4
+"""Rounding error of weights, from which on it is told: that of half precision."""
 _SHARP = 0.03
 """A move this many times √eps of the weights' norm is sharper than their rounding."""
 
@@ -114,7 +116,7 @@ def conclude(
     length = probes.direction_norm
     is_first = rate.in_use is None
     drowned = is_first and not step.frozen and length < _SHARP * math.sqrt(step.eps) * rate.norm
-    if not length > 0.0 or step.multiple == 0.0 or drowned:
+    if not 0.0 < length < math.inf or step.multiple == 0.0 or drowned:
         return _nothing_moved(step, probes, rate, tell)
     per_unit = length / step.multiple * step.filling
     rate = dataclasses.replace(rate, length=per_unit)
@@ -125,6 +127,8 @@ def conclude(
         probes.line.go_to(end)
     places: tuple[float, ...]
     if is_first and step.share:
+        if step.eps > _ROUGH:
+            tell("rough", notices.ROUGH)
         end = _FIRST_CHANGE * rate.norm / length
         places = (end,) if probes.slope0 is not None else (end, 0.5 * end)
         found = probes.fit(places, step.rounding)
@@ -147,7 +151,7 @@ def conclude(
             rate = rate.checked(found.parabola, max(places))
             if rate.is_misfit:
                 tell("misfit", notices.MISFIT)
-    _notice_unmoved(probes, rate, slope, step.rounding)
+    _notice_unmoved(probes, rate, slope, max(step.rounding, 4.0 * step.eps))
     rate = _compare_slopes(step, probes, rate, places, slope, tell)
     parabola = None if found.parabola is None else _per_multiple(found.parabola, step.multiple)
     rate = rate.learned(
@@ -298,7 +302,7 @@ def _compare_slopes(
 ) -> RateState:
     """Decide where derivatives come from: from losses where gradient and losses disagree."""
     if slope is None:
-        if rate.slopes == "gradient" and step.foreign:
+        if rate.slopes == "losses" and step.foreign:  # the second time: one may be an accident
             tell("losses", notices.NOT_ITS_GRADIENT)
         return dataclasses.replace(rate, slopes="losses")
     if len(places) < 2 or not all(math.isfinite(v) for v in probes.values.values()):

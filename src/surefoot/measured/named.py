@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from surefoot._numbers import kind_of
 from surefoot.measured.optimizer import MeasuredLR
 
 __all__ = ["MeasuredAdamW", "MeasuredMuon", "MeasuredSGD"]
@@ -23,6 +24,9 @@ class _Named(MeasuredLR):
     _build: Callable[..., Optimizer]
 
     def __init__(self, params: Iterable[Any], lr: float | None = None, **settings: Any) -> None:
+        if isinstance(params, nn.Module | Optimizer | type) or not isinstance(params, Iterable):
+            name = type(self).__name__
+            raise TypeError(f"use {name}(model.parameters()): it takes no {kind_of(params)}")
         own = {name: value for name, value in settings.items() if _is_own(name, value)}
         rest = {name: value for name, value in settings.items() if name not in own}
         if lr is not None:
@@ -78,7 +82,8 @@ class _MuonAndAdamW(Optimizer):
         muon = getattr(torch.optim, "Muon", None)
         if muon is None:
             raise TypeError(f"torch {torch.__version__} has no torch.optim.Muon (2.9 and newer do)")
-        groups = [g if isinstance(g, dict) else {"params": [g]} for g in params]
+        named = (g[1] if isinstance(g, tuple) else g for g in params)  # of named_parameters()
+        groups = [g if isinstance(g, dict) else {"params": [g]} for g in named]
         if all(len(g) == 1 for g in groups):  # parameters alone
             groups = [{"params": [p for g in groups for p in _listed(g["params"])]}]
         matrices: list[dict[str, Any]] = []

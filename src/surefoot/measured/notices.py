@@ -27,6 +27,14 @@ NOT_REPEATABLE = (
     "batch, or from a random generator of its own? Draw them before. Are its buffers out of "
     "reach? Pass the model: MeasuredLR(optimizer, model)"
 )
+ENDLESS = (
+    "{optimizer}'s own step is not finite, though loss and gradient are: with weights in {dtype} "
+    "its eps may be 0. Keep them in float32, and let autocast compute in half precision"
+)
+ROUGH = (
+    "weights in half precision round small steps away, and hardly train: keep them in float32, and "
+    "let autocast compute in half precision"
+)
 NOT_ITS_GRADIENT = (
     "the gradients at step() are not the last loss's alone (accumulated, clipped one by one, "
     "changed by the optimizer), so slopes are measured from losses: one more forward pass a "
@@ -65,6 +73,14 @@ SCHEDULE = (
 NO_CLOSURE_TAKES_A_LOSS = (
     "step() takes no loss: call loss.backward(), then optimizer.step(), or give step() a function "
     "that returns the loss"
+)
+WATCH_TAKES_A_FUNCTION = (
+    "watch() takes a function that returns the loss: loss = optimizer.watch(lambda: "
+    "loss_fn(model(x), y)); then loss.backward()"
+)
+NO_GRADIENT = (
+    "step() found no gradient {n} times: call loss.backward() before it, zero_grad() after it, and "
+    "check that the loss comes from the model whose parameters the optimizer has"
 )
 SCALER = (
     "scaler.step(optimizer, closure) would differentiate without the scale: call "

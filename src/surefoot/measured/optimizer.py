@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from surefoot._numbers import check_count
+from surefoot._numbers import check_callable, check_count
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction
 from surefoot.measured.checkpoint import read, write
@@ -18,7 +18,7 @@ from surefoot.measured.closures import call, check_repeatable
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
 from surefoot.measured.ratios import GroupRatio
-from surefoot.measured.refusals import check_base, check_model, check_scaler
+from surefoot.measured.refusals import check_base, check_checkpoint, check_model, check_scaler
 from surefoot.measured.settings import Settings
 from surefoot.measured.stepper import Stepper
 from surefoot.measured.wrapper import Wrapper
@@ -140,6 +140,7 @@ class MeasuredLR(Wrapper):
             weight_decay=weight_decay,
             advice=advice,
         )
+        check_callable("on_measure", on_measure)
         super().__init__(optimizer)
         stop_abandoned()
         self._stepper = Stepper(optimizer, model, settings, process_group, on_measure)
@@ -157,7 +158,12 @@ class MeasuredLR(Wrapper):
         return write(self._stepper.with_averages(self._base.state_dict()), self._stepper.kept())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint; one of the wrapped optimizer alone starts measuring anew."""
+        """Load a checkpoint; one of the wrapped optimizer alone starts measuring anew.
+
+        Raises:
+            ValueError: it is that of another optimizer.
+        """
+        check_checkpoint(self._base, state_dict)
         plain, own = read(state_dict)
         self._stepper.load(plain, own)
         self._watched = None
@@ -225,6 +231,8 @@ class MeasuredLR(Wrapper):
             RuntimeError: unless the optimizer was built with ``advice=True``.
         """
         self._check_advice()
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         return self._stepper.advice(batch_size)
 
     def predict(self, steps: int) -> Prediction | None:
@@ -240,7 +248,7 @@ class MeasuredLR(Wrapper):
             RuntimeError: unless the optimizer was built with ``advice=True``.
         """
         self._check_advice()
-        return self._stepper.predict(steps)
+        return self._stepper.predict(check_count("steps", steps))
 
     def _check_advice(self) -> None:
         if not self._stepper.settings.advice:
@@ -268,12 +276,17 @@ class MeasuredLR(Wrapper):
         Returns:
             The loss, to be differentiated as ever.
         """
+        if not callable(function):
+            raise TypeError(notices.WATCH_TAKES_A_FUNCTION)
         if not self._stepper.is_due:
             with torch.enable_grad():
                 return function()  # type: ignore[no-any-return]
         self._watched = self._stepper.watch(function)
         try:
-            return self._watched.first()  # type: ignore[no-any-return]
+            loss = self._watched.first()
+            if loss is None:
+                raise TypeError(notices.WATCH_TAKES_A_FUNCTION)
+            return loss  # type: ignore[no-any-return]
         except BaseException:
             self._watched = None
             self._stepper.plan()
@@ -327,7 +340,7 @@ class MeasuredLR(Wrapper):
         if called.differentiates:
             stepper.take(called.replayable(tape))
             return called.loss
-        stepper.take(called.watched, called.differentiate())
+        stepper.take(called.watched, called.differentiate(params))
         for p in params:
             p.grad = None  # these gradients are used up; any that are found next are others'
         return called.loss.detach()
@@ -343,6 +356,8 @@ class MeasuredLR(Wrapper):
             NotRepeatableError: if the losses differ.
         """
         stepper = self._stepper
+        if not callable(closure):
+            raise TypeError("check_closure() takes a function that returns the loss")
         check_repeatable(
             closure, stepper.groups.params(), stepper.model, bool(stepper.closure_differentiates)
         )

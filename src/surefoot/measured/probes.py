@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from surefoot import _reduce
 from surefoot.outcome import Cost, Status, StepOutcome
@@ -125,7 +125,6 @@ def _reshard(model: nn.Module | None) -> None:
             module.reshard()  # type: ignore[operator]
 
 
-def rounding_of(loss: Tensor) -> float:
+def rounding_of(loss: Loss) -> float:
     """Relative error below which differences of losses mean nothing: a few ulp."""
-    dtype = loss.dtype if loss.dtype.is_floating_point else torch.float32
-    return 4.0 * torch.finfo(dtype).eps
+    return 4.0 * torch.finfo(loss.dtype).eps

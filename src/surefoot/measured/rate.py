@@ -230,7 +230,7 @@ class RateState:
         return fallen.at_once(step)
 
     def at_once(self, step: int) -> RateState:
-        """To be measured at the next step, whatever it costs: the budget is for runs that go well."""
+        """To be measured at the next step, whatever it costs: budgets are for runs that go well."""
         return dataclasses.replace(self, next=step + 1, spent=self.spent - CREDIT)
 
     def _wanted(self, rate: RateInterval, status: Status, most: float) -> float:

@@ -6,15 +6,24 @@ import sys
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from surefoot._networks import check_belongs
+from surefoot._numbers import kind_of
+from surefoot._plain import first_group_of
 from surefoot.measured import notices
+from surefoot.measured.checkpoint import STATE
 from surefoot.measured.wrapper import Wrapper
 from surefoot.optim.base import LineSearchOptimizer
 
-__all__ = ["check_base", "check_model", "check_scaler", "check_sparse"]
+__all__ = ["check_base", "check_checkpoint", "check_model", "check_scaler", "check_sparse"]
+
+
+# What schedulers, torch's and this library's wrappers add to a group.
+_OF_SCHEDULES = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"} | {
+    *("param_names", "effective_lr", STATE)
+}
 
 
 def check_base(optimizer: Any) -> None:
@@ -23,18 +32,31 @@ def check_base(optimizer: Any) -> None:
         raise TypeError(f"{type(optimizer).__name__} measures its steps already")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
-            f"the first argument must be a torch optimizer, got {type(optimizer).__name__}: "
+            f"the first argument must be a torch optimizer, got {kind_of(optimizer)}: "
             "MeasuredLR(torch.optim.AdamW(model.parameters()), model)"
         )
 
 
 def check_model(optimizer: Optimizer, model: Any) -> None:
     """The model must own what the optimizer trains."""
-    if model is not None and not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.RecursiveScriptModule):  # type: ignore[attr-defined]
         raise TypeError("a scripted model takes no hooks: train nn.Sequential(model) instead")
     check_belongs(optimizer, model)
+
+
+def check_checkpoint(optimizer: Optimizer, state_dict: Any) -> None:
+    """Refuse what another optimizer remembers, which would be noticed at a later step only.
+
+    Settings come and go with versions of torch: what both lacks some and has others is another's.
+    """
+    found = first_group_of(state_dict).keys() - _OF_SCHEDULES - {"params"}
+    known = optimizer.param_groups[0].keys() | optimizer.defaults.keys()
+    strange, missing = sorted(found - known), sorted(optimizer.defaults.keys() - found)
+    if strange and missing:
+        raise ValueError(
+            f"the checkpoint is of another optimizer than {type(optimizer).__name__}: it has "
+            f"{', '.join(strange)}, but no {', '.join(missing)}"
+        )
 
 
 def check_sparse(active: list[Tensor]) -> None:

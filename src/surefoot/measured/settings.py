@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from surefoot._numbers import check_count, check_number
+from surefoot._numbers import check_count, check_flag, check_number
 
 __all__ = ["Settings"]
 
@@ -36,8 +36,10 @@ class Settings:
             raise ValueError(
                 f'weight_decay must be "given" or "measured", got {self.weight_decay!r}'
             )
+        for name in ("frozen", "advice", *("averaging",) * (self.averaging is not None)):
+            check_flag(name, getattr(self, name))
         if self.total_steps is not None:
-            check_count("total_steps", self.total_steps)
+            object.__setattr__(self, "total_steps", check_count("total_steps", self.total_steps))
         check_number("overhead", self.overhead, at_least=0.0)
         if self.step_adaptation is not None:
             check_number("step_adaptation", self.step_adaptation, at_least=0.0, above=True)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _reduce
-from surefoot._evaluation import agree
+from surefoot._evaluation import Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
+from surefoot._numbers import check_rates
 from surefoot.bound import Bound
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -106,6 +107,7 @@ class Stepper:
         self.rate, self.ratios = RateState(), Ratios()
         self.steps, self.cost = 0, Cost()
         self.closure_differentiates: bool | None = None
+        self._graphless = Graphless()
         self._fresh = Fresh(self._share, self._process_group)
         self._losses: list[tuple[int, float]] = []
         # a memory that is there counts as filled
@@ -137,7 +139,7 @@ class Stepper:
     def __getstate__(self) -> dict[str, Any]:
         names = ("_base", "model", "settings", "_response", "groups", "rate", "history", "steps")
         more = ("cost", "_filled_before", "closure_differentiates", "_averages", "_decay")
-        new = ("ratios", "_share", "_losses")
+        new = ("ratios", "_share", "_losses", "_graphless")
         kept = {n: vars(self)[n] for n in (*names, *more, *new)}
         return {**kept, "pairs": self._fresh.pairs}
 
@@ -162,6 +164,7 @@ class Stepper:
             self._fresh.pairs,
             self._losses,
             self._ending,
+            self._graphless.needs_graph,
         )
 
     @property
@@ -186,6 +189,7 @@ class Stepper:
             self.rate, self.cost = own.rate, own.cost
             self.steps, self._filled_before = own.step, own.filled_before
             self.closure_differentiates = own.closure_differentiates
+            self._graphless.needs_graph = own.needs_graph
             self.ratios, self._fresh.pairs, self._losses = own.ratios, own.pairs, own.losses
             self.groups.ratios = own.ratios.applied
             if own.ending is not None:
@@ -280,7 +284,10 @@ class Stepper:
             loss: what was differentiated, on steps that measure.
             value: of the loss, where it is known; else the gradient tells whether it is finite.
         """
+        check_rates(self.groups.all)
         if value is None and self.groups.are_idle:
+            if not self.groups.with_gradient():  # else its rates are 0
+                self._trouble.notice_idle(self.steps)
             self._base.step()
             self._publish(0.0)
             self.plan()
@@ -386,6 +393,7 @@ class Stepper:
             self._cannot_measure(loss, problem)
             return
         assert loss is not None
+        loss.graphless = self._graphless
         value0 = _reduce.mean(float(loss.value), self._process_group, loss.value.device)
         self._passes = loss.backwards
         active, frozen = self.groups.with_gradient(), self.settings.frozen
@@ -426,6 +434,9 @@ class Stepper:
         try:
             self._apply(factor)
             slope = own_slope(probes, active, grads, scale)
+            if not (math.isfinite(probes.direction_norm) or self.settings.frozen):
+                name, dtype = type(self._base).__name__, active[0].dtype
+                raise RuntimeError(notices.ENDLESS.format(optimizer=name, dtype=dtype))
             is_out = self._see(probes.value0)
             line = None if slope is None else self._probe_parts(probes, active, scale or 1.0)
             step = self._describe(loss, active, status, foreign=scale is None and not moved)
@@ -495,7 +506,13 @@ class Stepper:
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
         first, again = probes.value0, probes.evaluate()
-        if not moved and not agree(again, first, probes.loss.rounding):
+        rounding, graphless = probes.loss.rounding, self._graphless
+        if not moved and not agree(again, first, rounding) and not graphless.needs_graph:
+            graphless.needs_graph = True  # a loss may ask by itself whether there is a graph
+            with_graph = probes.evaluate()
+            graphless.needs_graph = agree(with_graph, first, rounding)
+            again = with_graph if graphless.needs_graph else again
+        if not moved and not agree(again, first, rounding):
             message = notices.NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
                 self.plan()
@@ -526,7 +543,7 @@ class Stepper:
             checks=checks(self.rate),
             share=0.0 if self._averages is None else 1.0 - self._averages.share,
             foreign=foreign,
-            rounding=rounding_of(loss.value),
+            rounding=rounding_of(loss),
             eps=roughest(active),
         )
 

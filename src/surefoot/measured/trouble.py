@@ -15,6 +15,8 @@ __all__ = ["Trouble"]
 
 _TELL_REFUSED, _MOST_REFUSED = 3, 100
 """Losses in a row that are not finite: to be told, and to give up."""
+_TELL_IDLE = 10
+"""Calls without a gradient, of which none had one, to be told."""
 _PATIENCE = 2
 """Steps in a row that may not be measurable before that is said."""
 
@@ -27,12 +29,20 @@ class Trouble:
         self._lowest = 1.0
         self.refused = 0
         """Losses in a row that were not finite."""
+        self.idle = 0
+        """Calls without a gradient."""
         self.failed = 0
         """Steps in a row that were to be measured and could not."""
 
     def tell(self, kind: str, message: str) -> None:
         """Say it, unless that kind was said."""
         self._notices.tell(kind, message)
+
+    def notice_idle(self, steps: int) -> None:
+        """A call of ``step()`` without a gradient; a run that never had one is told so."""
+        self.idle += 1
+        if steps == 0 and self.idle == _TELL_IDLE:
+            self.tell("idle", notices.NO_GRADIENT.format(n=self.idle))
 
     def refuse(self) -> bool:
         """One more loss is not finite; whether that is now too many for a coincidence."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from surefoot._numbers import check_number
+
 __all__ = ["Wrapper", "multiplied"]
 
 
@@ -53,6 +55,8 @@ class Wrapper(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As the wrapped optimizer's. The new ``lr`` is in the same unit as the others."""
+        if "lr" in param_group:
+            check_number("lr", param_group["lr"], at_least=0.0)
         self._base.add_param_group(param_group)
 
     def __repr__(self) -> str:

@@ -60,10 +60,7 @@ def show_shared(cls: type) -> None:
             hints = get_type_hints(Shared)
             parameters[-1:] = [
                 inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=d,
-                    annotation=_as_written(name),
+                    name, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=_as_written(name)
                 )
                 for name, d in DEFAULTS.items()
             ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,12 @@ _FAR = 0.5
 """Length of a step, as a share of the weights' norm, from which on it is told."""
 _REFUSALS = 50
 """Steps refused in a row after which it is told."""
+_LOW = 0.1
+"""Share of the step multiplier, below which the peak of a schedule is told."""
+_MAX_LR = (
+    "the schedule's max_lr={:g} is no learning rate here: a line search's lr multiplies the step "
+    "that was measured, and this leaves little of it. Pass max_lr={:g}"
+)
 _HEADS = (
     "the loss adds up the losses of {} heads. One step for all of them follows the one that bends "
     "most, and line searches tend to fail there (docs/line-searches.md): compare with "
@@ -30,6 +37,10 @@ _GRADIENTS = (
 _REFUSED = (
     "{} steps in a row were refused, because losses or gradients are not finite, at the start "
     "(loss {:.3g}) or wherever the search looked: nothing is trained"
+)
+_FLAT = (
+    "the first {} steps found nothing to do, at a loss of {:.3g}: its gradient is zero, or it "
+    "changes by less than its rounding. Is it scaled down, or does it not look at the weights?"
 )
 _FAR_STEP = (
     "a step of length {:.2g}, where all weights together have the norm {:.2g}: little of the "
@@ -55,7 +66,8 @@ class Watch:
     def __init__(self, model: nn.Module | None) -> None:
         self._model = model
         self._notices = Notices()
-        self._refused, self._norm = 0, 0.0
+        self._refused, self._flat, self._norm = 0, 0, 0.0
+        self._has_moved = False
         self._stepped: set[int] = set()
         self._count_before = _Steps.count
 
@@ -70,6 +82,13 @@ class Watch:
         if any(bool(torch.any(g._values() if g.is_sparse else g)) for g in others):
             self._notices.tell("gradients", _GRADIENTS)
 
+    def schedules(self, groups: Sequence[dict[str, Any]], multiplier: float) -> None:
+        """Look for a schedule whose peak is meant as a learning rate."""
+        for group in groups:
+            top = group.get("max_lr")
+            if isinstance(top, int | float) and 0.0 < top <= _LOW * multiplier:
+                self._notices.tell("max_lr", _MAX_LR.format(top, multiplier))
+
     def ends(self, params: Sequence[Tensor]) -> None:
         """Mark what a step left in ``.grad``, however it ended."""
         self._stepped = {id(p) for p in params}
@@ -82,6 +101,10 @@ class Watch:
         """Look at the outcome: a far step, refusals in a row, several heads."""
         self._look_how_far(params, outcome.length)
         self._refused = self._refused + 1 if outcome.status is Status.NON_FINITE else 0
+        self._has_moved = self._has_moved or outcome.length > 0.0
+        self._flat = self._flat + 1 if outcome.status is Status.FLAT else 0
+        if self._flat == _REFUSALS and not self._has_moved:
+            self._notices.tell("flat", _FLAT.format(_REFUSALS, outcome.value0))
         if self._refused == _REFUSALS:
             self._notices.tell("refused", _REFUSED.format(_REFUSALS, outcome.value0))
         if heads > 1:

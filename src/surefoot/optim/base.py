@@ -16,9 +16,16 @@ from torch.optim import Optimizer
 from surefoot import _params, _reduce
 from surefoot._closure import Closure, checked_closure
 from surefoot._networks import check_belongs, largest_change, weights_norm
-from surefoot._numbers import check_count, check_number, plain
+from surefoot._numbers import (
+    check_callable,
+    check_count,
+    check_number,
+    check_rates,
+    kind_of,
+    plain,
+)
 from surefoot._params import Copies
-from surefoot._plain import from_plain, to_plain
+from surefoot._plain import first_group_of, from_plain, to_plain, unknown_in
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
 from surefoot.bound import longest
 from surefoot.directions import Direction
@@ -130,6 +137,7 @@ class LineSearchOptimizer(Optimizer):
         self.memory = memory
         super().__init__(params, {**defaults, "effective_lr": 0.0})
         check_belongs(self, model)
+        check_callable("on_measure", given["on_measure"])
         self._attach(model, given["process_group"], grad_scaler, given["on_measure"])
 
     def _attach(self, model: Any, group: Any, scaler: Any, on_measure: Any) -> None:
@@ -159,7 +167,12 @@ class LineSearchOptimizer(Optimizer):
         return {**base, "param_groups": [{**first, STATE: to_plain(self.memory)}, *others]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load as torch does, checkpoints of version 0.1 as well; what one lacks stays as it is."""
+        """Load as torch does, checkpoints of version 0.1 as well; what one lacks stays as it is.
+
+        Raises:
+            ValueError: it is another optimizer's.
+        """
+        check_kind(type(self).__name__, state_dict, STATE, self.memory)
         state_dict = from_version_0_1(state_dict, STATE, self._settings)
         super().load_state_dict(state_dict)
         for group in self.param_groups:
@@ -182,16 +195,19 @@ class LineSearchOptimizer(Optimizer):
         shared = (self.defaults.keys() & line.keys()) - own
         super().add_param_group({**{key: line[key] for key in shared}, **param_group})
         added = self.param_groups[-1]
-        for key in added.keys() - {"params", "param_names"}:
-            added[key] = plain(added[key])
-        check_number("lr", added["lr"], at_least=0.0)
-        check_number("weight_decay", added["weight_decay"], at_least=0.0)
-        for key in shared:
-            if added[key] != self.param_groups[0][key]:
-                self.param_groups.pop()
-                raise ValueError(
-                    f"{key} belongs to the whole line; it cannot differ between groups"
-                )
+        try:
+            for key in added.keys() - {"params", "param_names"}:
+                added[key] = plain(added[key])
+            check_number("lr", added["lr"], at_least=0.0)
+            check_number("weight_decay", added["weight_decay"], at_least=0.0)
+            for key in shared:
+                if added[key] != self.param_groups[0][key]:
+                    raise ValueError(
+                        f"{key} belongs to the whole line; it cannot differ between groups"
+                    )
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
 
     @property
     def cost(self) -> Cost:
@@ -233,9 +249,12 @@ class LineSearchOptimizer(Optimizer):
                 "the optimizer, grad_scaler=scaler, and call optimizer.step(closure); or use bf16"
             )
         closure = checked_closure(closure)
+        check_rates(self.param_groups)
         memory = self.memory
+        self._follow_the_weights()
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         self._watch.begins(params, memory.steps == 0)
+        self._watch.schedules(self.param_groups, self.defaults["lr"])
         call = Closure(
             closure,
             params,
@@ -254,6 +273,13 @@ class LineSearchOptimizer(Optimizer):
         if self._on_measure is not None and outcome.status.measured:
             self._on_measure(outcome)
         return loss
+
+    def _follow_the_weights(self) -> None:
+        """What is remembered goes where the weights went: ``model.double()``, another device."""
+        for p, state in self.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and (value.dtype, value.device) != (p.dtype, p.device):
+                    state[key] = value.to(p.device, p.dtype)
 
     @torch.no_grad()
     def check_closure(self, closure: Callable[[], Any]) -> None:
@@ -413,6 +439,19 @@ class LineSearchOptimizer(Optimizer):
             _params.shrink([p for p in group["params"] if id(p) in moved], 1.0 - min(shrink, 1.0))
 
 
+def check_kind(name: str, state_dict: dict[str, Any], key: str, memory: Memory) -> None:
+    """Refuse a checkpoint of another optimizer, which would be noticed at a later step only."""
+    first = first_group_of(state_dict)
+    if key not in first and "loss_precision" not in first:
+        raise ValueError(f"the checkpoint is no line search's, so {name} cannot go on from it")
+    strange = unknown_in(first.get(key) or {}, memory)
+    if strange:
+        raise ValueError(
+            f"the checkpoint is of another line search than {name}, which knows no "
+            f"{', '.join(strange)}"
+        )
+
+
 def rejected(value0: float) -> StepOutcome:
     """The outcome of a step that met NaN or infinity and did not move."""
     return StepOutcome(0.0, 0.0, Status.NON_FINITE, value0)
@@ -432,7 +471,5 @@ def _check_params(name: str, params: Any) -> None:
         )
     if isinstance(params, (nn.Module, Tensor)):
         return  # torch has its own words for a tensor
-    if not isinstance(params, Iterable):
-        raise TypeError(
-            f"{name} takes the model, its parameters or groups, got {type(params).__name__}"
-        )
+    if isinstance(params, type) or not isinstance(params, Iterable):
+        raise TypeError(f"{name} takes the model, its parameters or groups, got {kind_of(params)}")

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,8 +28,6 @@ from surefoot.searches.large_batch import LargeBatchSearch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-__all__ = ["LABPAL", "noise_factor"]
 
 _BATCHES = 10
 """k of the papers: the most batches in a measurement."""
@@ -678,6 +676,8 @@ class _MeanLine:
 def _check_growth(growth: Any, total_steps: int | None) -> list[list[float]]:
     """The schedule as plain lists, in order, or an error that says what is wrong with it."""
     pairs: list[list[float]] = []
+    if not isinstance(growth, Iterable):
+        raise TypeError(f"batch_growth must be a list of pairs (start, factor), got {growth!r}")
     for pair in growth:
         if len(pair) != 2:
             raise ValueError(f"batch_growth needs pairs (start, factor), got {pair!r}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surefoot import _params, _reduce
 from surefoot._closure import Closure
-from surefoot._numbers import plain
+from surefoot._numbers import check_callable, plain
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction, DirectionRule, Steepest
 from surefoot.line import Line
@@ -112,6 +112,9 @@ class LineSearch(LineSearchOptimizer):
         if not isinstance(search, Search):
             raise TypeError(f"search must be a surefoot.searches.Search, got {search!r}")
         rule = Steepest() if direction is None else direction
+        if not isinstance(rule, DirectionRule):
+            raise TypeError(f"direction must be of surefoot.directions, got {rule!r}")
+        check_callable("full_loss", full_loss)
         memory = LineSearchMemory(
             search=_plain(search), direction=_plain(rule), has_full_loss=full_loss is not None
         )

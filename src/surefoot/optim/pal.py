@@ -23,8 +23,6 @@ from surefoot.searches.parabolic import ParabolicSearch
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["PAL", "SparsePAL"]
-
 
 @dataclass
 class PALMemory(Memory):

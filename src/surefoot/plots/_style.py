@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-COLOURS = (
-    "#2f5fd0",
-    "#d9480f",
-    "#23873b",
-    "#a43bc4",
-    "#0a7f8f",
-    "#c2255c",
-    "#8f6b00",
-    "#5f6b76",
-)
+COLOURS = ("#2f5fd0", "#d9480f", "#23873b", "#a43bc4", "#0a7f8f", "#c2255c", "#8f6b00", "#5f6b76")
 """Those of the lab's report."""
 INK = "#1b2226"
 

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 
 def parabola(
-    outcome: StepOutcome,
-    sample: Iterable[tuple[float, float]] = (),
-    ax: Axes | None = None,
+    outcome: StepOutcome, sample: Iterable[tuple[float, float]] = (), ax: Axes | None = None
 ) -> Axes:
     """Draw a measured parabola with the loss along the line.
 

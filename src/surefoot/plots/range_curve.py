@@ -16,7 +16,6 @@ def range_curve(
     ax: Any = None,
     *,
     suggestions: Mapping[str, Any] | None = None,
-    accuracy: bool = False,
     log: bool | None = None,
     label: str | None = None,
 ) -> Any:
@@ -31,7 +30,6 @@ def range_curve(
         suggestions: rule name to :class:`~surefoot.lr_range.Suggestion`, each marked and named in a
             legend; None for the default one alone, ``curve.suggestions()`` for those of all rules.
             Rules without an answer are left out.
-        accuracy: also draw accuracies, where they were measured, on a second axis.
         log: logarithmic rates; by default for exponential ramps.
         label: name of the curve.
 
@@ -51,8 +49,6 @@ def range_curve(
     ax.set_xlabel("learning rate")
     ax.set_ylabel(kind)
     dress(ax)
-    if accuracy:
-        _draw_accuracy(ax, curve)
     if suggestions or label:
         legend_below(ax)
     return ax
@@ -112,17 +108,3 @@ def _mark(ax: Any, curve: Any, suggestions: Mapping[str, Any], default: str) -> 
                 color=INK,
             )
     ax.set_ylim(low, high)
-
-
-def _draw_accuracy(ax: Any, curve: Any) -> None:
-    points = [point for point in curve.validation if point.accuracy is not None]
-    rates, values = [p.lr for p in points], [p.accuracy for p in points]
-    if not points:
-        rates, values = curve.lr, curve.accuracy
-    if not values:
-        return
-    twin = ax.twinx()
-    twin.plot(rates, values, color="0.5", lw=0.8, alpha=0.7)
-    twin.set_ylabel("validation accuracy" if points else "training accuracy")
-    twin.set_ylim(0.0, 1.0)
-    twin.spines[["top"]].set_visible(False)

@@ -76,7 +76,6 @@ def over_training(
     *,
     ylabel: str = "",
     log: bool = False,
-    smooth: int = 1,
 ) -> Axes:
     """Figures of shape against the training step.
 
@@ -86,19 +85,13 @@ def over_training(
         ax: where to draw; new axes where None.
         ylabel: what the numbers are.
         log: logarithmic numbers.
-        smooth: also draw the mean over so many neighbouring lines, and the numbers thin.
 
     Returns:
         The axes. Nothing is shown or saved.
     """
     ax = new_axes() if ax is None else ax
     for k, (name, values) in enumerate(series.items()):
-        color = COLOURS[k % len(COLOURS)]
-        if smooth > 1:
-            ax.plot(steps, values, color=color, lw=0.6, alpha=0.35)
-            ax.plot(steps, _smoothed(values, smooth), color=color, lw=1.8, label=name)
-        else:
-            ax.plot(steps, values, color=color, lw=1.3, label=name)
+        ax.plot(steps, values, color=COLOURS[k % len(COLOURS)], lw=1.3, label=name)
     if log:
         ax.set_yscale("log")
     ax.set_xlabel("training step")
@@ -107,15 +100,6 @@ def over_training(
     if len(series) > 1:
         legend_below(ax)
     return ax
-
-
-def _smoothed(values: Sequence[float], width: int) -> list[float]:
-    half = width // 2
-    out = []
-    for i in range(len(values)):
-        near = [v for v in values[max(0, i - half) : i + half + 1] if math.isfinite(v)]
-        out.append(math.fsum(near) / len(near) if near else math.nan)
-    return out
 
 
 def steps_against_norms(

@@ -73,6 +73,8 @@ class FreshGradient:
             return None
         pairs = torch.stack([self._norms, _norms(params)]).tolist()
         largest = max(pairs[0], default=0.0)
+        if largest == max(pairs[1], default=0.0) == 0.0:
+            return 1.0
         ratios = [now / was for was, now in zip(*pairs, strict=True) if was > 1e-3 * largest]
         low, high = min(ratios, default=0.0), max(ratios, default=0.0)
         rough = any(p.dtype in _ROUGH for p in params)
@@ -119,6 +121,7 @@ class Loss(ABC):
         backwards: backward passes since the last step, this one included.
         calls_backward: whether an evaluation differentiates, too.
         gradient: what the gradient was when it was fresh; None where nobody saw that.
+        graphless: evaluates without a graph, until one is seen to be needed.
     """
 
     backwards: int = 1
@@ -127,7 +130,7 @@ class Loss(ABC):
 
     def __init__(self, model: nn.Module | None, params: Sequence[Tensor]) -> None:
         self._model = model
-        self._graphless = Graphless()
+        self.graphless = Graphless()
         others = () if model is None else model.parameters()
         weights = {id(p): p for p in (*params, *others)}
         self._weights = [(p, version_of(p)) for p in weights.values()]
@@ -141,6 +144,11 @@ class Loss(ABC):
     @abstractmethod
     def value(self) -> Tensor:
         """The loss where it was computed, detached."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """The loop's own, which tells how well the loss is known."""
 
     @abstractmethod
     def problem(self) -> str | None:
@@ -177,9 +185,9 @@ class Loss(ABC):
                 before.restore()
 
         if runs_compiled() and not _reduce.is_sharded([p for p, _ in self._weights]):
-            self._graphless.needs_graph = True  # FSDP2 would await the backward pass
+            self.graphless.needs_graph = True  # FSDP2 would await the backward pass
         with unsynchronized(self._modules):
-            return self._graphless(evaluate, rewind)
+            return self.graphless(evaluate, rewind)
 
     @property
     def _modules(self) -> list[nn.Module | None]:
@@ -193,8 +201,8 @@ class Loss(ABC):
         A few ulp of the loss; under autocast more, where a compiler is free to cast elsewhere.
         """
         low = [dtype for _, enabled, dtype in self._start[0].autocast if enabled]
-        dtype = self.value.dtype
-        return max(4.0 * torch.finfo(dtype).eps, *(torch.finfo(d).eps / 128.0 for d in low), 0.0)
+        own = 4.0 * torch.finfo(self.dtype).eps
+        return max(own, *(torch.finfo(d).eps / 128.0 for d in low), 0.0)
 
 
 class Watched(Loss):
@@ -237,6 +245,11 @@ class Watched(Loss):
         """The loss where it was computed, detached."""
         assert self._value is not None
         return self._value
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the loss."""
+        return self.value.dtype
 
     def problem(self) -> str | None:
         """A function can always be called again."""

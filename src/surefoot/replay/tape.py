@@ -198,6 +198,8 @@ class Tape(Loss, TorchDispatchMode):
     def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """A forward pass of ``module`` begins; its number."""
         flat, spec = tree_flatten((args, kwargs))
+        if any(p.grad_fn is not None for p in module.parameters()):
+            self._refuse("the model was called with other weights than its own (functional_call)")
         surroundings = Surroundings.capture(self._devices)
         entry = _Entry(module, self._taken(flat), spec, surroundings, module, module.training)
         self._entries.append(entry)
@@ -342,6 +344,12 @@ class Tape(Loss, TorchDispatchMode):
         return _total(value for _, value in self._roots)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The roughest of what was differentiated."""
+        dtypes = {value.dtype for _, value in self._roots}
+        return max(dtypes, key=lambda each: torch.finfo(each).eps)
+
+    @property
     def was_overwritten(self) -> bool:
         """Whether the loop has written into its batch since."""
         return any(_version(x) != version for x, version in self._outside.values())
@@ -475,7 +483,7 @@ def _begins_backward() -> bool:
 def _no_autocast(devices: Sequence[torch.device]) -> contextlib.ExitStack:
     """Casts are on the tape already."""
     stack = contextlib.ExitStack()
-    for kind in {"cpu", *(d.type for d in devices)}:
+    for kind in {"cpu", *(d.type for d in devices)} - {"meta"}:
         if torch.is_autocast_enabled(kind):
             stack.enter_context(torch.autocast(kind, enabled=False))
     return stack

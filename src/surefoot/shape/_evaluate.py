@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot._batches import pair_in, samples_in, to_device
+from surefoot._numbers import check_callable, kind_of
 
 LossFn = Callable[[Any, Any], Tensor]
 
@@ -17,6 +18,9 @@ class BatchLoss:
     """``loss_fn(model(inputs), targets)`` of a batch: the samples' losses, or their mean."""
 
     def __init__(self, model: nn.Module, loss_fn: LossFn) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {kind_of(model)}")
+        check_callable("loss_fn", loss_fn)
         self.model = model
         self._loss_fn = loss_fn
         self.params = [p for p in model.parameters() if p.requires_grad]

@@ -35,8 +35,6 @@ class Row:
     size: int
     losses: list[float] = field(default_factory=list)
     slopes: list[float] = field(default_factory=list)
-    samples: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Loss of every sample, shape (samples, places); empty where not kept."""
 
 
 class Walk:
@@ -47,7 +45,6 @@ class Walk:
         direction: of length 1.
         places: distances.
         slopes: measure derivatives, too.
-        keep_samples: keep every sample's loss.
         on_progress: called after each forward pass.
     """
 
@@ -57,13 +54,12 @@ class Walk:
         direction: Direction,
         places: Sequence[float],
         slopes: bool,
-        keep_samples: bool,
         on_progress: Callable[[SampleProgress], None] | None,
     ) -> None:
         self._evaluate = evaluate
         self._direction = direction
         self._places = places
-        self._slopes, self._keep_samples = slopes, keep_samples
+        self._slopes = slopes
         self._on_progress = on_progress
         self._done = 0
         self._total: int | None = None
@@ -160,19 +156,12 @@ class Walk:
             self._buffers.restore()
             random.restore()
 
-        def evaluate() -> tuple[Tensor, Tensor, float | None]:
+        def evaluate() -> tuple[Tensor, float | None]:
             losses = self._evaluate(prepared)
             mean = (losses if losses.dtype is torch.float64 else losses.float()).mean()
-            return losses, mean, self._slope(mean) if self._slopes else None
+            return mean.detach(), self._slope(mean) if self._slopes else None
 
-        losses, mean, slope = self._graphless(evaluate, rewind)
-        if self._keep_samples and losses.ndim == 0:
-            raise ValueError(
-                "to keep every sample's loss, loss_fn must return one loss per sample: "
-                'reduction="none"'
-            )
-        kept = losses.detach().float().cpu() if self._keep_samples else None
-        return _Measured(samples_of(prepared), mean.detach(), slope, kept)
+        return _Measured(samples_of(prepared), *self._graphless(evaluate, rewind))
 
     def _slope(self, mean: Tensor) -> float:
         grads = torch.autograd.grad(mean, self._evaluate.params, allow_unused=True)
@@ -187,12 +176,7 @@ class Walk:
     def _row(self, measured: list[_Measured]) -> Row:
         # one transfer a batch instead of one a place
         losses: list[float] = torch.stack([m.mean for m in measured]).tolist()
-        row = Row(measured[0].size, losses)
-        if self._slopes:
-            row.slopes = [m.slope for m in measured if m.slope is not None]
-        if self._keep_samples:
-            row.samples = torch.stack([m.samples for m in measured if m.samples is not None], dim=1)
-        return row
+        return Row(measured[0].size, losses, [m.slope for m in measured if m.slope is not None])
 
     def _check_repeats(self, row: Row, prepared: Any) -> None:
         """The first batch at the start once more: the same loss as before?"""
@@ -211,7 +195,6 @@ class _Measured(NamedTuple):
     size: int
     mean: Tensor
     slope: float | None
-    samples: Tensor | None
 
 
 _CHANGED = (

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
 from surefoot.parabola import Parabola
 from surefoot.plots.line import line_sample
 
@@ -50,7 +48,6 @@ class LineSample:
         slope0: derivative, per unit of length, of the loss that defined the direction, at 0.
         own_losses: loss along the line of the batch that defined the direction.
         batch_slopes: derivatives per unit of length, if they were asked for.
-        sample_losses: loss of every sample, shape (samples, places), if it was asked for.
         step: of a training run.
         info: what else is known, in plain JSON types.
 
@@ -77,7 +74,6 @@ class LineSample:
     slope0: float | None = None
     own_losses: tuple[float, ...] | None = None
     batch_slopes: tuple[tuple[float, ...], ...] | None = None
-    sample_losses: Tensor | None = None
     step: int | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -230,7 +226,6 @@ class LineSample:
             batch_losses=keep(self.batch_losses),
             batch_sizes=keep(self.batch_sizes),
             batch_slopes=slopes,
-            sample_losses=None,
         )
 
     def plot(self, ax: Any = None, **options: Any) -> Any:

@@ -103,10 +103,7 @@ class SampledLine:
     direction_norm = 1.0
 
     def __init__(
-        self,
-        sample: LineSample,
-        row: Sequence[float] | None = None,
-        slope0: float | None = None,
+        self, sample: LineSample, row: Sequence[float] | None = None, slope0: float | None = None
     ) -> None:
         self._sample = sample
         self._row = sample.losses if row is None else row
@@ -301,9 +298,7 @@ class BatchSizeEffect:
     rate_ratio: float
 
 
-def batch_size_effect(
-    samples: Mapping[int, Sequence[LineSample]],
-) -> list[BatchSizeEffect]:
+def batch_size_effect(samples: Mapping[int, Sequence[LineSample]]) -> list[BatchSizeEffect]:
     """What the size of the direction's batch does to slope and optimal step. 2103.17132, fig. 7.
 
     Args:

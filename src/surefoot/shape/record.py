@@ -9,20 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from surefoot._archive import load_archive, save_archive
 from surefoot._strict_json import decode, encode
 from surefoot.shape.line_sample import LineSample
 
 _SCHEMA = 1
-_FIELDS = [f.name for f in dataclasses.fields(LineSample) if f.name != "sample_losses"]
+_FIELDS = [f.name for f in dataclasses.fields(LineSample)]
 
 
 class LineRecords:
     """A file of lines: append while sampling, read later, cut off where a resumed run begins.
 
-    Every sample's losses, where they were kept, go into a folder beside the file, one tensor a
-    line. Nothing is pickled; a last line that a crash cut short is ignored by the reader and
-    removed by the next append.
+    Nothing is pickled; a last line that a crash cut short is ignored by the reader and removed by
+    the next append.
 
     Args:
         path: of the file, usually ``lines.jsonl``; made on the first append, folders as well.
@@ -46,8 +44,6 @@ class LineRecords:
         self._drop_broken_end()
         content = {name: encode(getattr(sample, name)) for name in _FIELDS if name != "info"}
         content["info"] = sample.info
-        if sample.sample_losses is not None:
-            content["samples"] = self._write_samples(sample)
         text = json.dumps({"record": "line", "schema": _SCHEMA, **content}, allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
@@ -127,14 +123,4 @@ class LineRecords:
     def _decode(self, number: int, text: str) -> LineSample:
         content = self._entry(number, text)
         fields = {name: decode(content[name], tuple) for name in _FIELDS if name != "info"}
-        if "samples" in content:
-            path = self.path.parent / content["samples"]
-            fields["sample_losses"] = load_archive(path)
         return LineSample(**fields, info=content["info"])
-
-    def _write_samples(self, sample: LineSample) -> str:
-        folder = self.path.parent / f"{self.path.stem}-samples"
-        number = sample.step if sample.step is not None else sum(1 for _ in self._complete())
-        target = folder / f"{number:08d}.pt"
-        save_archive(sample.sample_losses, target)
-        return f"{folder.name}/{target.name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ def sample_line(
     lengths: Iterable[float] | None = None,
     own_batch: Any = None,
     slopes: bool = False,
-    keep_samples: bool = False,
     order: Order = "auto",
     on_progress: Callable[[SampleProgress], None] | None = None,
     process_group: Any = None,
@@ -65,7 +64,6 @@ def sample_line(
         own_batch: the batch that defined ``direction``, to be measured along its own line as well.
             Where ``direction`` is None it is the first one.
         slopes: measure derivatives along the line, too; three times the cost.
-        keep_samples: keep every sample's loss; ``loss_fn`` must return them.
         order: ``"batches"`` reads the data once and moves the weights for every batch and place;
             ``"places"`` moves the weights once a place and reads the data for each. ``"auto"``
             takes the latter for lists and tuples, whose reading costs nothing. Both measure the
@@ -102,6 +100,10 @@ def sample_line(
     *When it fails*: data that are augmented anew at every reading make another line at every
     place with ``order="places"`` (noticed, and refused); read them once, or fix them.
     """
+    if order not in get_args(Order):
+        raise ValueError(f"order must be one of {get_args(Order)}, got {order!r}")
+    if direction is not None and not isinstance(direction, Direction):
+        raise TypeError(f"direction must be a surefoot.directions.Direction, got {direction!r}")
     places = _check_lengths(default_lengths() if lengths is None else lengths)
     by_place = order == "places" or (order == "auto" and isinstance(batches, (list, tuple)))
     if by_place and isinstance(batches, Iterator):
@@ -117,7 +119,7 @@ def sample_line(
         direction = agree_on_direction(direction, process_group)
         _check_direction(direction, evaluate.params)
         unit = direction.unit()
-        with Walk(evaluate, unit, places, slopes, keep_samples, on_progress) as walk:
+        with Walk(evaluate, unit, places, slopes, on_progress) as walk:
             rows = walk.by_places(batches) if by_place else walk.by_batches(batches)
             own = None if own_batch is None else walk.row(own_batch)
     rows, own = gather_rows(rows, own, process_group)
@@ -131,7 +133,6 @@ def sample_line(
         slope0=unit.slope0,
         own_losses=None if own is None else tuple(own.losses),
         batch_slopes=tuple(tuple(row.slopes) for row in rows) if slopes else None,
-        sample_losses=torch.cat([row.samples for row in rows]) if keep_samples else None,
         step=step,
         info=dict(info or {}),
     )
@@ -149,6 +150,8 @@ def _peek(batches: Iterable[Any], again: bool) -> tuple[Any, Iterable[Any]]:
 
 def _check_lengths(lengths: Iterable[float]) -> tuple[float, ...]:
     """The grid in order, with 0 in it."""
+    if isinstance(lengths, str) or not isinstance(lengths, Iterable):
+        raise TypeError(f"lengths must be a list of numbers, got {lengths!r}")
     given = [float(s) for s in lengths]
     if not given:
         raise ValueError("the grid has no places: pass at least one length")

@@ -15,14 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from surefoot.line import NotRepeatableError
 from surefoot.outcome import Status
-from surefoot.testing._bench import (
-    Bench,
-    Snapshot,
-    batches,
-    gradient,
-    loss_of,
-    plain_forward,
-)
+from surefoot.testing._bench import Bench, Snapshot, batches, gradient, loss_of, plain_forward
 
 _TAKEN_BY_SCHEDULERS = frozenset(
     ("max_lr", "min_lr", "initial_lr", "momentum", "max_momentum", "base_momentum")

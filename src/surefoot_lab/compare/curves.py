@@ -2,113 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
 
-AXES = ("step", "cost", "seconds")
+AXES = ["step", "cost", "seconds"]
 """What a curve can be drawn over: batches, forward-equivalents, training seconds."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One figure of one run over its steps; `x` holds an array for each of `AXES`."""
+def curve(run: RunRecord, figure: str, *, limit: int = 300) -> pd.DataFrame:
+    """One figure of one run over its steps.
 
-    label: str
-    path: str
-    seed: int | None
-    x: dict[str, np.ndarray]
-    value: np.ndarray
+    Args:
+        run: the record.
+        figure: `effective_lr` (of several param groups the largest), `train_loss`, or `loss` or
+            `accuracy` of a split, such as `validation_loss`.
+        limit: most points. Neighbours are averaged, so that a spike moves its bin instead of
+            vanishing.
 
-    def __len__(self) -> int:
-        return len(self.value)
-
-
-@dataclass(frozen=True)
-class Band:
-    """Mean, lowest and highest of a figure over the seeds of one label; `n` seeds at each point."""
-
-    label: str
-    x: dict[str, np.ndarray]
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    n: np.ndarray
+    Returns:
+        A frame with the columns of `AXES` and `value`; NaN for a cost or a time that is unknown.
+    """
+    split, _, of_split = figure.partition("_")
+    evaluated = split in ("validation", "test")
+    lines, name = (run.split(split), of_split) if evaluated else (run.steps, figure)
+    rows = [[*map(line.get, AXES), _largest(line.get(name))] for line in lines]
+    found = pd.DataFrame(rows, columns=[*AXES, "value"], dtype=float).dropna(subset="value")
+    if len(found) <= limit:
+        return found
+    return found.groupby(np.arange(len(found)) * limit // len(found)).mean()
 
 
-def step_curve(run: RunRecord, figure: str, *, limit: int = 300) -> Curve:
-    """The curve of `effective_lr` or `train_loss`, at most `limit` points."""
-    return _thin(_curve(run, run.steps, figure), limit)
-
-
-def evaluation_curve(run: RunRecord, split: str, figure: str, *, limit: int = 300) -> Curve:
-    """The curve of `loss` or `accuracy` on one split, at most `limit` points."""
-    return _thin(_curve(run, run.split(split), figure), limit)
-
-
-def mean_band(curves: Iterable[Curve]) -> Band | None:
-    """The mean over the seeds of one label, at the steps of the longest curve.
+def mean_band(curves: Iterable[pd.DataFrame]) -> pd.DataFrame | None:
+    """The mean over the seeds of one label, at the steps of the longest curve; None without one.
 
     Seeds that logged at other steps are interpolated linearly; a seed counts only between its
-    first and last point, and `n` says how many did.
+    first and last point, and `n` says how many did. `value` is the mean, `low` and `high` are the
+    lowest and the highest.
     """
     curves = [curve for curve in curves if len(curve)]
     if not curves:
         return None
-    grid = max(curves, key=lambda c: (c.x["step"][-1], len(c))).x["step"]
-    value = np.stack([_at(grid, curve, curve.value) for curve in curves])
-    n = np.isfinite(value).sum(axis=0)
-    return Band(
-        label=curves[0].label,
-        x={
-            axis: np.nanmean(
-                np.stack([_at(grid, curve, curve.x[axis]) for curve in curves]), axis=0
-            )
-            for axis in AXES
-        },
-        mean=np.nanmean(value, axis=0),
-        low=np.nanmin(value, axis=0),
-        high=np.nanmax(value, axis=0),
-        n=n,
+    grid = max(curves, key=lambda c: (c["step"].iloc[-1], len(c)))["step"]
+    places = pd.concat([_at(grid, curve) for curve in curves]).groupby(level=0)
+    value = places["value"]
+    return (
+        places[AXES]
+        .mean()
+        .assign(value=value.mean(), low=value.min(), high=value.max(), n=value.count())
     )
 
 
-def _at(grid: np.ndarray, curve: Curve, values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.interp(grid, curve.x["step"], values, left=np.nan, right=np.nan))
+def _at(grid: pd.Series, curve: pd.DataFrame) -> pd.DataFrame:
+    ends = {"left": np.nan, "right": np.nan}
+    return pd.DataFrame({k: np.interp(grid, curve["step"], curve[k], **ends) for k in curve})
 
 
-def _curve(run: RunRecord, lines: Sequence[Mapping[str, Any]], figure: str) -> Curve:
-    rows = [
-        (line["step"], line.get("cost"), line.get("seconds"), value)
-        for line in lines
-        if (value := _largest(line.get(figure))) is not None
-    ]  # None becomes NaN below: a point without a cost can still be drawn over steps
-    step, cost, seconds, values = np.array(rows, dtype=float).reshape(-1, 4).T
-    x = {"step": step, "cost": cost, "seconds": seconds}
-    return Curve(run.label, str(run.path), run.seed, x, values)
-
-
-def _largest(value: float | list[float | None] | None) -> float | None:
-    """Of one rate a param group, the page shows the largest."""
+def _largest(value: float | list[float | None] | None) -> Any:
     if isinstance(value, list):
         return max((rate for rate in value if rate is not None), default=None)
     return value
-
-
-def _thin(curve: Curve, limit: int) -> Curve:
-    """Means of neighbouring points, so that a spike moves its bin instead of vanishing."""
-    if len(curve) <= limit:
-        return curve
-    edges = np.linspace(0, len(curve), limit + 1).astype(int)
-    starts, counts = edges[:-1], np.diff(edges)
-
-    def binned(values: np.ndarray) -> np.ndarray:
-        return np.asarray(np.add.reduceat(values, starts) / counts)
-
-    x = {axis: binned(values) for axis, values in curve.x.items()}
-    return Curve(curve.label, curve.path, curve.seed, x, binned(curve.value))

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 from scipy.integrate import trapezoid
 
 from surefoot_lab.compare.intervals import Interval
-from surefoot_lab.compare.profiles import performance_profiles
-from surefoot_lab.compare.summary import MethodSummary, Spread, summarize
+from surefoot_lab.compare.summary import MethodSummary, Spread
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
-
-FACTORS = (1.0, 1.25, 1.5, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -89,26 +86,3 @@ def milestones(
         behind = method.difference(methods[0], "test_accuracy") if other else None
         found.append(Milestone(method.label, tuple(times), len(own), height, behind))
     return found
-
-
-def profiles_over_names(
-    runs: Sequence[RunRecord], factors: Sequence[float] = FACTORS
-) -> dict[str, list[float]]:
-    """Performance profiles of the methods over the experiments' names; empty for a single one.
-
-    The cost is the mean number of forward-equivalents to the target of each experiment; a method
-    that a run of which never gets there has not solved it.
-    """
-    names = list(dict.fromkeys(run.name for run in runs))
-    costs: dict[str, dict[str, float | None]] = {}
-    for name in names:
-        own = [run for run in runs if run.name == name]
-        methods = summarize(own)
-        target = common_target(methods)
-        if target is None:
-            continue
-        for row in milestones(own, methods, target):
-            spread = row.spent("cost")
-            solved = spread is not None and len(row.reached) == row.runs
-            costs.setdefault(row.label, {})[name] = spread.mean if spread and solved else None
-    return performance_profiles(costs, factors) if len(names) > 1 and costs else {}

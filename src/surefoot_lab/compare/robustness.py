@@ -115,7 +115,7 @@ def robustness(runs: Iterable[RunRecord]) -> list[Robustness]:
     return sorted(found, key=lambda r: (-r.best.mean("validation_accuracy"), r.method))
 
 
-def heat_map(grid: Robustness, figure: str, columns: str, rows: str) -> list[dict[str, Any]]:
+def heat_map(grid: Robustness, figure: str, columns: str, rows: str) -> Any:
     """The grid as a rectangle: for each pair of values, the best over all other settings.
 
     Args:
@@ -125,16 +125,26 @@ def heat_map(grid: Robustness, figure: str, columns: str, rows: str) -> list[dic
         rows: key of the other one.
 
     Returns:
-        Rows of `column`, `row` (as text), `value`, and `cells`, how many it is the best of.
+        A pandas DataFrame; its index and columns are the values as texts, numbers by size. NaN
+        where the grid has no such cell.
     """
-    places: dict[tuple[str, str], list[float]] = {}
-    for cell in grid.cells:
-        place = (_word(cell.settings.get(columns)), _word(cell.settings.get(rows)))
-        places.setdefault(place, []).append(cell.mean(figure))
-    return [
-        {"column": column, "row": row, "value": max(values), "cells": len(values)}
-        for (column, row), values in sorted(places.items())
+    import pandas
+
+    cells = [
+        (_word(cell.settings.get(columns)), _word(cell.settings.get(rows)), cell.mean(figure))
+        for cell in grid.cells
     ]
+    best = pandas.DataFrame(cells, columns=["column", "row", "value"])
+    best = best.pivot_table("value", "row", "column", aggfunc="max")
+    return best.sort_index(axis=0, key=_by_size).sort_index(axis=1, key=_by_size)
+
+
+def _by_size(words: Any) -> Any:
+    """Numbers by size, anything else by the alphabet."""
+    try:
+        return words.astype(float)
+    except ValueError:
+        return words
 
 
 def _word(value: Any) -> str:

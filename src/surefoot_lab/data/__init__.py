@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 import torch
 
 from surefoot_lab.config import DataConfig
@@ -11,6 +14,14 @@ from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
 from surefoot_lab.data.loader import Normalize, TrainLoader
 from surefoot_lab.errors import UserError
+
+# Settings that mean nothing to other data sets.
+FOR = {
+    "header": ("table",),
+    "image_size": ("imagefolder", "imagenet"),
+    "in_memory": ("imagefolder", "imagenet"),
+    "sequence_length": ("text",),
+}
 
 
 def load_data(config: DataConfig) -> Splits:
@@ -30,6 +41,8 @@ def load_data(config: DataConfig) -> Splits:
     from surefoot_lab.data.digits import digits
     from surefoot_lab.data.official import official
 
+    if config.root is not None:  # no shell has seen it
+        config = replace(config, root=os.path.expanduser(config.root))
     if config.class_path is not None:
         return own.own_data(config)
 
@@ -48,8 +61,9 @@ def load_data(config: DataConfig) -> Splits:
             f"{', '.join(PUBLISHED)}"
         )
     data = load(config)
-    if config.header is not None and config.name != "table":
-        raise UserError(f"data.header: is for table, and {config.name} has no line of names")
+    for setting, names in FOR.items():
+        if getattr(config, setting) != getattr(DataConfig, setting) and config.name not in names:
+            raise UserError(f"data.{setting}: is for {' and '.join(names)}, not for {config.name}")
     if data.kind != "images" and (config.crop or config.flip):
         raise UserError(f"data.crop, data.flip: are for images, and {config.name} has none")
     return data

@@ -71,6 +71,11 @@ def read_table(path: Path, header: bool | None = None) -> Table:
     words = frame.iloc[:, -1]
     if np.isfinite(values[:, -1]).any() or words.map(_is_missing).all():
         _check(path, frame, np.isfinite(values))
+        if (values[:, -1] == values[0, -1]).all():
+            raise UserError(
+                f"{path}: column {words.name!r} is {words.iloc[0]} in every row; put what is to be "
+                "predicted into the last column"
+            )
         return Table(values[:, :-1], values[:, -1], str(words.name), ())
     good = np.isfinite(values)
     good[:, -1] = ~words.map(_is_missing)
@@ -87,6 +92,8 @@ def read_table(path: Path, header: bool | None = None) -> Table:
 def _cells(path: Path, text: str) -> pd.DataFrame:
     """All cells as texts, the rows by the numbers of their lines; none that are empty."""
     lines = text.split("\n")
+    if lines[0].startswith("sep=") and len(lines[0]) == 5:  # Excel's way to name the separator
+        lines[0] = ""
     bare = [re.sub(r'"[^"]*"', '""', line) for line in lines if line.strip()]
     counts = {each: sum(each in line for line in bare) for each in SEPARATORS}
     separator = max(counts, key=lambda each: counts[each])
@@ -94,7 +101,7 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
         separator = r"\s+"
     try:
         frame = pd.read_csv(
-            io.StringIO(text),
+            io.StringIO(_without_extras(lines, separator)),
             sep=separator,
             header=None,
             dtype=str,
@@ -104,7 +111,10 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         return pd.DataFrame(columns=[0])
     except (ValueError, pd.errors.ParserError) as error:  # names the line
-        raise UserError(f"{path}: {one_line(error)}; repair it, or close its quotes") from None
+        raise UserError(
+            f"{path}: {one_line(error)}; repair it, close its quotes, or remove what stands above "
+            "the names"
+        ) from None
     frame = frame.fillna("").map(str.strip)
     blank = " \t".replace(separator, "")  # lines of nothing else are passed over
     frame.index = pd.Index(
@@ -114,6 +124,21 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
     while frame.shape[1] > 1 and (frame.iloc[:, -1] == "").all():  # a separator at every end
         frame = frame.iloc[:, :-1]
     return frame if separator == "," else _with_points(frame)
+
+
+def _without_extras(lines: list[str], separator: str) -> str:
+    """The text without comments above it, and with a separator at every end or at none."""
+    lines = list(lines)
+    full = [place for place, line in enumerate(lines) if line.strip()]
+    while len(full) > 1 and lines[full[0]].startswith("#"):
+        first, second = (lines[place].count(separator) for place in full[:2])
+        if first and first == second:  # names
+            break
+        lines[full.pop(0)] = ""
+    if len(full) > 1 and all(lines[place].rstrip().endswith(separator) for place in full[1:]):
+        first, second = (lines[place].count(separator) for place in full[:2])
+        lines[full[0]] += separator * (second == first + 1)
+    return "\n".join(lines)
 
 
 def _with_points(frame: pd.DataFrame) -> pd.DataFrame:
@@ -131,12 +156,23 @@ def _begins_with_names(path: Path, frame: pd.DataFrame) -> bool:
     given = np.isfinite(_numbers(first))
     if not given.any():
         return not first.map(_is_missing).all()
-    if list(first) == [str(place) for place in range(len(first))]:
-        said = "the first line (0, 1, 2, ...) is read as data; if it holds names, say"
+    counts = list(first) == [str(place) for place in range(len(first))]
+    if counts or (given.all() and _is_far(first, rest)):
+        what = "0, 1, 2, ..." if counts else "far from all others"
+        said = f"the first line ({what}) is read as data; if it holds names, say"
         warnings.warn(f"{path}: {said} data.header: true", stacklevel=3)
     words = first.map(lambda cell: any(map(str.isalpha, cell)) and not _is_missing(cell))
     below = [np.isfinite(_numbers(rest.iloc[:, place])) for place in np.flatnonzero(words)]
     return any(numbers.all() for numbers in below if len(numbers))
+
+
+def _is_far(first: pd.Series, rest: pd.DataFrame) -> bool:
+    """Whether a row lies outside of the others in every column, by more than their whole range."""
+    if len(rest) < 8:
+        return False
+    values = np.stack([_numbers(rest.iloc[:, place]) for place in range(rest.shape[1])], axis=1)
+    low, high, own = np.nanmin(values, 0), np.nanmax(values, 0), _numbers(first)
+    return bool((np.maximum(low - own, own - high) > high - low).all())
 
 
 def _is_index(name: str, column: pd.Series) -> bool:
@@ -153,16 +189,20 @@ def _check(path: Path, frame: pd.DataFrame, good: np.ndarray) -> None:
     """Refuse the first cell that cannot be used."""
     for place in np.flatnonzero(~good.any(axis=0)):
         raise UserError(
-            f"{path}: column {frame.columns[place]!r} holds no numbers "
+            f"{path}: column {_name(frame, int(place))} holds no numbers "
             f"({frame.iloc[0, place][:20]!r}); leave it out, or write numbers for it"
         )
     for row, place in np.argwhere(~good):
         cell = frame.iloc[row, place][:20]
         raise UserError(
-            f"{path}: line {frame.index[row]}: column {frame.columns[place]!r} has "
+            f"{path}: line {frame.index[row]}: column {_name(frame, int(place))} has "
             f"{repr(cell) if cell else 'nothing'}; every cell must hold a finite number, or in the "
             "last column a class; repair or remove the line"
         )
+
+
+def _name(frame: pd.DataFrame, place: int) -> str:
+    return repr(frame.columns[place]) if frame.columns[place] else f"{place + 1} (without a name)"
 
 
 def _numbers(cells: pd.Series) -> np.ndarray:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,63 +16,22 @@ from surefoot_lab.errors import UserError, one_line
 REMEDY = "repair or remove it"
 
 
-@dataclass(frozen=True)
-class Levels:
-    """Which values of gray images of more than 8 bits become black (0) and white (255)."""
-
-    black: float
-    white: float
-
-    def to_bytes(self, values: np.ndarray) -> np.ndarray:
-        """The values as bytes; what lies beyond black and white becomes black and white."""
-        share = (values.astype(np.float64) - self.black) / (self.white - self.black)
-        found: np.ndarray = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
-        return found
-
-
-def levels_of(paths: Sequence[str]) -> Levels | None:
-    """The smallest and the largest value of images of more than 8 bits; None if the first has 8.
-
-    Args:
-        paths: the training images; if the first has more than 8 bits, all are read.
-
-    Raises:
-        UserError: an image cannot be read, or holds values that are not finite.
-    """
-    with _opened(paths[0]) as image:
-        if not _wide(image):
-            return None
-    low, high = np.inf, -np.inf
-    for path in paths:
-        with _opened(path) as image:
-            values = np.asarray(image)
-        if not _wide(image):
-            raise UserError(f"{path}: has 8 bits, but images before it have more; convert it")
-        if not np.isfinite(values).all():
-            raise UserError(f"{path}: holds values that are not finite; {REMEDY}")
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    return Levels(low, high if high > low else low + 1)
-
-
-def decode(path: str, levels: Levels | None = None) -> Image.Image:
+def decode(path: str) -> Image.Image:
     """One image file as RGB.
 
     Where it is transparent, it lies on white; on black, if white would swallow all of it.
 
-    Args:
-        path: the file.
-        levels: of gray images of more than 8 bits; None if there are none.
-
     Raises:
-        UserError: it is no image, damaged, or has another number of bits than the others.
+        UserError: it is no image, damaged, or gray with more than 8 bits: which of its values are
+            black and white, only its maker knows, and Pillow would clip it at 255.
     """
     with _opened(path) as image:
-        if _wide(image) != (levels is not None):
-            has = "more than 8 bits" if _wide(image) else "8 bits"
-            raise UserError(f"{path}: has {has}, unlike the images before it; convert it")
+        if image.mode.startswith(("I", "F")):
+            raise UserError(
+                f"{path}: is gray with more than 8 bits ({image.mode}); convert it to 8 bits, or "
+                "read it with a data set of your own (data.class_path)"
+            )
         turned = _turned(image)
-        if levels is not None:
-            turned = Image.fromarray(levels.to_bytes(np.asarray(turned)))
         if turned.has_transparency_data:
             return _on_a_ground(turned.convert("RGBA"))
         return turned.convert("RGB")
@@ -92,11 +50,6 @@ def _opened(path: str) -> Iterator[Image.Image]:
             yield image
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({one_line(error)}); {REMEDY}") from None
-
-
-def _wide(image: Image.Image) -> bool:
-    """Whether it is gray with more than 8 bits, which Pillow would clip at 255."""
-    return image.mode.startswith(("I", "F"))
 
 
 def _turned(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -12,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from surefoot_lab.data.decode import Levels, as_tensor, decode
+from surefoot_lab.data.decode import as_tensor, decode
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-Crop = Callable[[Image.Image], Image.Image]
+Part = Callable[[int, int], Box]  # of an image of that width and height
 
 # Random crops as in Inception's training: share of the area, sides to each other, attempts.
 AREAS, RATIOS, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
@@ -28,22 +29,18 @@ class ImageFiles:
     Args:
         paths: the files.
         size: width and height of what is handed out.
-        levels: of images of more than 8 bits; None for others.
     """
 
-    def __init__(
-        self, paths: Sequence[str] | np.ndarray, size: int, levels: Levels | None = None
-    ) -> None:
+    def __init__(self, paths: Sequence[str] | np.ndarray, size: int) -> None:
         self._paths = np.asarray(paths, dtype=object)
         self._size = size
-        self._levels = levels
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, places: slice | Tensor) -> ImageFiles:
         at = places if isinstance(places, slice) else places.cpu().numpy()
-        return ImageFiles(self._paths[at], self._size, self._levels)
+        return ImageFiles(self._paths[at], self._size)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -56,7 +53,7 @@ class ImageFiles:
 
     def read(self) -> Tensor:
         """The centers of all images, uint8, shape (count, 3, size, size)."""
-        return torch.stack([future.result() for future in self._decode(self._center, len(self))])
+        return torch.stack([future.result() for future in self._start([center] * len(self))])
 
     def start_random_crops(self, numbers: Tensor, mirrored: Tensor) -> list[Future[Tensor]]:
         """Begin to decode a random part of every image.
@@ -65,34 +62,22 @@ class ImageFiles:
             numbers: uniform in [0, 1), shape (count, 10, 4): area, ratio and place of ten attempts.
             mirrored: bool, shape (count,): which images are mirrored left to right.
         """
+        parts = [functools.partial(random_box, numbers=each) for each in numbers]
+        return self._start(parts, mirrored.tolist())
 
-        def crop(place: int) -> Crop:
-            def cut(image: Image.Image) -> Image.Image:
-                box = random_box(image.width, image.height, numbers[place])
-                part = self._cut(image, box)
-                return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored[place] else part
+    def _start(
+        self, parts: Sequence[Part], mirrored: Sequence[bool] | None = None
+    ) -> list[Future[Tensor]]:
+        flips = [False] * len(parts) if mirrored is None else mirrored
+        every = zip(self._paths, parts, flips, strict=True)
+        return [_pool().submit(_read, path, part, self._size, flip) for path, part, flip in every]
 
-            return cut
 
-        return self._decode(crop, len(self))
-
-    def _decode(self, crop: Callable[[int], Crop], count: int) -> list[Future[Tensor]]:
-        return [
-            _pool().submit(_read, self._paths[place], crop(place), self._levels)
-            for place in range(count)
-        ]
-
-    def _center(self, place: int) -> Crop:
-        def cut(image: Image.Image) -> Image.Image:
-            side = CENTER_SHARE * min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            return self._cut(image, (left, top, left + side, top + side))
-
-        return cut
-
-    def _cut(self, image: Image.Image, box: Box) -> Image.Image:
-        size = (self._size, self._size)
-        return image.resize(size, Image.Resampling.BILINEAR, box=box)
+def center(width: int, height: int) -> Box:
+    """The middle of an image, as evaluations see it."""
+    side = CENTER_SHARE * min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
 
 
 def random_box(width: int, height: int, numbers: Tensor) -> Box:
@@ -121,8 +106,11 @@ def random_box(width: int, height: int, numbers: Tensor) -> Box:
     return aside, above, aside + broadest, above + tallest
 
 
-def _read(path: str, crop: Crop, levels: Levels | None) -> Tensor:
-    return as_tensor(crop(decode(path, levels)))
+def _read(path: str, part: Part, size: int, mirrored: bool) -> Tensor:
+    image = decode(path)
+    box = part(image.width, image.height)
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return as_tensor(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from surefoot_lab.config import DataConfig
-from surefoot_lab.data.decode import Levels, as_tensor, decode, levels_of
+from surefoot_lab.data.decode import as_tensor, decode
 from surefoot_lab.data.examples import Examples, Splits, hold_out
 from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
@@ -25,8 +26,10 @@ PARTS = {
 }
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm", ".bmp", ".tif", ".tiff"),
-    *(".webp", ".gif", ".jp2", ".tga"),
+    *(".webp", ".gif", ".jp2", ".tga", ".avif"),
 )
+# Images of kinds that are not read.
+UNREAD = (".heic", ".heif", ".svg", ".dcm", ".dng", ".cr2", ".nef", ".arw", ".exr", ".psd", ".npy")
 # Folders that systems and editors leave behind, besides those whose names begin with a dot.
 LEFT_BEHIND = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "__pycache__")
 IMAGENET_PARTS = {"train": ("train",), "validation": (), "test": ("val",)}
@@ -72,14 +75,12 @@ def _read_parts(config: DataConfig, root: Path, names: dict[str, tuple[str, ...]
     train_folder = parts["train"] or root
     classes = [folder for folder in _folders(train_folder) if folder not in parts.values()]
     _refuse_what_may_be_both(root, parts, classes, names)
-    train, levels = _read(train_folder, classes, config, None)
+    train = _read(train_folder, classes, config)
     found = tuple(folder.name for folder in classes)
     if len(found) == 1:
         raise UserError(f"{train_folder}: holds one class only, {found[0]}; {LAYOUT}")
-    test, train = _part_or_held_out(parts["test"], train, found, config, "test", levels)
-    validation, train = _part_or_held_out(
-        parts["validation"], train, found, config, "validation", levels
-    )
+    test, train = _part_or_held_out(parts["test"], train, found, config, "test")
+    validation, train = _part_or_held_out(parts["validation"], train, found, config, "validation")
     return Splits(train, validation, test, found)
 
 
@@ -117,17 +118,11 @@ def _refuse_what_may_be_both(
 
 
 def _part_or_held_out(
-    folder: Path | None,
-    train: Examples,
-    classes: tuple[str, ...],
-    config: DataConfig,
-    part: str,
-    levels: Levels | None,
+    folder: Path | None, train: Examples, classes: tuple[str, ...], config: DataConfig, part: str
 ) -> tuple[Examples, Examples]:
     """A part from its folder if there is one, else from the training images; and what remains."""
     if folder is None:
-        amount = {"test": config.test, "validation": config.validation}[part]
-        rest, held_out = hold_out(train, amount, config.split_seed, f"data.{part}")
+        rest, held_out = hold_out(train, getattr(config, part), config.split_seed, f"data.{part}")
         return held_out, rest
     inside = _folders(folder)
     found = {f.name for f in inside}
@@ -136,7 +131,7 @@ def _part_or_held_out(
         raise UserError(
             f"{folder}: its classes differ from those of the training images: {which[:100]}"
         )
-    images, _ = _read(folder, inside, config, levels)
+    images = _read(folder, inside, config)
     if images.inputs.shape[1:] != train.inputs.shape[1:]:
         raise UserError(
             f"{folder}: its images differ in size from the training images; set data.image_size"
@@ -144,33 +139,29 @@ def _part_or_held_out(
     return images, train
 
 
-def _read(
-    folder: Path, classes: list[Path], config: DataConfig, levels: Levels | None
-) -> tuple[Examples, Levels | None]:
-    """All images of a folder, and the levels of those of more than 8 bits.
-
-    Args:
-        folder: for the error message.
-        classes: its folders, one a class.
-        config: the experiment's.
-        levels: of the training images; where these are what is read, None.
-    """
+def _read(folder: Path, classes: list[Path], config: DataConfig) -> Examples:
+    """All images of a folder, whose own folders are the classes."""
     if not classes:
         raise UserError(f"data.root: {folder}: no images in it (no folder of a class); {LAYOUT}")
     paths: list[str] = []
     labels: list[int] = []
+    unread: list[str] = []
     for number, place in enumerate(classes):
-        images = _images(place)
+        images = _images(place, unread=unread)
         if not images:
             raise UserError(f"data.root: {place}: no images in it; {LAYOUT}, or remove the folder")
         paths += images
         labels += [number] * len(images)
-    levels = levels or levels_of(paths)
+    if unread:
+        said = f"{len(unread)} images of a kind that is not read, such as {unread[0]}, are left out"
+        warnings.warn(f"{said}; convert them", stacklevel=2)
+    if config.image_size is not None:
+        _check_memory(len(paths) if config.in_memory else 1, config.image_size, config.image_size)
     targets = torch.tensor(labels, dtype=torch.int64)
     if config.in_memory:
-        return Examples(_decode_all(paths, config.image_size, levels), targets), levels
+        return Examples(_decode_all(paths, config.image_size), targets)
     assert config.image_size is not None  # checked before anything is read
-    return Examples(ImageFiles(paths, config.image_size, levels), targets), levels
+    return Examples(ImageFiles(paths, config.image_size), targets)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -182,27 +173,58 @@ def _folders(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _images(folder: Path, inside: bool = True) -> list[str]:
-    """The image files in it and below, by path, without hidden ones."""
+def _images(folder: Path, inside: bool = True, unread: list[str] | None = None) -> list[str]:
+    """The image files in it and below, by path, without hidden ones; `unread` gets the others."""
     found: list[tuple[str, str]] = []
+    unread = [] if unread is None else unread
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if inside and not _hidden(name)]
+        folders[:] = [n for n in folders if inside and not _hidden(n) and not _leads_back(place, n)]
         images = (name for name in files if name.lower().endswith(ENDINGS))
         found += [(place, name) for name in images if not _hidden(name)]
+        others = (name for name in files if name.lower().endswith(UNREAD) and not _hidden(name))
+        unread += [os.path.join(place, name) for name in others]
     return [os.path.join(place, name) for place, name in sorted(found)]
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    path = os.path.join(place, name)
+    if not os.path.islink(path):
+        return False
+    here, there = os.path.realpath(place), os.path.realpath(path)
+    return os.path.commonpath([here, there]) == there
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFT_BEHIND
 
 
-def _decode_all(paths: list[str], image_size: int | None, levels: Levels | None) -> Tensor:
+def _check_memory(count: int, width: int, height: int) -> None:
+    """Refuse what the machine has no memory for: the system would kill the process."""
+    if not hasattr(os, "sysconf"):
+        return
+    needed, there = 3 * count * width * height, 1
+    for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"):
+        there *= os.sysconf(name)
+    if needed > there:
+        raise UserError(
+            f"data.image_size: {count} images of {width} x {height} pixels take "
+            f"{needed / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f}; choose a smaller "
+            "one, or leave them on the disk (data.in_memory false)"
+        )
+
+
+def _decode_all(paths: list[str], image_size: int | None) -> Tensor:
     """The images of one common size, or resized to one."""
     images: Tensor | None = None
     # One thread: measured on images of this size, two threads only wait for each other.
     for place, path in enumerate(paths):
-        image = _decode(path, image_size, levels)
+        decoded = decode(path)
+        if image_size is not None:
+            decoded = decoded.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        image = as_tensor(decoded)
         if images is None:
+            _check_memory(len(paths), image.shape[2], image.shape[1])
             images = torch.empty((len(paths), *image.shape), dtype=torch.uint8)
         if image.shape != images.shape[1:]:
             raise UserError(
@@ -212,11 +234,3 @@ def _decode_all(paths: list[str], image_size: int | None, levels: Levels | None)
         images[place] = image
     assert images is not None  # empty folders were refused
     return images
-
-
-def _decode(path: str, image_size: int | None, levels: Levels | None) -> Tensor:
-    """One image as uint8 RGB, resized if a size is given."""
-    image = decode(path, levels)
-    if image_size is not None:
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return as_tensor(image)

@@ -117,6 +117,11 @@ class TrainLoader:
         """The next batch: normalized inputs and labels."""
         return self._batch(self._next_places(), self._generator)
 
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches from here on, without end."""
+        while True:
+            yield self.next_batch()
+
     def _next_places(self) -> Tensor:
         """Which examples come next."""
         if self._next == self.batches_per_epoch:

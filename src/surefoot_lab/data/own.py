@@ -17,6 +17,7 @@ from surefoot_lab.data.task import Classification, Regression, Task
 from surefoot_lab.errors import UserError, one_line
 
 WHAT = "data.class_path"
+MOST_CLASSES = 1_000_000
 PARTS = ("train", "validation", "test")
 
 
@@ -41,24 +42,26 @@ def own_data(config: DataConfig) -> Splits:
     unknown = [name for name in datasets if name not in PARTS]
     if unknown or "train" not in datasets:
         raise UserError(f"{WHAT}: {config.class_path} makes {list(datasets)}; wanted: {PARTS}")
-    parts = {name: _examples(datasets[name], config, name) for name in datasets}
-    classes, task = _asked(parts, datasets["train"])
+    parts = {
+        name: _examples(data, f"{WHAT}: {config.class_path}: {name}")
+        for name, data in datasets.items()
+    }
+    classes, task = _asked(list(parts.values()), getattr(datasets["train"], "classes", None))
     train = parts["train"]
     for name, part in parts.items():
         if part.inputs.shape[1:] != train.inputs.shape[1:]:
             raise UserError(f"{WHAT}: {config.class_path}: {name} has inputs of another shape")
-    for name, amount in (("test", config.test), ("validation", config.validation)):
+    for name in ("test", "validation"):
         if name not in parts:
+            amount = getattr(config, name)
             train, parts[name] = hold_out(train, amount, config.split_seed, f"data.{name}")
-    images = train.inputs.dtype == torch.uint8 and train.inputs.dim() == 4
-    if not images and (config.crop or config.flip):
-        raise UserError("data.crop, data.flip: are for images, and these are none")
-    if not images and train.inputs.dtype == torch.uint8:
-        parts = {name: Examples(part.inputs.float(), part.labels) for name, part in parts.items()}
-        train = Examples(train.inputs.float(), train.labels)
-    kind: Literal["images", "table", "tensors"] = "images" if images else "tensors"
-    if train.inputs.dim() == 2 and train.inputs.is_floating_point():
+    kind: Literal["images", "table", "tensors"] = "tensors"
+    if train.inputs.dtype == torch.uint8:
+        kind = "images"
+    elif train.inputs.dim() == 2 and train.inputs.is_floating_point():
         kind = "table"
+    if kind != "images" and (config.crop or config.flip):
+        raise UserError("data.crop, data.flip: are for images, and these are none")
     return Splits(train, parts["validation"], parts["test"], classes, kind=kind, task=task)
 
 
@@ -73,8 +76,8 @@ def _made(config: DataConfig) -> Any:
     return call(constructor, [], given, "data")
 
 
-def _examples(dataset: Any, config: DataConfig, part: str) -> Examples:
-    where = f"{WHAT}: {config.class_path}: {part}"
+def _examples(dataset: Any, where: str) -> Examples:
+    """All pairs; bytes that are no images, and labels, are put into the type that they are for."""
     try:
         count = len(dataset)
     except Exception as error:  # of one's own: anything
@@ -98,7 +101,13 @@ def _examples(dataset: Any, config: DataConfig, part: str) -> Examples:
                     f"{where}: example {place} has {what} of {values[-1].dtype} {shape}, but the "
                     f"first {values[0].dtype} {first}"
                 )
-    return Examples(torch.stack(inputs), torch.stack(labels))
+    stacked, answers = torch.stack(inputs), torch.stack(labels)
+    if stacked.dtype == torch.uint8 and stacked.dim() != 4:
+        stacked = stacked.float()
+    if answers.is_floating_point():
+        return Examples(stacked, answers.float().reshape(count, -1))
+    single = answers.dim() == 2 and answers.shape[1] == 1
+    return Examples(stacked, answers.long().squeeze(-1) if single else answers.long())
 
 
 def _tensor(value: Any) -> Tensor:
@@ -110,17 +119,9 @@ def _tensor(value: Any) -> Tensor:
     return tensor.detach().float() if tensor.dtype == torch.float64 else tensor.detach()
 
 
-def _asked(parts: dict[str, Examples], dataset: Any) -> tuple[tuple[str, ...], Task]:
-    """The names of the classes and what is asked; labels are put into the type for that."""
-    for name, part in parts.items():
-        labels = part.labels
-        if labels.is_floating_point():
-            shaped = labels.float().reshape(len(labels), -1)
-        else:
-            shaped = labels.long()
-            shaped = shaped.squeeze(-1) if shaped.dim() == 2 and shaped.shape[1] == 1 else shaped
-        parts[name] = Examples(part.inputs, shaped)
-    numbers = [part.labels for part in parts.values()]
+def _asked(parts: list[Examples], names: Any) -> tuple[tuple[str, ...], Task]:
+    """The names of the classes, or of the numbers, and what is asked."""
+    numbers = [part.labels for part in parts]
     if len({labels.is_floating_point() for labels in numbers}) > 1:
         raise UserError(f"{WHAT}: the labels of its parts are of different types")
     if numbers[0].is_floating_point():
@@ -130,7 +131,8 @@ def _asked(parts: dict[str, Examples], dataset: Any) -> tuple[tuple[str, ...], T
     if min(int(labels.min()) for labels in numbers) < 0:
         raise UserError(f"{WHAT}: a label is negative; classes are numbered from 0")
     count = max(int(labels.max()) for labels in numbers) + 1
-    names = getattr(dataset, "classes", None)
+    if count > MOST_CLASSES:
+        raise UserError(f"{WHAT}: a label is {count - 1}; number classes from 0 without gaps")
     if isinstance(names, list | tuple) and len(names) >= count:
         return tuple(str(name) for name in names), Classification()
     return tuple(str(number) for number in range(count)), Classification()

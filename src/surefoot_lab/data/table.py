@@ -77,9 +77,12 @@ class _Standardize:
     """Subtract the mean of each column and divide by its deviation; constant columns become 0."""
 
     def __init__(self, values: Tensor) -> None:
+        size = values.abs().amax(dim=0)
+        self._size = torch.where(size > 0, size, torch.ones_like(size))  # squares overflow
+        values = values / self._size
         self._mean = values.mean(dim=0)
         deviation = values.std(dim=0, correction=0)
         self._deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
 
     def __call__(self, values: Tensor) -> Tensor:
-        return ((values - self._mean) / self._deviation).float()
+        return ((values / self._size - self._mean) / self._deviation).float()

@@ -48,6 +48,8 @@ def _read(config: DataConfig) -> tuple[tuple[str, ...], Tensor]:
     content = read_text(path, f"data.root: {path}", "a text file")
     if not content:
         raise UserError(f"data.root: {path}: is empty; name a text file")
+    if len(set(content)) == 1:
+        raise UserError(f"data.root: {path}: holds one character only, {content[0]!r}")
     code_points = np.frombuffer(content.encode("utf-32-le"), dtype="<u4")
     known, numbers = np.unique(code_points, return_inverse=True)
     characters = tuple(chr(point) for point in known)

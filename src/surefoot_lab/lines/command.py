@@ -25,7 +25,7 @@ from surefoot_lab.lines.draw import draw
 from surefoot_lab.lines.findings import find, mark
 from surefoot_lab.lines.run import OTHERS, RECORDS, sample_experiment
 from surefoot_lab.parse import parse_words
-from surefoot_lab.report.pictures import Picture, write_pictures
+from surefoot_lab.report.files import write_pictures
 from surefoot_lab.train.progress import bar_of
 
 ASKED = "asked.json"
@@ -74,7 +74,7 @@ def conclude(experiment: Experiment, config: LinesConfig, folder: Path) -> dict[
     text = json.dumps(found, indent=1, allow_nan=False)
     (folder / "findings.json").write_text(text + "\n", encoding="utf-8")
     made = draw(samples, marked, others, experiment.batch_size, folder)
-    pictures = [Picture(title, path.read_bytes()) for title, path in made.items()]
+    pictures = {title: path.read_bytes() for title, path in made.items()}
     page = write_pictures(
         pictures, folder / "lines.html", title=f"{experiment.name}: lines", facts=_facts(found)
     )
@@ -131,32 +131,23 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("lines", f"{found['lines']}, {found['minimum_inside']} with their minimum inside"),
         ("full batch", f"{found['full_batch']} examples"),
         ("convex lines", f"{100 * found['convex_share']:.0f} %"),
+        *((f"error of the fit, {k}", _text(v)) for k, v in found["fit_errors"].items()),
+        ("parabola's error / range", _text(found["parabola_error_over_range"])),
+        ("distance of the minimum", _text(found["minimum_length"])),
+        ("its standard error", _text(found["minimum_standard_error"])),
     ]
-    facts += [(f"error of the fit, {k}", _text(v)) for k, v in found["fit_errors"].items()]
-    facts.append(("parabola's error / range", _text(found["parabola_error_over_range"])))
-    facts.append(("distance of the minimum", _text(found["minimum_length"])))
-    facts.append(("its standard error", _text(found["minimum_standard_error"])))
     if found["tuned_rate"] is not None:
         facts.append(("rate nearest to all minima", f"{found['tuned_rate']:.3g}"))
-    if found["proportionality"]:
-        p = found["proportionality"]
-        facts.append(
-            (
-                "minimum's distance ∝ gradient norm?",
-                f"correlation {p['correlation']:.2f}, spread of the ratio {p['ratio_spread']:.2f}, "
-                f"of the distance {p['step_spread']:.2f}"
-                if p["correlation"] is not None
-                else "the norms do not vary",
-            )
-        )
+    if p := found["proportionality"]:
+        said = "the norms do not vary"
+        if p["correlation"] is not None:
+            said = f"correlation {p['correlation']:.2f}, spread of the ratio "
+            said += f"{p['ratio_spread']:.2f}, of the distance {p['step_spread']:.2f}"
+        facts.append(("minimum's distance ∝ gradient norm?", said))
     for row in found["batch_sizes"] or []:
-        facts.append(
-            (
-                f"batches of {row['batch_size']}",
-                f"optimal rate {row['optimal_rate']:.3g} (× {row['rate_ratio']:.2f}), "
-                f"gradient norm × {row['norm_ratio']:.2f}",
-            )
-        )
+        said = f"optimal rate {row['optimal_rate']:.3g} (× {row['rate_ratio']:.2f}), "
+        said += f"gradient norm × {row['norm_ratio']:.2f}"
+        facts.append((f"batches of {row['batch_size']}", said))
     for name, row in found["methods"].items():
         gain = row["gain_over_possible"]
         share = "–" if gain is None else f"{100 * gain:.0f} % of the possible fall of the loss"

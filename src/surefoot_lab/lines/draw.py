@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot import plots
-from surefoot.shape import (
-    LineSample,
-    StepOnLine,
-    batch_size_effect,
-    fit_errors,
-    proportionality,
-)
+from surefoot.shape import LineSample, StepOnLine, batch_size_effect, fit_errors, proportionality
 
 MOST = 12  # small pictures in one
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from surefoot.shape import (
@@ -28,7 +28,7 @@ IN_USE = "rate in use"
 
 def mark(samples: Sequence[LineSample], config: LinesConfig) -> list[dict[str, StepOnLine]]:
     """For each line where the methods would go, the rate in use and the tuned one included."""
-    tuned = _tuned(samples) if config.along == "gradient" else None
+    tuned = _or_none(tuned_rate, samples) if config.along == "gradient" else None
     marked = []
     for sample in samples:
         if config.along == "update":
@@ -80,11 +80,13 @@ def find(
         "minimum_standard_error": _spread(
             [e for s in inside if (e := s.exact_minimum().standard_error) is not None]
         ),
-        "tuned_rate": _tuned(samples) if config.along == "gradient" else None,
+        "tuned_rate": _or_none(tuned_rate, samples) if config.along == "gradient" else None,
         "methods": methods(samples, marked),
-        "proportionality": _proportionality(inside),
-        "proportionality_all_batch_sizes": _proportionality(pooled) if others else None,
-        "batch_sizes": _batch_sizes(samples, others, batch_size),
+        "proportionality": _or_none(proportionality, inside),
+        "proportionality_all_batch_sizes": _or_none(proportionality, pooled) if others else None,
+        "batch_sizes": _or_none(batch_size_effect, {batch_size: list(samples), **others})
+        if others
+        else None,
     }
 
 
@@ -114,36 +116,20 @@ def methods(
     return rows
 
 
-def _batch_sizes(
-    samples: Sequence[LineSample],
-    others: Mapping[int, Sequence[LineSample]] | None,
-    batch_size: int | None,
-) -> list[dict[str, Any]] | None:
-    if not others or batch_size is None:
-        return None
+def _or_none(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """What a measure says, as plain JSON types; None where these lines do not allow it."""
     try:
-        rows = batch_size_effect({batch_size: list(samples), **others})
-    except ValueError:
-        return None
-    return [dataclasses.asdict(row) for row in rows]
-
-
-def _tuned(samples: Sequence[LineSample]) -> float | None:
-    try:
-        return tuned_rate(samples)
+        return _plain(measure(*arguments))
     except ValueError:
         return None
 
 
-def _proportionality(samples: Sequence[LineSample]) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = dataclasses.asdict(proportionality(samples))
-    except ValueError:
-        return None
-    return {
-        name: value if not isinstance(value, float) or math.isfinite(value) else None
-        for name, value in found.items()
-    }
+def _plain(found: Any) -> Any:
+    if isinstance(found, list):
+        return [_plain(item) for item in found]
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        return {name: _plain(value) for name, value in dataclasses.asdict(found).items()}
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _range(sample: LineSample) -> float:

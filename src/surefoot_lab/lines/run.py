@@ -8,15 +8,9 @@ from typing import Any
 
 import torch
 
-from surefoot.shape import (
-    LineRecords,
-    LineSample,
-    gradient_direction,
-    sample_line,
-    sample_run,
-)
+from surefoot.shape import LineRecords, LineSample, gradient_direction, sample_line, sample_run
 from surefoot_lab.config import Experiment
-from surefoot_lab.data.loader import Batch, InOrder, TrainLoader
+from surefoot_lab.data.loader import Batch, InOrder
 from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.train.assemble import Parts, assemble
@@ -55,6 +49,7 @@ def sample_experiment(
     everything = _full_batch(parts, config)
     others = {size: LineRecords(folder / OTHERS.format(size)) for size in config.batch_sizes}
     loss_fn = parts.loss_fn
+    numbered = enumerate(parts.loader)  # steps rise: a run that resumes draws past what it has seen
 
     def further(line: LineSample) -> None:
         step = int(line.step or 0)
@@ -83,7 +78,7 @@ def sample_experiment(
             parts.model,
             parts.optimizer,
             loss_fn,
-            _Stream(parts.loader).at,
+            lambda step: next(batch for place, batch in numbered if place == step),
             everything,
             steps=parts.extent.total_steps,
             every=config.every,
@@ -120,21 +115,3 @@ def _random_batch(full: InOrder, size: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     chosen = full.examples[torch.randperm(len(full.examples), generator=generator)[:size]]
     return full.normalizer(chosen.inputs), chosen.labels
-
-
-class _Stream:
-    """The training batches by their number; a run that resumes draws past what it has seen."""
-
-    def __init__(self, loader: TrainLoader) -> None:
-        self._loader = loader
-        self._drawn = 0
-
-    def at(self, step: int) -> Batch:
-        """The batch of a step; steps must rise."""
-        if step < self._drawn:
-            raise ValueError(f"batch {step} has been drawn before")
-        while self._drawn < step:
-            self._loader.next_batch()
-            self._drawn += 1
-        self._drawn += 1
-        return self._loader.next_batch()

@@ -40,16 +40,11 @@ def cifar_resnet(
     from pytorchcv.models.resnet_cifar import CIFARResNet
 
     blocks = _blocks(f"resnet{depth}", depth, 2, 6)
-    channels = [[width] * blocks for width in widths]
-    return _built(
-        CIFARResNet,
-        image_size,
-        channels=channels,
-        init_block_channels=widths[0],
-        bottleneck=False,
-        in_channels=in_channels,
-        num_classes=num_classes,
-    )
+    shape: dict[str, Any] = {
+        "channels": [[width] * blocks for width in widths],
+        "init_block_channels": widths[0],
+    }
+    return _built(CIFARResNet, num_classes, in_channels, image_size, bottleneck=False, **shape)
 
 
 def stochastic_depth(
@@ -72,16 +67,13 @@ def stochastic_depth(
 
     blocks = _blocks(f"sdresnet{depth}", depth, 2, 6)
     total = 3 * blocks
-    return _built(
-        CIFARResDropResNet,
-        image_size,
-        channels=[[width] * blocks for width in STAGE_WIDTHS],
-        init_block_channels=STAGE_WIDTHS[0],
-        bottleneck=False,
-        life_probs=[1 - block / total * (1 - last_survival) for block in range(1, total + 1)],
-        in_channels=in_channels,
-        num_classes=num_classes,
-    )
+    shape: dict[str, Any] = {
+        "channels": [[width] * blocks for width in STAGE_WIDTHS],
+        "init_block_channels": STAGE_WIDTHS[0],
+        "life_probs": [1 - block / total * (1 - last_survival) for block in range(1, total + 1)],
+    }
+    facts = num_classes, in_channels, image_size
+    return _built(CIFARResDropResNet, *facts, bottleneck=False, **shape)
 
 
 def wide_resnet(
@@ -95,14 +87,8 @@ def wide_resnet(
     from pytorchcv.models.wrn_cifar import get_wrn_cifar
 
     _blocks(f"wrn{depth}-{widen}", depth, 4, 6)
-    return _built(
-        get_wrn_cifar,
-        image_size,
-        blocks=depth,
-        width_factor=widen,
-        in_channels=in_channels,
-        num_classes=num_classes,
-    )
+    facts = num_classes, in_channels, image_size
+    return _built(get_wrn_cifar, *facts, blocks=depth, width_factor=widen)
 
 
 def densenet(
@@ -127,15 +113,8 @@ def densenet(
         start = channels if stage == 0 else channels // 2
         stages.append(list(itertools.accumulate([growth] * layers, initial=start))[1:])
         channels = stages[-1][-1]
-    return _built(
-        CIFARDenseNet,
-        image_size,
-        channels=stages,
-        init_block_channels=first,
-        bottleneck=False,
-        in_channels=in_channels,
-        num_classes=num_classes,
-    )
+    shape = {"channels": stages, "init_block_channels": first}
+    return _built(CIFARDenseNet, num_classes, in_channels, image_size, bottleneck=False, **shape)
 
 
 def _blocks(name: str, depth: int, fixed: int, per_block: int) -> int:
@@ -147,9 +126,12 @@ def _blocks(name: str, depth: int, fixed: int, per_block: int) -> int:
     return blocks
 
 
-def _built(make: Any, image_size: Sequence[int], **settings: Any) -> nn.Module:
+def _built(
+    make: Any, num_classes: int, in_channels: int, image_size: Sequence[int], **shape: Any
+) -> nn.Module:
     """The network; the final pooling of all these is made for 8x8, that is 32x32 images."""
-    model: nn.Module = make(in_size=tuple(image_size), **settings)
+    facts = {"num_classes": num_classes, "in_channels": in_channels, "in_size": tuple(image_size)}
+    model: nn.Module = make(**facts, **shape)
     if tuple(image_size) != CIFAR_SIZE:
         model.get_submodule("features").final_pool = nn.AdaptiveAvgPool2d(1)
     return model

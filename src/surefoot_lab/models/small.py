@@ -97,10 +97,7 @@ class LeNet(nn.Module):
     """
 
     def __init__(
-        self,
-        num_classes: int = 10,
-        in_channels: int = 1,
-        image_size: Sequence[int] = (28, 28),
+        self, num_classes: int = 10, in_channels: int = 1, image_size: Sequence[int] = (28, 28)
     ) -> None:
         super().__init__()
         padding = [max(0, LENET_SIZE - size) for size in image_size]

@@ -14,52 +14,52 @@ from torch import nn
 VGG_PLANS = {11: "A", 13: "B", 16: "D", 19: "E"}  # the paper's columns
 
 
-def small_resnet(depth: int, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def small_resnet(depth: int, num_classes: int = 10, in_channels: int = 3) -> Any:
     """ResNet-18 or -34 (the wide ones: 64 to 512 channels) for small images."""
     from torchvision import models
 
-    model: Any = {18: models.resnet18, 34: models.resnet34}[depth](num_classes=num_classes)
+    model = {18: models.resnet18, 34: models.resnet34}[depth](num_classes=num_classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
-    return _checked(model)
+    return model
 
 
-def small_mobilenet(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def small_mobilenet(num_classes: int = 10, in_channels: int = 3) -> Any:
     """MobileNetV2 for small images: the first two reductions are left out."""
     from torchvision.models import mobilenet_v2
 
-    model: Any = _with_first_filters(mobilenet_v2(num_classes=num_classes), in_channels)
+    model = _with_first_filters(mobilenet_v2(num_classes=num_classes), in_channels)
     model.features[2].conv[1][0].stride = (1, 1)  # the depthwise convolution of stage 2
-    return _checked(model)
+    return model
 
 
-def small_efficientnet(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def small_efficientnet(num_classes: int = 10, in_channels: int = 3) -> Any:
     """EfficientNet-B0 for small images; its stochastic depth and dropout are kept."""
     from torchvision.models import efficientnet_b0
 
     return _with_first_filters(efficientnet_b0(num_classes=num_classes), in_channels)
 
 
-def _with_first_filters(model: Any, in_channels: int) -> nn.Module:
+def _with_first_filters(model: Any, in_channels: int) -> Any:
     stem = model.features[0]
     stem[0] = nn.Conv2d(in_channels, stem[0].out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem[0].weight, mode="fan_out")
-    return _checked(model)
+    return model
 
 
-def small_densenet(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def small_densenet(num_classes: int = 10, in_channels: int = 3) -> Any:
     """DenseNet-121 (growth 32, bottlenecks) for small images."""
     from torchvision.models import densenet121
 
-    model: Any = densenet121(num_classes=num_classes)
+    model = densenet121(num_classes=num_classes)
     model.features.conv0 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.features.conv0.weight)
     model.features.pool0 = nn.Identity()
-    return _checked(model)
+    return model
 
 
-def small_vgg(depth: int, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def small_vgg(depth: int, num_classes: int = 10, in_channels: int = 3) -> Any:
     """VGG with BatchNorm, with one linear layer at its end instead of three of 4,096."""
     from torchvision.models.vgg import cfgs, make_layers
 
@@ -74,40 +74,35 @@ def small_vgg(depth: int, num_classes: int = 10, in_channels: int = 3) -> nn.Mod
     return nn.Sequential(features, head)
 
 
-def small_googlenet(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def small_googlenet(num_classes: int = 10, in_channels: int = 3) -> Any:
     """GoogLeNet with BatchNorm for small images, without the heads at half height."""
     from torchvision.models import GoogLeNet
     from torchvision.models.googlenet import BasicConv2d
 
-    model: Any = GoogLeNet(num_classes, aux_logits=False, init_weights=True)
+    model = GoogLeNet(num_classes, aux_logits=False, init_weights=True)
     model.conv1 = BasicConv2d(in_channels, 64, kernel_size=3, padding=1)
     model.maxpool1 = model.maxpool2 = nn.Identity()
-    return _checked(model)
+    return model
 
 
-def small_inception(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def small_inception(num_classes: int = 10, in_channels: int = 3) -> Any:
     """Inception-v3 for small images, without the head at half height."""
     from torchvision.models import Inception3
     from torchvision.models.inception import BasicConv2d
 
-    model: Any = Inception3(num_classes, aux_logits=False, init_weights=True)
+    model = Inception3(num_classes, aux_logits=False, init_weights=True)
     model.Conv2d_1a_3x3 = BasicConv2d(in_channels, 32, kernel_size=3, padding=1)
     model.Conv2d_2a_3x3.conv.padding = (1, 1)
     model.maxpool1 = nn.Identity()
-    return _checked(model)
+    return model
 
 
-def small_alexnet(num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+def small_alexnet(num_classes: int = 10, in_channels: int = 3) -> Any:
     """AlexNet (without its local normalization, as torchvision's) for small images."""
     from torchvision.models import alexnet
 
-    model: Any = alexnet(num_classes=num_classes)
+    model = alexnet(num_classes=num_classes)
     model.features[0] = nn.Conv2d(in_channels, 64, 3, padding=1)
     model.avgpool = nn.AdaptiveAvgPool2d(2)  # 32x32 pixels end as 3x3
     model.classifier[1] = nn.Linear(256 * 2 * 2, 4096)
-    return _checked(model)
-
-
-def _checked(model: Any) -> nn.Module:
-    network: nn.Module = model
-    return network
+    return model

@@ -39,5 +39,4 @@ class RangeTestConfig(Settings):
     @property
     def of_each(self) -> dict[str, Any]:
         """What `measure` takes."""
-        names = ("start_lr", "end_lr", "num_iter", "step_mode", "validate")
-        return {name: getattr(self, name) for name in names}
+        return {k: v for k, v in vars(self).items() if k not in ("batch_sizes", "weight_decays")}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 
 from surefoot.lr_range import Progress, RangeCurve, range_test
 from surefoot_lab.config import Experiment, SchedulerConfig
-from surefoot_lab.data.loader import Batch, InOrder, TrainLoader
+from surefoot_lab.data.loader import InOrder
 from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.train.assemble import assemble
 from surefoot_lab.train.progress import bar_of
@@ -54,14 +53,16 @@ def measure(
             curve = range_test(
                 parts.model,
                 parts.optimizer,
-                Stream(parts.loader),
+                parts.loader,
                 parts.loss_fn,
                 val_loader=validation,
                 on_progress=show,
                 **settings,
             )
         except (TypeError, ValueError) as error:
-            raise UserError(one_line(error)) from error
+            kind = isinstance(error, TypeError)  # of optimizer, if all else could be assembled
+            what = f"optimizer.class_path: {experiment.optimizer.class_path}: " if kind else ""
+            raise UserError(f"{what}{one_line(error)}") from error
     return curve, parts.extent.total_steps
 
 
@@ -91,16 +92,3 @@ def with_one_cycle(
         steps=total_steps - spent,
         scheduler=SchedulerConfig("surefoot.lr_range.one_cycle", {"max_lr": rate}),
     )
-
-
-class Stream:
-    """The batches of a training loader without end; its place can be kept."""
-
-    def __init__(self, loader: TrainLoader) -> None:
-        self.state_dict = loader.state_dict
-        self.load_state_dict = loader.load_state_dict
-        self._next = loader.next_batch
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield self._next()

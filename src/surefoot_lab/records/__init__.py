@@ -4,9 +4,8 @@ A run directory holds `record.jsonl` (one strict JSON object a line, no step twi
 `experiment.yaml` (the experiment as it ran), `checkpoint.pt` and `tensorboard/`. The lines of the
 record, by their `"kind"`:
 
-- `start`: `schema`, `name`, `label`, `seed`, `time`, `experiment`, `environment`, `applied`
-  (settings as read back from what was built), `node` (`host`, and `ray` on a cluster), and for a
-  trial `sweep` (its `method` and `cell`)
+- `start`: `schema`, `name`, `label`, `seed`, `time`, `experiment`, `environment`, `node`
+  (`host`, and `ray` on a cluster), and for a trial `sweep` (its `method` and `cell`)
 - `step`: `step`, `epoch`, `train_loss` (mean since the last such line), `effective_lr`, `status`,
   `forwards`, `backwards` (totals), `seconds` (of training)
 - `measure`: `step` and the fields of `StepOutcome.to_dict()`

@@ -23,7 +23,7 @@ def describe_environment(device: str = "cpu") -> dict[str, Any]:
 
     on_cuda = device.startswith("cuda")
     return {
-        "surefoot": _version("surefoot"),
+        "surefoot": version("surefoot"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
@@ -33,7 +33,7 @@ def describe_environment(device: str = "cpu") -> dict[str, Any]:
         "device": device,
         "gpu": torch.cuda.get_device_name(device) if on_cuda else None,
         "commit": _commit(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
     }
 
 
@@ -49,7 +49,8 @@ def describe_node() -> dict[str, str]:
     return node
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Which one is installed; None if none is."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -68,19 +69,10 @@ def _cpu_name() -> str:
 
 def _commit() -> str | None:
     """The commit this package was run from, with `-dirty` if tracked files differ from it."""
-    here = str(Path(__file__).resolve().parent)
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always"]
+    command += ["--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        git = ["git", "-C", here]
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{commit}-dirty" if changes else commit
+    return done.stdout.strip()

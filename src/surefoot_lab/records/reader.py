@@ -32,7 +32,6 @@ class RunRecord:
         experiment: the resolved experiment.
         environment: versions and hardware of the process that wrote last.
         node: `host` that wrote last, and `ray`, its node in a Ray cluster.
-        applied: settings as they were read back from what was built.
         sweep: `method` and `cell` of a sweep's trial; empty for a run of its own.
         steps: the `step` lines, in order. In these and in evaluations `cost` is added, the
             forward-equivalents so far, and a figure that is no number a run can reach is None.
@@ -50,7 +49,6 @@ class RunRecord:
     experiment: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     node: dict[str, Any] = field(default_factory=dict)
-    applied: dict[str, Any] = field(default_factory=dict)
     sweep: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     measurements: list[dict[str, Any]] = field(default_factory=list)
@@ -119,11 +117,11 @@ def read_run(run_dir: str | Path) -> RunRecord:
     return record
 
 
-def read_runs(paths: Iterable[str | Path]) -> list[RunRecord]:
+def read_runs(paths: str | Path | Iterable[str | Path]) -> list[RunRecord]:
     """Read run directories, and all runs found below other directories.
 
     Args:
-        paths: run directories, or directories that hold run directories at any depth.
+        paths: run directories, or directories that hold run directories at any depth; or one.
 
     Returns:
         The records, each run once, in the order given and sorted by path below one directory.
@@ -132,7 +130,7 @@ def read_runs(paths: Iterable[str | Path]) -> list[RunRecord]:
         FileNotFoundError: a path does not exist, or no run is in it.
     """
     found: dict[Path, RunRecord] = {}
-    for given in map(Path, paths):
+    for given in map(Path, [paths] if isinstance(paths, str | Path) else paths):
         if not given.is_dir():
             raise FileNotFoundError(f"{given}: no such directory")
         runs = sorted(file.parent for file in given.rglob(RECORD_NAME))
@@ -172,7 +170,7 @@ def _take_start(record: RunRecord, line: dict[str, Any]) -> None:
             setattr(record, key, line[key])
         else:
             record.problems.append(f"the start line has no usable {key!r}")
-    for key in ("node", "applied", "sweep"):  # of newer records, and of trials
+    for key in ("node", "sweep"):  # of newer records, and of trials
         if isinstance(line.get(key), dict):
             setattr(record, key, line[key])
     if not isinstance(record.sweep.get("cell", {}), dict):

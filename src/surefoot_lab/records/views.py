@@ -22,18 +22,15 @@ def in_a_line(run: RunRecord) -> str:
 
 def as_html(run: RunRecord) -> str:
     """A table of what the run reached, and its training loss as a small curve."""
+    import pandas
+
     head = f"{escape(run.name)} · <b>{escape(run.label)}</b>"
     if run.seed is not None:
         head += f" · seed {run.seed}"
-    rows = "".join(
-        f'<tr><td style="text-align:left">{escape(name)}</td>'
-        f'<td style="text-align:left">{escape(text)}</td></tr>'
-        for name, text in facts(run)
-    )
-    losses = [line.get("train_loss") for line in run.steps]
-    if curve := sparkline([loss for loss in losses if loss is not None]):
-        rows += f'<tr><td style="text-align:left">training loss</td><td>{curve}</td></tr>'
-    return f"<div>{head}<table>{rows}</table></div>"
+    with pandas.option_context("display.max_colwidth", None):  # long texts as they are
+        table = pandas.DataFrame(list(facts(run))).to_html(header=False, index=False, border=0)
+    losses = [loss for line in run.steps if (loss := line.get("train_loss")) is not None]
+    return f"<div>{head}{table}{sparkline(losses)}</div>"
 
 
 def sparkline(values: Sequence[float]) -> str:

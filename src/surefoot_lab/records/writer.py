@@ -56,42 +56,16 @@ class RecordWriter:
         with suppress(OSError):  # without room for it, there may still be room for the lines
             self._reserve.write_bytes(os.urandom(RESERVE_BYTES))
 
-    def start(
-        self,
-        *,
-        name: str,
-        label: str,
-        seed: int,
-        experiment: dict[str, Any],
-        environment: dict[str, Any],
-        applied: dict[str, Any] | None = None,
-        sweep: dict[str, Any] | None = None,
-    ) -> None:
+    def start(self, **facts: Any) -> None:
         """Write the first line: what is run, where.
 
         Args:
-            name: what is studied.
-            label: the method, as tables show it.
-            seed: the run's seed.
-            experiment: the resolved experiment.
-            environment: versions and hardware.
-            applied: settings as read back from what was built.
-            sweep: `method` and `cell` of a trial; None for a run of its own.
+            **facts: `name`, `label`, `seed`, `experiment`, `environment`, and of a trial
+                `sweep`, as the package's docstring tells; None is left out.
         """
-        self.write(
-            "start",
-            sync=True,
-            schema=SCHEMA,
-            name=name,
-            label=label,
-            seed=seed,
-            time=_now(),
-            experiment=experiment,
-            environment=environment,
-            node=describe_node(),
-            **({} if applied is None else {"applied": applied}),
-            **({} if sweep is None else {"sweep": sweep}),
-        )
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        about = {"schema": SCHEMA, "time": _now(), "node": describe_node()}
+        self.write("start", sync=True, **about, **known)
 
     def resume(self, step: int, environment: dict[str, Any]) -> None:
         """Declare that the run goes on from `step`: what it will write again is cut off.

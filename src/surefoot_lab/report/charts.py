@@ -47,44 +47,18 @@ class CurveChart:
     key: str
     title: str
     note: str
-    log: bool
-    format: str
-    points: bool
+    format: str = "~g"
+    log: bool = True
+    points: bool = False
 
 
+_LATE = "at each evaluation; the scale fits the last four fifths"
+_LARGEST = "applied to the update; log scale; the largest where parameter groups differ"
 CURVE_CHARTS = (
-    CurveChart(
-        "validation_accuracy",
-        "Validation accuracy",
-        "at each evaluation; the scale fits the last four fifths",
-        log=False,
-        format=".1~%",
-        points=True,
-    ),
-    CurveChart(
-        "train_loss",
-        "Training loss",
-        "mean since the last entry of the record; log scale",
-        log=True,
-        format="~g",
-        points=False,
-    ),
-    CurveChart(
-        "effective_lr",
-        "Effective learning rate",
-        "applied to the update; log scale; the largest where parameter groups differ",
-        log=True,
-        format="~g",
-        points=False,
-    ),
-    CurveChart(
-        "validation_loss",
-        "Validation loss",
-        "at each evaluation; log scale",
-        log=True,
-        format="~g",
-        points=True,
-    ),
+    CurveChart("validation_accuracy", "Validation accuracy", _LATE, ".1~%", log=False, points=True),
+    CurveChart("train_loss", "Training loss", "mean since the last entry of the record; log scale"),
+    CurveChart("effective_lr", "Effective learning rate", _LARGEST),
+    CurveChart("validation_loss", "Validation loss", "at each evaluation; log scale", points=True),
 )
 
 
@@ -116,49 +90,44 @@ def curve_spec(
     )
     if chart.log:
         base = base.transform_filter("datum.value > 0")  # zero and below have no logarithm
-    domain = None if chart.log else _late_range(rows)
-    y = alt.Y("value:Q", title=None, axis=alt.Axis(format=chart.format), scale=_scale(domain))
-    x = alt.X(
-        "x:Q",
-        title=None,
-        scale=alt.Scale(nice=False, zero=False),
-        axis=alt.Axis(grid=False, tickCount=_TICKS, format="~s"),
-    )
+    scale = alt.Scale(type="log", nice=False, padding=6)
+    if not chart.log:
+        scale = alt.Scale(zero=False, nice=False, domain=_late_range(rows))
+    y = alt.Y("value:Q", title=None, axis=alt.Axis(format=chart.format), scale=scale)
+    axis = alt.Axis(grid=False, tickCount=_TICKS, format="~s")
+    x = alt.X("x:Q", title=None, scale=alt.Scale(nice=False, zero=False), axis=axis)
+    base = base.encode(x=x, y=y)
     positive = "isValid(datum.low)" + (" && datum.low > 0" if chart.log else "")
-    band = (
-        base.transform_filter(positive)
-        .mark_area(clip=True, strokeWidth=0)
-        .encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q", opacity=_faded(0.16))
-    )
+    band = base.transform_filter(positive).mark_area(clip=True, strokeWidth=0)
+    band = band.encode(y=alt.Y("low:Q", title=None), y2="high:Q", opacity=_faded(0.16))
     point: Any = {"size": 14, "filled": True, "strokeDash": [1, 0]} if chart.points else False
     width: Any = {"expr": "mode === 'mean' ? 2 : 1"}
-    line = base.mark_line(clip=True, strokeWidth=width, point=point).encode(
-        x=x, y=y, strokeDash=_dash(names), detail="run:N"
-    )
-    end = (
-        base.transform_filter("isValid(datum.broken)")
-        .mark_point(shape="cross", angle=45, size=90, filled=True, clip=True)
-        .encode(x=x, y=y)
-    )
-    layers = [band, line, end, _touched(base.encode(x=x, y=y), chart)]
+    line = base.mark_line(clip=True, strokeWidth=width, point=point)
+    line = line.encode(strokeDash=_dash(names), detail="run:N")
+    end = base.transform_filter("isValid(datum.broken)")
+    end = end.mark_point(shape="cross", angle=45, size=90, filled=True, clip=True)
+    layers = [band, line, end, _touched(base, chart)]
     return _spec(layers, names, 260, controls, axis="step", mode="mean", one="", part="")
 
 
 def _touched(base: alt.Chart, chart: CurveChart) -> alt.Chart:
     """Invisible points with room for a finger, which tell what they are; along x it zooms."""
-    hover = alt.selection_point(
-        name="hover", on="pointerover", clear="pointerout", fields=["method"]
-    )
-    zoom = alt.selection_interval(
-        name="zoom",
-        bind="scales",
-        encodings=["x"],
-        zoom="wheel![event.shiftKey]",  # a wheel alone scrolls the page, and so does a finger
-        translate="[mousedown, window:mouseup] > window:mousemove!",
-    )
     points = base.mark_point(opacity=0, size=160, filled=True, clip=True)
-    return points.encode(opacity=alt.value(0), tooltip=_curve_tooltip(chart)).add_params(
-        hover, zoom
+    tooltip = [
+        alt.Tooltip("method:N", title="method"),
+        alt.Tooltip("of:N", title="of"),
+        alt.Tooltip("step:Q", title="step", format=",~f"),
+        alt.Tooltip("value:Q", title="value", format=".4~g" if chart.log else ".2~%"),
+    ]
+    return points.encode(opacity=alt.value(0), tooltip=tooltip).add_params(
+        alt.selection_point(name="hover", on="pointerover", clear="pointerout", fields=["method"]),
+        alt.selection_interval(
+            name="zoom",
+            bind="scales",
+            encodings=["x"],
+            zoom="wheel![event.shiftKey]",  # a wheel alone scrolls the page, and so does a finger
+            translate="[mousedown, window:mouseup] > window:mousemove!",
+        ),
     )
 
 
@@ -172,50 +141,36 @@ def dots_spec(
     """One dot a seed, a tick for the mean and a line of one standard deviation each way."""
     order = [method.label for method in methods]
     share = figure.endswith("accuracy")
-    axis = alt.Axis(format=".1~%" if share else "~g", tickCount=_TICKS)
-
-    y = alt.Y(
-        "method:N",
-        sort=order,
+    written = ".1~%" if share else "~g"
+    names = alt.Axis(
+        labelLimit=_LABELS,
+        labelExpr=_BROKEN,
+        labelLineHeight=11,
+        ticks=False,
+        domain=False,
+        grid=True,
+        labelPadding=8,
+    )
+    x = alt.X(
+        "value:Q",
         title=None,
-        axis=alt.Axis(
-            labelLimit=_LABELS,
-            labelExpr=_BROKEN,
-            labelLineHeight=11,
-            ticks=False,
-            domain=False,
-            grid=True,
-            labelPadding=8,
-        ),
+        axis=alt.Axis(format=written, tickCount=_TICKS),
+        scale=alt.Scale(zero=False, padding=12),
     )
-    x = alt.X("value:Q", title=None, axis=axis, scale=alt.Scale(zero=False, padding=12))
-    colour = _colour(order)
-    spread = (
-        _chart(means)
-        .mark_rule(strokeWidth=2)
-        .encode(
-            x=alt.X("low:Q", title=None),
-            x2="high:Q",
-            y=y,
-            color=colour,
-            opacity=_faded(0.5, _CHOSEN),
-        )
+    y = alt.Y("method:N", sort=order, title=None, axis=names)
+    each = _chart(seeds).encode(x=x, y=y, color=_colour(order))
+    base = _chart(means).encode(x=x, y=y, color=_colour(order))
+    spread = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title=None), x2="high:Q", opacity=_faded(0.5, _CHOSEN)
     )
-    mean = (
-        _chart(means)
-        .mark_tick(thickness=3, size=18)
-        .encode(x=x, y=y, color=colour, opacity=_faded(1.0, _CHOSEN))
-    )
+    mean = base.mark_tick(thickness=3, size=18).encode(opacity=_faded(1.0, _CHOSEN))
     tooltip = [
         alt.Tooltip("method:N", title="method"),
         alt.Tooltip("seed:N", title="seed"),
-        alt.Tooltip("value:Q", title="value", format=axis.format),
+        alt.Tooltip("value:Q", title="value", format=written),
     ]
-    dots = (
-        _chart(seeds)
-        .mark_point(size=42, strokeWidth=1.5, filled=False)
-        .encode(x=x, y=y, color=colour, opacity=_faded(0.85, _CHOSEN), tooltip=tooltip)
-    )
+    dots = each.mark_point(size=42, strokeWidth=1.5, filled=False)
+    dots = dots.encode(opacity=_faded(0.85, _CHOSEN), tooltip=tooltip)
     height = len(methods) * (ROW_HEIGHT if len(methods) < MANY else CLOSE_ROWS)
     return _spec([spread, mean, dots], order, height, controls, one="", part="")
 
@@ -279,27 +234,11 @@ def _colour(names: Sequence[str]) -> alt.Color:
 
 
 def _dash(names: Sequence[str]) -> alt.StrokeDash:
-    range_ = [DASHES[(i // COLOURS) % len(DASHES)] for i in range(len(names))]
-    return alt.StrokeDash(
-        "method:N", scale=alt.Scale(domain=list(names), range=range_), legend=None
-    )
+    dashes = [DASHES[(i // COLOURS) % len(DASHES)] for i in range(len(names))]
+    scale = alt.Scale(domain=list(names), range=dashes)
+    return alt.StrokeDash("method:N", scale=scale, legend=None)
 
 
 def _faded(opacity: float, where: str = _IN_FOCUS) -> Any:
     shown = alt.when(where).then(alt.value(opacity))
     return shown.otherwise(alt.value(opacity * FAINT))
-
-
-def _scale(domain: list[float] | None) -> alt.Scale:
-    if domain is None:
-        return alt.Scale(type="log", nice=False, padding=6)
-    return alt.Scale(zero=False, nice=False, domain=domain)
-
-
-def _curve_tooltip(chart: CurveChart) -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("method:N", title="method"),
-        alt.Tooltip("of:N", title="of"),
-        alt.Tooltip("step:Q", title="step", format=",~f"),
-        alt.Tooltip("value:Q", title="value", format=".4~g" if chart.log else ".2~%"),
-    ]

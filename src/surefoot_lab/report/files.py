@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import base64
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from surefoot_lab.compare import text
+from surefoot_lab.text_files import write_whole
 
 
 def asset(name: str) -> str:
@@ -38,19 +39,16 @@ def render(name: str, **shown: Any) -> str:
     return environment.get_template(name).render(shown)
 
 
-def write_whole(path: Path, html: str) -> Path:
-    """Write a page; it appears whole or not at all.
+def write_pictures(
+    pictures: Mapping[str, bytes], path: Path, *, title: str, facts: Sequence[tuple[str, str]] = ()
+) -> Path:
+    """Write a page of pictures and facts that needs neither network nor script.
 
-    Raises:
-        OSError: the file cannot be written.
+    Args:
+        pictures: PNG images by their titles, in order.
+        path: the file to write.
+        title: heading.
+        facts: name and text of each.
     """
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(html)
-        os.chmod(part, 0o644)  # mkstemp's files are private, a report is made to be shared
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
-    return path
+    images = [(name, base64.b64encode(png).decode()) for name, png in pictures.items()]
+    return write_whole(path, render("pictures.html", title=title, pictures=images, facts=facts))

@@ -6,32 +6,22 @@ import base64
 import functools
 import hashlib
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import vl_convert
 
 from surefoot_lab.compare import advise, summarize
 from surefoot_lab.compare.columns import method_columns, run_columns
-from surefoot_lab.compare.curves import evaluation_curve, mean_band, step_curve
-from surefoot_lab.compare.milestones import FACTORS, profiles_over_names
+from surefoot_lab.compare.curves import curve, mean_band
 from surefoot_lab.compare.settings import environments, settings
 from surefoot_lab.compare.summary import MethodSummary, State, ranked_by
 from surefoot_lab.compare.text import NOTHING
-from surefoot_lab.report.beside import lines, range_tests
-from surefoot_lab.report.charts import (
-    COLOURS,
-    CROWDED,
-    CURVE_CHARTS,
-    DASHES,
-    curve_spec,
-    dots_spec,
-)
-from surefoot_lab.report.files import asset, render, write_whole
+from surefoot_lab.report.charts import COLOURS, CROWDED, CURVE_CHARTS, DASHES, curve_spec, dots_spec
+from surefoot_lab.report.files import asset, render
 from surefoot_lab.report.sweeps import across
+from surefoot_lab.text_files import write_whole
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -42,20 +32,13 @@ NODE_LETTERS = 8  # of the 56 that name a node of a cluster
 BROKEN = (State.NON_FINITE, State.INTERRUPTED, State.FAILED, State.STOPPED)
 
 
-def write_report(
-    runs: Sequence[RunRecord],
-    path: str | Path,
-    *,
-    title: str | None = None,
-    line_folders: Sequence[Path] = (),
-) -> Path:
+def write_report(runs: Sequence[RunRecord], path: str | Path, *, title: str | None = None) -> Path:
     """Write one HTML file that holds the whole comparison and needs no network.
 
     Args:
         runs: the records to compare; runs with the same label are seeds of one method.
         path: the file to write; it appears whole or not at all.
         title: heading of the page; by default the names of the experiments.
-        line_folders: what `surefoot lines` has left; their pictures are shown.
 
     Returns:
         The path written.
@@ -64,13 +47,10 @@ def write_report(
         ValueError: there is no run.
         OSError: the file cannot be written.
     """
-    html = render_report(runs, title=title, line_folders=line_folders)
-    return write_whole(Path(path), html)
+    return write_whole(Path(path), render_report(runs, title=title))
 
 
-def render_report(
-    runs: Sequence[RunRecord], *, title: str | None = None, line_folders: Sequence[Path] = ()
-) -> str:
+def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str:
     """The page as a string."""
     if not runs:
         raise ValueError("a report needs at least one run")
@@ -79,9 +59,7 @@ def render_report(
     tasks = [_task(own, f"-{i}" if i else "", named) for i, own in enumerate(groups)]
     every = [run for task in tasks for method in task["methods"] for run in method.runs]
     scripts = {"vega": _vega(), "page": "\n".join(map(asset, ("table.js", "embed.js")))}
-    galleries = {"ranges": range_tests(runs), "lines": lines(line_folders)}
     problems = [(run.path.name, str(run.path), text) for run in runs for text in run.problems]
-    problems += [problem for gallery in galleries.values() for problem in gallery.problems]
     return render(
         "template.html",
         title=title or _title(runs),
@@ -95,9 +73,6 @@ def render_report(
         runs=every,
         swatches=[_swatch(i) for i in range(max(len(task["methods"]) for task in tasks))],
         run_columns=run_columns(every),
-        profiles=profiles_over_names(runs),
-        factors=FACTORS,
-        **galleries,
         where=_where(runs),
         nodes=_nodes(runs),
         problems=problems,
@@ -167,39 +142,21 @@ def _rows(
     runs: Sequence[RunRecord], methods: list[MethodSummary], key: str
 ) -> list[dict[str, Any]]:
     """Points of all runs' curves and of their means."""
-    curves = _curves(runs, key)
+    limit = max(60, min(POINTS_PER_CURVE, POINTS_PER_PAGE // len(runs)))
     broken = {r.path: r.state.value for m in methods for r in m.runs if r.state in BROKEN}
     rows: list[dict[str, Any]] = []
     for index, method in enumerate(methods):
-        own = [curve for curve in curves if curve.label == method.label and len(curve)]
-        for curve in own:
-            columns = {**curve.x, "value": curve.value}
-            given = {"rank": index, "run": curves.index(curve), "seed": curve.seed}
-            new = _points(columns, given)
-            if new and curve.path in broken:
-                new[-1]["broken"] = broken[curve.path]
-            rows += new
-        with warnings.catch_warnings():  # of points that no run has a cost or a time for
-            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-            band = mean_band(own)
-        if band is not None:
-            columns = {**band.x, "value": band.mean, "low": band.low, "high": band.high}
-            rows += _points({**columns, "n": band.n}, {"rank": index})
+        curves = []
+        for number, run in enumerate(runs):
+            if run.label != method.label or not len(found := curve(run, key, limit=limit)):
+                continue
+            curves.append(found)
+            rows += found.assign(rank=index, run=number, seed=run.seed).to_dict("records")
+            if str(run.path) in broken:
+                rows[-1]["broken"] = broken[str(run.path)]
+        if (band := mean_band(curves)) is not None:
+            rows += band.assign(rank=index).to_dict("records")
     return rows
-
-
-def _points(columns: dict[str, np.ndarray], given: dict[str, Any]) -> list[dict[str, Any]]:
-    lists = {name: array.tolist() for name, array in columns.items()}
-    found = [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-    return [{**given, **point} for point in found]
-
-
-def _curves(runs: Sequence[RunRecord], key: str) -> list[Any]:
-    limit = max(60, min(POINTS_PER_CURVE, POINTS_PER_PAGE // len(runs)))
-    if key.startswith("validation_"):
-        figure = key.removeprefix("validation_")
-        return [evaluation_curve(run, "validation", figure, limit=limit) for run in runs]
-    return [step_curve(run, key, limit=limit) for run in runs]
 
 
 def _dots(methods: list[MethodSummary], figure: str) -> tuple[list[Any], list[Any]]:

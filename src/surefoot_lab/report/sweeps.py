@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Map:
-    """A heat map: the accuracy of each pair of settings, and how dark its place is."""
+    """A heat map: the accuracy of each pair of settings, which decides how dark its place is."""
 
     method: str
     across: str
     down: str | None
-    columns: list[str]
-    rows: list[tuple[str, list[tuple[str, int] | None]]]
+    values: Any
     best_of: bool
+
+    def heat(self, value: float) -> int:
+        """How dark, in percent."""
+        low, high = float(self.values.min(axis=None)), float(self.values.max(axis=None))
+        return round(8 + 62 * (value - low) / ((high - low) or 1.0))
 
 
 def across(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> dict[str, Any]:
@@ -43,27 +47,5 @@ def _map(grid: Robustness) -> Map:
     """The first two settings that vary; over the others, the best."""
     across, *others = grid.keys
     down = others[0] if others else None
-    places = heat_map(grid, "test_accuracy", across, down or "")
-    values = [place["value"] for place in places]
-    low, span = min(values), (max(values) - min(values)) or 1.0
-    columns = list(dict.fromkeys(place["column"] for place in places))
-    found = {(p["row"], p["column"]): p["value"] for p in places}
-    rows: list[tuple[str, list[tuple[str, int] | None]]] = []
-    for row in _in_order(dict.fromkeys(place["row"] for place in places)):
-        cells = [found.get((row, column)) for column in _in_order(columns)]
-        shown = [
-            None if v is None else (f"{100 * v:.1f}", round(8 + 62 * (v - low) / span))
-            for v in cells
-        ]
-        rows.append((row if down else "", shown))
-    heads = short(across), down and short(down)
-    return Map(grid.method, *heads, _in_order(columns), rows, len(others) > 1)
-
-
-def _in_order(words: Any) -> list[str]:
-    """Numbers by size, anything else as it came."""
-    as_they_came = [str(word) for word in words]
-    try:
-        return sorted(as_they_came, key=float)
-    except ValueError:
-        return as_they_came
+    values = heat_map(grid, "test_accuracy", across, down or "")
+    return Map(grid.method, short(across), down and short(down), values, len(others) > 1)

@@ -13,10 +13,11 @@ from surefoot_lab.config import Experiment, SweepConfig
 from surefoot_lab.errors import UserError, of_the_system
 from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RECORD_NAME, has_record, read_run
+from surefoot_lab.records.lock import alone
 from surefoot_lab.sweep.cells import Trial, trials_of
 from surefoot_lab.sweep.executor import check_address, load_ray, run_on_ray
 from surefoot_lab.sweep.table import Runs, end_of, runs_of, write_table
-from surefoot_lab.sweep.trial import alone, is_done
+from surefoot_lab.sweep.trial import is_done
 from surefoot_lab.values import validated
 
 GOOD_ENDS = ("finished", "stopped")

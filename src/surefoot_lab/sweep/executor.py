@@ -16,9 +16,10 @@ from typing import Any
 
 from surefoot_lab.config import EarlyStoppingConfig, SweepConfig
 from surefoot_lab.errors import UserError, named, one_line
+from surefoot_lab.records.lock import PATIENCE_S
 from surefoot_lab.signals import answered
 from surefoot_lab.sweep.cells import Trial
-from surefoot_lab.sweep.trial import PATIENCE_S, close_record, run_trial
+from surefoot_lab.sweep.trial import close_record, run_trial
 from surefoot_lab.train.log import MESSAGE_LENGTH
 
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
@@ -106,8 +107,8 @@ def run_on_ray(
                 handler = signal.getsignal(number) or signal.SIG_DFL
                 stack.enter_context(answered(handler, number))
             tuner.fit()
-    for ours, run_dir, reason, message in closer.later:
-        closer.close(ours, run_dir, reason, message, patience_s=PATIENCE_S)
+    for end in closer.later:
+        closer.close(*end, patience_s=PATIENCE_S)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -180,7 +181,7 @@ def _closer(
 
     class Closer(Callback):
         def __init__(self) -> None:
-            self.later: list[tuple[Trial, Path, str, str]] = []
+            self.later: list[tuple[Trial, str, str]] = []
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             message = "given up by early stopping: others did better at the same epoch"
@@ -191,19 +192,15 @@ def _closer(
             self._close(trial, "failed", said)
 
         def _close(self, trial: Any, reason: str, message: str) -> None:
-            ours = by_place[trial.config["place"]]
-            run_dir = folder / ours.fingerprint
+            end = by_place[trial.config["place"]], reason, message
             try:
-                self.close(ours, run_dir, reason, message, patience_s=0.0)
+                self.close(*end, patience_s=0.0)
             except UserError:  # its process has not ended yet; it will have when Ray has
-                self.later.append((ours, run_dir, reason, message))
+                self.later.append(end)
 
-        def close(
-            self, ours: Trial, run_dir: Path, reason: str, message: str, patience_s: float
-        ) -> None:
-            with suppress(
-                OSError
-            ):  # where nothing can be written; it is told, and the rest goes on
+        def close(self, ours: Trial, reason: str, message: str, patience_s: float) -> None:
+            run_dir = folder / ours.fingerprint
+            with suppress(OSError):  # nothing can be written: it is told, and the rest goes on
                 if run_dir.is_dir():
                     close_record(run_dir, reason, message, patience_s)
             if tell is not None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 from surefoot_lab.compare import summarize_run
 from surefoot_lab.records import RunRecord, has_record, read_run
 from surefoot_lab.sweep.cells import Trial
+from surefoot_lab.text_files import write_whole
 
 TABLE_NAME = "table.csv"
 FIGURES = (
@@ -45,24 +43,20 @@ def end_of(run: RunRecord | None) -> str:
 
 def write_table(runs: Runs, folder: Path) -> Path:
     """Write `table.csv`: the cells, with what became of each."""
+    import pandas
+
     keys = list(dict.fromkeys(key for trial, _ in runs for key in trial.cell))
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["run", "method", *keys, "seed", "end", *FIGURES, *TIMES])
+    rows = []
     for trial, run in runs:
         cell = [_plain(trial.cell.get(key)) for key in keys]
-        head = [trial.fingerprint, trial.method, *cell, trial.experiment.seed, end_of(run)]
         summary = None if run is None else summarize_run(run)
-        figures = (_plain(getattr(summary, name, None)) for name in FIGURES + TIMES)
-        table.writerow([*head, *figures])
-    path = folder / TABLE_NAME
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
-    return path
+        figures = [getattr(summary, name, None) for name in FIGURES + TIMES]
+        head = [trial.fingerprint, trial.method, *cell, trial.experiment.seed, end_of(run)]
+        rows.append([*head, *figures])
+    names = ["run", "method", *keys, "seed", "end", *FIGURES, *TIMES]
+    table = pandas.DataFrame(rows, columns=names, dtype=object)  # object: 100 stays 100
+    return write_whole(folder / TABLE_NAME, table.to_csv(index=False, lineterminator="\n"))
 
 
 def _plain(value: Any) -> Any:
-    if value is None:
-        return ""
-    return value if isinstance(value, str | int | float) else json.dumps(value)
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)

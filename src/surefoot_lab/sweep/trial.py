@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from surefoot_lab.errors import UserError, named, of_the_system, one_line
 from surefoot_lab.records import RecordWriter, RunRecord, describe_environment, has_record, read_run
+from surefoot_lab.records.lock import PATIENCE_S, alone
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.train import train
 from surefoot_lab.train.log import MESSAGE_LENGTH
 
 DONE = ("finished", "non_finite", "stopped")
-LOCK_NAME = ".lock"
-PATIENCE_S = 60.0  # for the last writer of a sweep that was killed a moment ago
 
 
 def is_done(run_dir: Path) -> bool:
@@ -82,33 +79,6 @@ def close_record(run_dir: Path, reason: str, message: str, patience_s: float = P
         step = max((line["step"] for line in run.evaluations + run.steps), default=0)
         with RecordWriter(run_dir) as record:
             record.end(step, reason, message)
-
-
-@contextmanager
-def alone(run_dir: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """Keep all other processes out of a run's directory, the orphans of a killed sweep above all.
-
-    The lock is the operating system's: it ends with the process that holds it.
-
-    Raises:
-        UserError: another process holds it longer than `patience_s` seconds.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    deadline = time.monotonic() + patience_s
-    with open(run_dir / LOCK_NAME, "a", encoding="utf-8") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(f"{run_dir}: another process is at work here") from None
-                time.sleep(0.1)
-        yield
 
 
 def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:

@@ -88,12 +88,24 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
     data = data.held_on(device)
 
     seed_everything(experiment.seed)
-    model = build_model(experiment.model, data).to(device)
-    _try_out(model, data, normalizer, experiment.model.class_path)  # lazy layers learn their sizes
+    model = build_model(experiment.model, data)
+    try:
+        model = model.to(device)
+    except (NotImplementedError, RuntimeError) as error:  # on no device, or too large for this one
+        name = experiment.model.class_path
+        raise UserError(f"model.class_path: {name}: {one_line(error)}") from error
+    loss_fn = build_loss(experiment.loss, model, data.task)
+    _try_out(model, loss_fn, data, normalizer, experiment)  # lazy layers learn their sizes
     if experiment.train.channels_last:  # convolutions pass on the layout of their filters
         model = model.to(memory_format=torch.channels_last)
     optimizer, optimizer_filled = build_optimizer(experiment.optimizer, model, extent)
     scheduler, scheduler_filled = build_scheduler(experiment.scheduler, optimizer, extent)
+    length = getattr(scheduler, "total_steps", None)
+    if isinstance(length, int) and length < extent.total_steps:
+        raise UserError(
+            f"scheduler.init_args: {experiment.scheduler.class_path} ends after {length} steps, "
+            f"the run after {extent.total_steps}; leave its length out, or say auto"
+        )
     resolved = experiment.to_dict()
     resolved["steps"] = extent.total_steps
     resolved["optimizer"]["init_args"].update(optimizer_filled)
@@ -102,20 +114,11 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
 
     if averages_weights(optimizer):
         optimizer.train()
-    loss_fn = build_loss(experiment.loss, model, data.task)
-    if experiment.loss.class_path:
-        _try_loss(loss_fn, model, data, normalizer, experiment.loss.class_path)
     prepared = accelerator.prepare_model(model)
     mode = closure_mode(optimizer, experiment.train.closure)
-    stepper = Stepper(
-        prepared,
-        loss_fn,
-        optimizer,
-        mode,
-        accelerator.backward,
-        team=team,
-        accumulate=experiment.train.accumulate,
-    )
+    pieces = experiment.train.accumulate
+    backward = accelerator.backward
+    stepper = Stepper(prepared, loss_fn, optimizer, mode, backward, team=team, accumulate=pieces)
     # dropout: the same, whatever building the parts drew, but each process its own
     seed_everything(experiment.seed + team.rank * SEED_STRIDE)
     return Parts(
@@ -165,10 +168,20 @@ def seed_everything(seed: int) -> None:
 
 
 @torch.no_grad()
-def _try_out(model: nn.Module, data: Splits, normalizer: Normalize, name: str) -> None:
-    """Refuse a network that does not take these inputs; leaves buffers and random state alone."""
+def _try_out(
+    model: nn.Module,
+    loss_fn: Callable[..., Any],
+    data: Splits,
+    normalizer: Normalize,
+    asked: Experiment,
+) -> None:
+    """Refuse a network or a loss that does not take these inputs and labels.
+
+    Leaves buffers and random state alone.
+    """
     examples = data.train[:2]
     inputs = normalizer(examples.inputs.to(normalizer.device))
+    name, loss_name = asked.model.class_path, asked.loss.class_path
     model.eval()
     try:
         outputs = Graphless()(lambda: model(inputs))
@@ -177,32 +190,23 @@ def _try_out(model: nn.Module, data: Splits, normalizer: Normalize, name: str) -
             f"model.class_path: {name} does not take {data.kind} of "
             f"{tuple(inputs.shape[1:])} ({one_line(error)})"
         ) from error
-    model.train()
     wanted = data.task.output_shape(examples.labels, len(data.classes))
     if _shape(outputs) != wanted:
         raise UserError(
             f"model.class_path: {name} gives {_shape(outputs)} for two examples; "
             f"{wanted} is needed ({wanted[-1]} outputs)"
         )
-
-
-@torch.no_grad()
-def _try_loss(
-    loss_fn: Callable[..., Any], model: nn.Module, data: Splits, normalizer: Normalize, name: str
-) -> None:
-    """Refuse a loss that does not take these outputs and labels, or gives no single number."""
-    examples = data.train[:2]
-    model.eval()
-    try:
-        outputs = model(normalizer(examples.inputs.to(normalizer.device)))
-        loss = loss_fn(outputs, examples.labels.to(normalizer.device))
-    except Exception as error:  # a loss of one's own may raise anything
-        raise UserError(f"loss.class_path: {name}: {one_line(error)}") from error
-    finally:
-        model.train()
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-        got = _shape(loss)
-        raise UserError(f"loss.class_path: {name} gives {got}; one number is needed (a mean)")
+    if loss_name:
+        try:
+            loss = loss_fn(outputs, examples.labels.to(normalizer.device))
+        except Exception as error:  # a loss of one's own may raise anything
+            raise UserError(f"loss.class_path: {loss_name}: {one_line(error)}") from error
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            got = _shape(loss)
+            raise UserError(
+                f"loss.class_path: {loss_name} gives {got}; one number is needed (a mean)"
+            )
+    model.train()
 
 
 def _shape(value: Any) -> Any:

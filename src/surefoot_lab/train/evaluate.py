@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from surefoot._evaluation import Graphless
+from surefoot._quiet import undisturbed
 from surefoot_lab.data.examples import Examples
 from surefoot_lab.data.loader import InOrder, Normalize, TrainLoader
 from surefoot_lab.data.task import Classification, Task
@@ -70,29 +71,23 @@ def evaluation_mode(
     the averaged weights, for the evaluation only.
     """
     averages = averages_weights(optimizer)
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    saved = [
-        {name: buffer.clone() for name, buffer in norm.named_buffers()}
-        for norm in (norms if averages else [])
-    ]
     model.eval()
     try:
-        if averages:
-            optimizer.eval()  # type: ignore[attr-defined]
-            _recalibrate(model, norms, loader)
-        yield
+        with undisturbed(model, ()) if averages else nullcontext():
+            if averages:
+                optimizer.eval()  # type: ignore[attr-defined]
+                _recalibrate(model, loader)
+            yield
     finally:
-        for norm, buffers in zip(norms, saved, strict=False):
-            for name, buffer in buffers.items():
-                norm.get_buffer(name).copy_(buffer)
         if averages:
             optimizer.train()  # type: ignore[attr-defined]
         model.train()
 
 
 @torch.no_grad()
-def _recalibrate(model: nn.Module, norms: list[_BatchNorm], loader: TrainLoader) -> None:
+def _recalibrate(model: nn.Module, loader: TrainLoader) -> None:
     """Average the statistics of training batches; all but BatchNorm stays in evaluation mode."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     tracking = [norm for norm in norms if norm.track_running_stats]
     if not tracking:
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from surefoot_lab.errors import UserError, named
-from surefoot_lab.records import RECORD_NAME, TRACEBACK_NAME, RecordWriter, RunRecord, has_record
+from surefoot_lab.records import RECORD_NAME, TRACEBACK_NAME, RecordWriter, has_record
 from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
 from surefoot_lab.train.progress import ProgressDisplay
 
@@ -129,18 +129,22 @@ def check_run_dir(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def check_same_experiment(record: RunRecord, resolved: dict[str, Any]) -> None:
+def check_same_experiment(old: dict[str, Any], resolved: dict[str, Any], what: str) -> None:
     """Refuse to resume a run as a different experiment.
+
+    Args:
+        old: the experiment that was recorded; empty where nobody knows.
+        resolved: the one to go on with.
+        what: where the old one stands, for the error message.
 
     Raises:
         UserError: names the first setting that differs.
     """
-    old = record.experiment
     difference = _first_difference(old, resolved) if old else None
     if difference:
         key, old, new = difference
         raise UserError(
-            f"{key}: the run to resume has {old!r}, this experiment {new!r}; "
+            f"{key}: {what} has {old!r}, this experiment {new!r}; "
             "resume with the same settings, or start a new run with another --out"
         )
 

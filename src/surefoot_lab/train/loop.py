@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
+import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,10 +19,12 @@ from surefoot_lab.config import Experiment
 from surefoot_lab.errors import of_the_system
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_environment, read_run
+from surefoot_lab.records.lock import alone
 from surefoot_lab.signals import answered
-from surefoot_lab.train.applied import applied, check_applied
+from surefoot_lab.text_files import write_whole
 from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
 from surefoot_lab.train.checkpoint import (
+    CHECKPOINT_NAME,
     load_checkpoint,
     random_state,
     restore_random_state,
@@ -38,7 +40,8 @@ from surefoot_lab.train.log import (
     check_same_experiment,
     clear_run,
 )
-from surefoot_lab.train.processes import form_team
+from surefoot_lab.train.optimizers import check_reached
+from surefoot_lab.train.processes import Team, form_team
 from surefoot_lab.train.progress import ProgressDisplay
 from surefoot_lab.train.stepping import effective_lr, measures
 
@@ -91,33 +94,56 @@ def train(
         >>> run.end["reason"]
         'finished'
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"experiment must be an Experiment, got {type(experiment).__name__}")
+    if resume and overwrite:
+        raise ValueError("resume goes on with the run that overwrite replaces: choose one")
     path = Path(run_dir)
     joined = form_team(experiment.train)
     team = joined[1]
     try:
-        with of_the_system(path):
+        with of_the_system(path), ExitStack() as held:
             team.lead(lambda: check_run_dir(path, resume=resume, overwrite=overwrite))
             said: list[str] = []
             with _heard(said.append):
                 parts = assemble(experiment, joined)
-            proof = applied(parts)
-            check_applied(proof, (sweep or {}).get("cell", {}))
+            check_reached(parts.optimizer, (sweep or {}).get("cell", {}))
+            team.lead(lambda: _claim(held, path, resume=resume, overwrite=overwrite))
             if resume and (done := team.lead(lambda: _finished(path, parts))):
                 return done
-            state = team.lead(lambda: load_checkpoint(path)) if resume else None
+            state = team.lead(lambda: _saved(path, parts)) if resume else None
             team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
-            start = {"applied": proof, "sweep": sweep}
-            show = {"resume": resume, "progress": progress}
-            _train(parts, path, state, start, said, observe, **show)
+            run = _Run(parts, path, observe, sweep)
+            run.carry_out(state, said, resumed=resume, progress=progress)
             return team.lead(lambda: read_run(path))
     finally:
         team.close()
 
 
+def _claim(held: ExitStack, path: Path, **settings: bool) -> None:
+    """Keep other processes out of the directory; what they did until now counts."""
+    path.mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone(path, patience_s=0.0))
+    check_run_dir(path, **settings)
+
+
+def _saved(path: Path, parts: Parts) -> dict[str, Any] | None:
+    """The run's checkpoint.
+
+    Raises:
+        UserError: it cannot be used, or is another run's.
+    """
+    state = load_checkpoint(path)
+    if state is not None:
+        what = f"{path / CHECKPOINT_NAME}: is another run's: it"
+        check_same_experiment(state.get("experiment", {}), parts.resolved, what)
+    return state
+
+
 def _finished(path: Path, parts: Parts) -> RunRecord | None:
     """The record of a run that needs no more training; None if there is something to do."""
     record = read_run(path)
-    check_same_experiment(record, parts.resolved)
+    check_same_experiment(record.experiment, parts.resolved, "the run to resume")
     done = record.end is not None and record.end["reason"] == "finished"
     return record if done else None
 
@@ -125,62 +151,23 @@ def _finished(path: Path, parts: Parts) -> RunRecord | None:
 def _prepare(path: Path, experiment: Experiment, *, resume: bool, overwrite: bool) -> None:
     if overwrite:
         clear_run(path)
-    path.mkdir(parents=True, exist_ok=True)
     (path / TRACEBACK_NAME).unlink(missing_ok=True)  # of an attempt before this one
     if not resume:
-        _write_atomically(path / EXPERIMENT_NAME, to_yaml(experiment))
-
-
-def _train(
-    parts: Parts,
-    path: Path,
-    state: dict[str, Any] | None,
-    start: dict[str, Any],
-    said: list[str],
-    observe: Observer | None,
-    *,
-    resume: bool,
-    progress: bool,
-) -> None:
-    """Train to the run's end; whatever goes wrong stands in the record.
-
-    What was `said` while the parts were built does, too.
-    """
-    config, team = parts.experiment.train, parts.team
-    wanted = progress and team.leads
-    done = state["step"] if state else 0
-    label, total = str(parts.experiment.label), parts.extent.total_steps
-    display = ProgressDisplay(label, total, wanted=wanted, done=done)
-    purge_step = done + 1 if resume else None
-    log: RunLog | SilentLog = SilentLog()
-    if team.leads:
-        log = RunLog(path, display, tensorboard=config.tensorboard, purge_step=purge_step)
-    run = _Run(parts, log, path, observe)
-    try:
-        run.open(state, start, resumed=resume)
-        for message in said:
-            run.warn(message)
-        with display, _interruptible() as stop, _heard(run.warn):
-            run.execute(stop)
-    except Exception as error:
-        log.fail(run.step, error)
-        setattr(error, RECORDED, True)
-        raise
-    finally:
-        log.close()
+        write_whole(path / EXPERIMENT_NAME, to_yaml(experiment))
 
 
 class _Run:
     """A run under way: its place, its clock, and the losses not yet written down."""
 
     def __init__(
-        self, parts: Parts, log: RunLog | SilentLog, run_dir: Path, observe: Observer | None
+        self, parts: Parts, run_dir: Path, observe: Observer | None, sweep: dict[str, Any] | None
     ) -> None:
         self.parts = parts
         self.team = parts.team
-        self.log = log
+        self.log: RunLog | SilentLog = SilentLog()
         self.run_dir = run_dir
         self.observe = observe
+        self.sweep = sweep
         self.step = 0
         self.seconds = 0.0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
@@ -194,7 +181,35 @@ class _Run:
         self.eval_every = config.eval_every or parts.extent.steps_per_epoch
         self.save_every = config.checkpoint_every or parts.extent.steps_per_epoch
 
-    def open(self, state: dict[str, Any] | None, start: dict[str, Any], *, resumed: bool) -> None:
+    def carry_out(
+        self, state: dict[str, Any] | None, said: list[str], *, resumed: bool, progress: bool
+    ) -> None:
+        """Train to the run's end; whatever goes wrong stands in the record.
+
+        What was `said` while the parts were built does, too.
+        """
+        experiment, done = self.parts.experiment, state["step"] if state else 0
+        label, total = str(experiment.label), self.parts.extent.total_steps
+        wanted = progress and self.team.leads
+        display = ProgressDisplay(label, total, wanted=wanted, done=done)
+        if self.team.leads:
+            written = {"tensorboard": experiment.train.tensorboard}
+            purge_step = done + 1 if resumed else None
+            self.log = RunLog(self.run_dir, display, purge_step=purge_step, **written)
+        try:
+            self._open(state, resumed=resumed)
+            for message in said:
+                self.warn(message)
+            with display, _interruptible(self.team) as stop, _heard(self.warn):
+                self.execute(stop)
+        except Exception as error:
+            self.log.fail(self.step, error)
+            setattr(error, RECORDED, True)
+            raise
+        finally:
+            self.log.close()
+
+    def _open(self, state: dict[str, Any] | None, *, resumed: bool) -> None:
         """Write the first line, or go to the saved place and say so."""
         experiment = self.parts.experiment
         if state is not None:
@@ -213,7 +228,7 @@ class _Run:
                 seed=experiment.seed,
                 experiment=self.parts.resolved,
                 environment=environment,
-                **start,
+                sweep=self.sweep,
             )
         if resumed:
             self.log.record.resume(self.step, environment)
@@ -280,7 +295,9 @@ class _Run:
         self.loss_sum.zero_()
         self.loss_count = 0
         self.bad_lines = 0 if math.isfinite(loss) else self.bad_lines + 1
-        if self.bad_lines < (PATIENCE_LINES if self.searches else 1):
+        # of a run too short for patience, all lines
+        patience = min(PATIENCE_LINES, math.ceil(self.parts.extent.total_steps / self.log_every))
+        if self.bad_lines < (patience if self.searches else 1):
             return True
         message = f"the training loss is not finite at step {self.step}; try a smaller step"
         self.log.record.end(self.step, "non_finite", message)
@@ -340,6 +357,7 @@ class _Run:
         self.log.record.sync()
         state = {name: getattr(self, name) for name in SAVED}
         state |= {name: part.state_dict() for name, part in self._stateful.items()}
+        state["experiment"] = parts.resolved
         save_checkpoint(self.run_dir, state, random_states)
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -354,8 +372,12 @@ class _Run:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the run to stop after its step; the second interrupts it at once."""
+def _interruptible(team: Team) -> Iterator[threading.Event]:
+    """The first Ctrl-C asks the run to stop after its step; the second interrupts it at once.
+
+    So does SIGTERM, by which clusters take machines back; of several processes, their launcher
+    sends it to those that wait for one that is gone, and they end at once.
+    """
     stop = threading.Event()
 
     def ask(signum: int, frame: Any) -> None:
@@ -363,7 +385,7 @@ def _interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    with answered(ask):
+    with answered(ask), answered(ask, signal.SIGTERM) if team.size == 1 else nullcontext():
         yield stop
 
 
@@ -379,9 +401,3 @@ def _heard(tell: Callable[[str], None]) -> Iterator[None]:
 
         warnings.showwarning = show_and_tell
         yield
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -40,23 +40,16 @@ class Extent:
     @property
     def on_request(self) -> dict[str, int]:
         """Values for arguments that say `auto`."""
-        return {
-            "total_steps": self.total_steps,
-            "T_max": self.total_steps,
-            "total_iters": self.total_steps,
-            "max_iter": self.total_steps,
-            "epochs": math.ceil(self.total_steps / self.steps_per_epoch),
-            "steps_per_epoch": self.steps_per_epoch,
-        }
+        length = ("total_steps", "T_max", "total_iters", "max_iter")
+        epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+        per_epoch = {"epochs": epochs, "steps_per_epoch": self.steps_per_epoch}
+        return {**dict.fromkeys(length, self.total_steps), **per_epoch}
 
     @property
     def unasked(self) -> dict[str, int]:
         """Values for arguments that exist and are not given."""
-        return {
-            "total_steps": self.total_steps,
-            "dataset_size": self.dataset_size,
-            "batch_size": self.batch_size,
-        }
+        names = ("total_steps", "dataset_size", "batch_size")
+        return {name: getattr(self, name) for name in names}
 
 
 def fill_in(
@@ -72,11 +65,7 @@ def fill_in(
     Returns:
         Only the arguments added, or given as `auto` and replaced.
     """
-    filled = {
-        name: value
-        for name, value in extent.on_request.items()
-        if name in init_args and init_args[name] == AUTO
-    }
+    filled = {k: v for k, v in extent.on_request.items() if init_args.get(k) == AUTO}
     # OneCycleLR: its length is given in epochs, and a total number of steps would win over it
     in_epochs = "epochs" in init_args and "steps_per_epoch" in init_args
     takes = argument_names(constructor)
@@ -169,13 +158,40 @@ def build_scheduler(
             raise UserError("scheduler.init_args: given without scheduler.class_path; name one")
         return None, {}
     constructor = find(
-        config.class_path,
-        ["torch.optim.lr_scheduler"],
-        "scheduler.class_path",
-        base=LRScheduler,
+        config.class_path, ["torch.optim.lr_scheduler"], "scheduler.class_path", base=LRScheduler
     )
     filled = fill_in(constructor, config.init_args, extent)
     scheduler = call(constructor, [optimizer], {**config.init_args, **filled}, "scheduler")
     if not callable(getattr(scheduler, "step", None)):
         raise UserError(f"scheduler.class_path: {config.class_path} is no scheduler (no step())")
     return scheduler, filled
+
+
+def check_reached(optimizer: torch.optim.Optimizer, cell: Mapping[str, Any]) -> None:
+    """Refuse a trial whose numbers did not reach the optimizer: all its cells would be equal.
+
+    Args:
+        optimizer: as it was built, scheduler and all.
+        cell: the trial's settings by dotted key; a whole section is a mapping.
+
+    Raises:
+        UserError: names the first number that was asked for and not found.
+    """
+    group = optimizer.param_groups[0]
+    kept = {**group, "lr": group.get("initial_lr", group.get("lr"))}  # where a scheduler starts
+    asked = {f"optimizer.init_args.{k}": v for k, v in _section(cell).items()} | dict(cell)
+    for key, wanted in asked.items():
+        found = kept.get(key.rpartition(".")[2])
+        if not key.startswith("optimizer.") or not isinstance(found, int | float):
+            continue
+        if isinstance(wanted, int | float) and found != wanted:
+            raise UserError(
+                f"{key}: the sweep asks for {wanted!r}, but what was built has {found!r} "
+                "(does the scheduler overwrite it?)"
+            )
+
+
+def _section(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an optimizer that a cell gives as a whole section."""
+    given = cell.get("optimizer") or {}
+    return dict(given.get("init_args") or {})

@@ -120,17 +120,10 @@ class Team:
                 "optimizer decides by what only its own process sees"
             )
 
-    def share(self, tensors: Sequence[T], parts: int = 1) -> list[tuple[T, ...]]:
+    def share(self, tensors: Sequence[Tensor], parts: int = 1) -> list[tuple[Tensor, ...]]:
         """This rank's rows of a batch that all ranks drew alike, cut into `parts` equal pieces."""
-        pieces = []
-        for part in range(parts):
-            piece = []
-            for tensor in tensors:
-                rows = len(tensor) // (self.size * parts)  # type: ignore[arg-type]
-                start = (self.rank * parts + part) * rows
-                piece.append(tensor[start : start + rows])  # type: ignore[index]
-            pieces.append(tuple(piece))
-        return pieces
+        own = [t.reshape(self.size, parts, -1, *t.shape[1:])[self.rank] for t in tensors]
+        return list(zip(*own, strict=True))
 
     def slice_of(self, count: int) -> slice:
         """This rank's stretch of `count` things: together they are all, each once."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 import surefoot
 from surefoot_lab.data.loader import Batch
+from surefoot_lab.errors import UserError
 from surefoot_lab.train.processes import Team
 
 Mode = Literal["none", "forward", "backward"]
@@ -36,9 +37,16 @@ def measures(optimizer: Any) -> bool:
 
 
 def closure_mode(optimizer: torch.optim.Optimizer, wanted: str) -> Mode:
-    """What `optimizer.step` is to be given: `wanted`, or for `auto` what the optimizer needs."""
-    if wanted == "none" or wanted == "forward" or wanted == "backward":
-        return wanted  # type: ignore[return-value]
+    """What `optimizer.step` is to be given: `wanted`, or for `auto` what the optimizer needs.
+
+    Raises:
+        UserError: the optimizer cannot do without a closure.
+    """
+    if wanted == "none" and isinstance(optimizer, surefoot.LineSearchOptimizer | torch.optim.LBFGS):
+        name = type(optimizer).__name__
+        raise UserError(f"train.closure: {name} cannot step without one; use auto")
+    if wanted != "auto":
+        return cast(Mode, wanted)
     if measures(optimizer):
         return "forward"
     if getattr(optimizer, "wants_closure", None) == "backward":  # an adapted rival says so
@@ -127,9 +135,7 @@ class Stepper:
 
     def _forward_only(self, pieces: list[Batch]) -> Tensor:
         """The loss, whose backward pass whoever asked for it runs."""
-        if len(pieces) == 1:
-            return self._pass(pieces)
-        if not torch.is_grad_enabled():
+        if len(pieces) == 1 or not torch.is_grad_enabled():
             return self._pass(pieces)
         # All pieces' graphs at once would need the memory that the cutting is to save: so the
         # backward passes are run here, and their sum is handed out when it is asked for.
