@@ -17,7 +17,7 @@ AVERAGED = 0.7
 """α under averaged weights."""
 UNDER_A_HORIZON = 3.0
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
-_RUIN, _AVERAGED_RUIN = 0.5, 0.1
+_RUIN, _AVERAGED_RUIN = 0.5, 0.15
 """Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the
 loss of one batch says; under averaged weights, where what is seen at once is a fifth of it."""
 
