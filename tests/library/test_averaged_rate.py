@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import pytest
@@ -57,3 +58,24 @@ def test_measurements_become_rare_as_the_run_grows() -> None:
     assert steps[:16] == [*range(16)]
     assert len(steps) < 160
     assert all(b - a <= max(16, a // 16) for a, b in itertools.pairwise(steps))
+
+
+@pytest.mark.parametrize(
+    ("loss", "low", "high"),
+    [
+        (lambda step: 1.0 / (1 + step), 1.0, 1.0),  # it falls
+        (lambda step: 1.0 + 0.2 * math.sin(7.0 * step), 1.0, 1.0),  # a plateau, noisy
+        (lambda step: abs(step - 300) / 300 + 0.1 * math.sin(7.0 * step), 0.1, 0.5),  # it rises
+    ],
+)
+def test_under_a_horizon_less_of_it_is_walked_while_the_loss_rises(
+    loss: Callable[[int], float], low: float, high: float
+) -> None:
+    state = RateState()
+    for step in range(1000):
+        if step >= state.next:
+            parabola = Parabola(loss(step), -1.0, 0.1)
+            state = state.learned(
+                step, Status.MINIMUM, parabola, probed=1.0, filling=1.0, total_steps=1000
+            )
+    assert low <= state.ebb <= high

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +44,9 @@ curvature of many networks grows until it fits the rate, and follows the rate do
 PAST = 2.0
 """... though not beyond this many of the minima measured last: there the batch's own loss would
 hardly fall any more."""
+_SURE, _EBB, _LEAST = 2.0, 0.9, 0.1
+"""Standard errors above which a rise of the loss counts; what a measurement then leaves of α, and
+the least of it."""
 _COURSE = 96
 """Losses kept to see that."""
 _KEPT = 64
@@ -80,6 +85,7 @@ class RateState:
         last: the step at which it was measured last.
         course: steps and losses of the run so far, thinned out.
         highest: the largest multiple in use since the last alarm, under averaged weights.
+        ebb: what is left of α after the loss has risen under a horizon.
         fell_from: the multiple in use before the loss left its range, until it is reached again.
     """
 
@@ -105,6 +111,7 @@ class RateState:
     last: int = -1
     course: tuple[tuple[int, float], ...] = ()
     highest: float = 0.0
+    ebb: float = 1.0
     fell_from: float = 0.0
 
     @property
@@ -138,6 +145,21 @@ class RateState:
         first = math.fsum(loss for _, loss in self.course[:4]) / 4.0
         then, today = math.fsum(before) / len(before), math.fsum(late) / len(late)
         return then - today, first - then
+
+    @property
+    def rises(self) -> bool:
+        """Whether the loss of the last quarter of the run is surely above what it was before."""
+        now = self.course[-1][0] if self.course else 0
+        parts = [
+            [loss for step, loss in self.course if low * now < step <= high * now]
+            for low, high in itertools.pairwise((0.125, 0.25, 0.5, 0.75, 1.0))
+        ]
+        *before, late = [part for part in parts if len(part) >= 4] or [[]]
+        if not before or late is not parts[-1]:
+            return False
+        lowest = min(before, key=statistics.fmean)
+        noise = math.hypot(*(statistics.stdev(x) / math.sqrt(len(x)) for x in (late, lowest)))
+        return statistics.fmean(late) - statistics.fmean(lowest) > _SURE * noise
 
     def _onward(self, step: int, loss: float) -> tuple[tuple[int, float], ...]:
         course = (*self.course, (step, loss))
@@ -218,7 +240,14 @@ class RateState:
             wanted = min(max(wanted, floor), rate.value * ABOVE)
         since = self.since if self.in_use is not None else step + 1
         following = next_measurement(step, rate, PRECISION, total_steps)
-        return dataclasses.replace(found, in_use=wanted, since=since, next=following)
+        course, ebb = self.course, self.ebb
+        if parabola is not None and math.isfinite(parabola.value0):
+            course = self._onward(step, parabola.value0)
+            if dataclasses.replace(self, course=course).rises:
+                ebb = max(_EBB * ebb, _LEAST)
+        return dataclasses.replace(
+            found, in_use=wanted, since=since, next=following, course=course, ebb=ebb
+        )
 
     def _fallen(self, step: int, parabola: Parabola | None) -> RateState:
         """With the minimum of the last line alone, if it is lower; to be measured at once."""

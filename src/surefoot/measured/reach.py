@@ -86,7 +86,7 @@ class Reach:
             return 1.0, Status.FIXED
         if rate.in_use is None:
             return 1.0, Status.REUSED
-        factor = rate.in_use * self.alpha * self.settings.left(step)
+        factor = rate.in_use * self.alpha * rate.ebb * self.settings.left(step)
         if not self.averages:
             factor *= rate.approach(step)
         length = factor * scheduled * rate.length / self.filling(step)

@@ -532,7 +532,7 @@ class Stepper:
         return Step(
             number=self.steps,
             multiple=self._multiple,
-            alpha=self._reach.alpha,
+            alpha=self._reach.alpha * self.rate.ebb,
             left=self.settings.left(self.steps),
             scheduled=scheduled,
             filling=self._reach.filling(self.steps),
