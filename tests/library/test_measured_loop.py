@@ -174,7 +174,7 @@ def test_two_optimizers_may_share_a_loss() -> None:
             half.zero_grad()
         losses.append(float(loss.detach()))
     assert all(half.rate.value is not None and half.rate.n >= 4 for half in halves)
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.85 * losses[0]
 
 
 def test_a_gan_trains_with_two_of_them() -> None:
@@ -728,15 +728,16 @@ def test_weights_in_half_precision_are_told_and_do_not_end_the_run(
     dtype: torch.dtype, cast: torch.dtype
 ) -> None:
     """A loss of few bits is the same at two places; so are weights of few bits."""
-    optimizer, loss = _half(dtype, 1e-4)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        for _ in range(12):
-            loop_step(optimizer, lambda: loss().to(cast))
+        optimizer, loss = _half(dtype, 1e-4)
+        losses = [loop_step(optimizer, lambda: loss().to(cast)) for _ in range(60)]
     assert "weights in half precision round small steps away" in str(told[0].message)
+    assert losses[-1] < 0.85 * losses[0]
     assert all(p.isfinite().all() for p in optimizer.param_groups[0]["params"])
 
 
+@pytest.mark.filterwarnings("ignore:weights in half precision")
 def test_a_step_that_is_not_finite_is_named_and_not_taken() -> None:
     """AdamW's eps of 1e-8 is 0 in half precision, and so is the square of a small gradient."""
     optimizer, loss = _half(torch.float16, 1e-8)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from surefoot import _reduce
 from surefoot.measured import notices
@@ -365,6 +366,12 @@ def _per_multiple(p: Parabola, multiple: float) -> Parabola:
     return Parabola(p.value0, p.slope0 / multiple, p.curvature / multiple**2, p.residual)
 
 
+def in_half_precision(optimizer: Optimizer) -> bool:
+    """Whether any weight has so few bits."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    return roughest(params) > _ROUGH
+
+
 def roughest(params: list[Tensor]) -> float:
     """The largest rounding error of the parameters' dtypes."""
-    return max(torch.finfo(p.dtype).eps for p in params)
+    return max((torch.finfo(p.dtype).eps for p in params if p.is_floating_point()), default=0.0)

@@ -32,8 +32,8 @@ ENDLESS = (
     "its eps may be 0. Keep them in float32, and let autocast compute in half precision"
 )
 ROUGH = (
-    "weights in half precision round small steps away, and hardly train: keep them in float32, and "
-    "let autocast compute in half precision"
+    "weights in half precision round small steps away, and cannot be averaged: keep them in "
+    "float32, and let autocast compute in half precision; or end the run by finish(steps)"
 )
 NOT_ITS_GRADIENT = (
     "the gradients at step() are not the last loss's alone (accumulated, clipped one by one, "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from surefoot._notices import Notices
 from surefoot._numbers import check_callable, check_count
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction
@@ -17,6 +18,7 @@ from surefoot.measured.checkpoint import read, write
 from surefoot.measured.closures import call, check_repeatable
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
+from surefoot.measured.measuring import in_half_precision
 from surefoot.measured.ratios import GroupRatio
 from surefoot.measured.refusals import check_base, check_checkpoint, check_model, check_scaler
 from surefoot.measured.settings import Settings
@@ -128,6 +130,10 @@ class MeasuredLR(Wrapper):
     ) -> None:
         check_base(optimizer)
         check_model(optimizer, model)
+        if averaging is None and total_steps is None and in_half_precision(optimizer):
+            # a fifth of a step is what they would see at once: less than their last bit
+            averaging = False
+            Notices().tell("rough", notices.ROUGH)
         settings = Settings(
             total_steps=total_steps,
             horizon=horizon,
