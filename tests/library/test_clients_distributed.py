@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,18 @@ CASES: dict[str, tuple[str, int, float | None, dict[str, Any]]] = {
 }
 
 
-def spread(model: nn.Sequential, how: str) -> nn.Module:
-    """The model over two processes."""
+def spread(model: nn.Module, how: str, processes: int = 2) -> nn.Module:
+    """The model over some processes."""
     if how == "ddp":
         return DistributedDataParallel(model)
     if how in ("layers", "root"):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        mesh = init_device_mesh("cpu", (2,))
-        layers = [m for m in model if isinstance(m, nn.Linear)] if how == "layers" else []
+        mesh = init_device_mesh("cpu", (processes,))
+        layers = (
+            [m for m in model.children() if isinstance(m, nn.Linear)] if how == "layers" else []
+        )
         for module in (*layers, model):
             fully_shard(module, mesh=mesh)
     return model
@@ -146,3 +149,38 @@ def test_a_checkpoint_on_disk_goes_on_to_the_bit(tmp_path: Path) -> None:
     )
     train(rest, resumed, 20, 40)
     assert_same(whole, rest)
+
+
+@pytest.fixture
+def alone_in_a_group(tmp_path: Path) -> Iterator[None]:
+    address = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+    torch._dynamo.reset()
+
+
+ALONE: dict[str, Callable[[nn.Module], Any]] = {
+    "ddp": DistributedDataParallel,
+    "ddp around compiled": lambda m: DistributedDataParallel(
+        torch.compile(m, backend="aot_eager")  # type: ignore[arg-type]
+    ),
+    "compiled ddp": lambda m: torch.compile(DistributedDataParallel(m), backend="aot_eager"),
+    "fsdp": lambda m: spread(m, "root", 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("alone_in_a_group")
+@pytest.mark.parametrize("how", ALONE)
+def test_a_group_of_one_is_no_group(how: str) -> None:
+    """A replay with a graph awaits no backward pass; FSDP2's gathered weights follow the move."""
+    plain, other = net(dropout=0.1), net(dropout=0.1)
+    for model, called in ((plain, plain), (other, ALONE[how](other))):
+        torch.manual_seed(3)
+        optimizer = MeasuredLR(torch.optim.AdamW(model.parameters()), called, overhead=0.5)
+        train(called, optimizer, 0, 30)
+        assert optimizer.rate.n >= 4
+    for p, q in zip(plain.parameters(), other.parameters(), strict=True):
+        whole = getattr(q, "full_tensor", lambda q=q: q)()
+        torch.testing.assert_close(p, whole, rtol=1e-3, atol=1e-4)
