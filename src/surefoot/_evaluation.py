@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -27,8 +26,7 @@ class Graphless:
 
     A loss that holds derivatives (of a physics-informed net, a gradient penalty, forces) cannot be
     evaluated under ``no_grad``: torch raises. Then it is evaluated again, with a graph that is
-    thrown away, and so are all later ones. So is everything where something was compiled: without a
-    graph that would be another program, which takes its time to compile and rounds otherwise.
+    thrown away, and so are all later ones.
     """
 
     def __init__(self, needs_graph: bool = False) -> None:
@@ -37,7 +35,7 @@ class Graphless:
 
     def __call__(self, evaluate: Callable[[], T], rewind: Callable[[], None] | None = None) -> T:
         """What ``evaluate`` returns; ``rewind`` is called between a failed try and the next."""
-        if not self.needs_graph and not (runs_compiled() and not _in_a_group()):
+        if not self.needs_graph:
             try:
                 with torch.no_grad():
                     return evaluate()
@@ -52,22 +50,17 @@ class Graphless:
         return found
 
 
-def runs_compiled() -> bool:
-    """Whether ``torch.compile`` has compiled anything in this process."""
-    dynamo = sys.modules.get("torch._dynamo")
-    return dynamo is not None and dynamo.utils.counters["frames"]["ok"] > 0
-
-
-def _in_a_group() -> bool:
-    """Whether a forward pass with a graph may be one that DDP expects a backward pass of."""
-    return dist.is_available() and dist.is_initialized()
+def is_compiled(modules: Iterable[nn.Module | None]) -> bool:
+    """Whether ``torch.compile`` has compiled a module or a part of one."""
+    parts = (part for module in modules if module is not None for part in module.modules())
+    return any(part._compiled_call_impl is not None or hasattr(part, "_orig_mod") for part in parts)
 
 
 @contextlib.contextmanager
 def unsynchronized(modules: Iterable[nn.Module | None]) -> Iterator[None]:
     """Inside, no forward pass makes DistributedDataParallel expect a backward pass."""
     with contextlib.ExitStack() as stack:
-        if _in_a_group():
+        if dist.is_available() and dist.is_initialized():
             parts = {part for module in modules if module is not None for part in module.modules()}
             for part in parts:
                 if isinstance(part, DistributedDataParallel):

@@ -16,7 +16,7 @@ from surefoot import _reduce
 from surefoot._evaluation import (
     Graphless,
     gradients_aside,
-    runs_compiled,
+    is_compiled,
     scalar,
     unsynchronized,
 )
@@ -184,8 +184,10 @@ class Loss(ABC):
             if before is not None:
                 before.restore()
 
-        if runs_compiled() and not _reduce.is_sharded([p for p, _ in self._weights]):
-            self.graphless.needs_graph = True  # FSDP2 would await the backward pass
+        # without a graph a compiled model is another program, which rounds otherwise; FSDP2 would
+        # await the backward pass
+        if is_compiled(self._modules) and not _reduce.is_sharded([p for p, _ in self._weights]):
+            self.graphless.needs_graph = True
         with unsynchronized(self._modules):
             return self.graphless(evaluate, rewind)
 
