@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from _problems import noisy
+from _problems import Noisy, assert_same, noisy, snapshot
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -57,7 +57,7 @@ def batches(count: int, size: int = 32) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def net() -> nn.Module:
+def net() -> Noisy:
     """Convolution, BatchNorm and dropout, always the same."""
     model = noisy().to(DEVICE)
     torch.manual_seed(5)
@@ -75,11 +75,6 @@ def walk(model: nn.Module, optimizer: Any, data: list[tuple[Tensor, Tensor]]) ->
     return torch.stack(losses).tolist()
 
 
-def assert_same(first: nn.Module, second: nn.Module) -> None:
-    for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
-
-
 @pytest.mark.parametrize("base", BASES)
 def test_frozen_trains_as_the_plain_optimizer(base: str) -> None:
     data, plain = batches(30), net()
@@ -87,7 +82,7 @@ def test_frozen_trains_as_the_plain_optimizer(base: str) -> None:
     ours = net()
     optimizer = MeasuredLR(BASES[base](ours), ours, frozen=True, overhead=0.5)
     assert walk(ours, optimizer, data) == plain_losses
-    assert_same(plain, ours)
+    assert_same(plain.state_dict(), ours.state_dict())
     assert optimizer.rate.n >= 4
 
 
@@ -252,29 +247,29 @@ def test_resumed_to_the_bit_by_way_of_the_cpu(options: dict[str, Any], tmp_path:
     resumed.load_state_dict(loaded["optimizer"])
     torch.cuda.set_rng_state(loaded["random"])
     walk(rest, resumed, data[31:])
-    assert_same(whole, rest)
+    assert_same(whole.state_dict(), rest.state_dict())
     assert resumed.rate == expected.rate
 
 
 @pytest.mark.parametrize("kind", [PAL, LABPAL])
 def test_line_searches(kind: Any) -> None:
     model, losses = net(), []
+    model.drop.p = 0.0
     optimizer = kind(model)
     for x, y in batches(60):
         losses.append(float(optimizer.step(lambda x=x, y=y: F.cross_entropy(model(x), y))))
-    assert sum(losses[-10:]) < sum(losses[:10])
+    assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
 
 
 def test_a_range_test_leaves_no_trace() -> None:
     model, data = net(), batches(40)
     optimizer = torch.optim.AdamW(model.parameters())
-    before = {k: v.clone() for k, v in model.state_dict().items()}
+    before = snapshot(model)
     state = torch.cuda.get_rng_state()
     curve = surefoot.range_test(model, optimizer, data, F.cross_entropy, num_iter=40)
     assert curve.suggestion() > 0.0
     assert torch.equal(torch.cuda.get_rng_state(), state)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
+    assert_same(model.state_dict(), before)
 
 
 @pytest.fixture

@@ -224,14 +224,11 @@ def _place(
     if step.frozen:
         line.return_to_end()
         return 1.0, False
-    if step.share and (is_first or (found.status is not Status.NON_FINITE and not limited)):
+    if step.share and (is_first or not limited):
         rise = max(probes.values.values()) - probes.value0
         expected = abs((found.slope0 or 0.0) * end)
         if math.isfinite(rise) and rise <= _RISE * expected:
-            if end == 1.0:
-                line.return_to_end()
-            else:
-                line.go_to(end)
+            _end_at(probes, end)
             return end, False
         line.return_to_start()
         return 0.0, True
@@ -247,11 +244,16 @@ def _place(
         if end > _TOO_FAR * best:
             line.go_to(best)
             return best, True
-    if end == 1.0:
-        line.return_to_end()
-    else:
-        line.go_to(end)
+    _end_at(probes, end)
     return end, limited
+
+
+def _end_at(probes: Probes, place: float) -> None:
+    """Leave the weights there; where the step itself ends, to the bit."""
+    if place == 1.0:
+        probes.line.return_to_end()
+    else:
+        probes.line.go_to(place)
 
 
 def _is_absurd(probes: Probes, found: StepOutcome, far: float) -> bool:
@@ -267,12 +269,9 @@ def _place_anew(step: Step, probes: Probes, found: StepOutcome, end: float) -> f
     if found.status is not Status.MINIMUM:
         probes.line.return_to_start()
         return 0.0
-    place = found.t * min(1.0, step.alpha * step.left) * (step.share or 1.0)
-    if place >= end == 1.0:
-        probes.line.return_to_end()
-    else:
-        probes.line.go_to(min(place, end))
-    return min(place, end)
+    place = min(found.t * min(1.0, step.alpha * step.left) * (step.share or 1.0), end)
+    _end_at(probes, place)
+    return place
 
 
 def _nothing_moved(

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -16,7 +15,7 @@ from surefoot.replay import Loss
 from surefoot.searches.least_squares import LeastSquaresSearch
 from surefoot.taken_step import TakenStep
 
-__all__ = ["Probes", "rounding_of", "search"]
+__all__ = ["Probes", "search"]
 
 _MAX_TRIES = 8
 _BEYOND = 4.0
@@ -123,8 +122,3 @@ def _reshard(model: nn.Module | None) -> None:
     for module in model.modules():
         if hasattr(module, "reshard") and hasattr(module, "unshard"):
             module.reshard()  # type: ignore[operator]
-
-
-def rounding_of(loss: Loss) -> float:
-    """Relative error below which differences of losses mean nothing: a few ulp."""
-    return 4.0 * torch.finfo(loss.dtype).eps

@@ -135,12 +135,15 @@ class RateState:
         share = parabola.residual / size if size > 0.0 else 0.0
         return dataclasses.replace(self, misfits=(*self.misfits, share)[-8:])
 
+    def _part(self, low: float, high: float) -> list[float]:
+        """The losses between two shares of the run so far."""
+        now = self.course[-1][0] if self.course else 0
+        return [loss for step, loss in self.course if low * now < step <= high * now]
+
     def gains(self) -> tuple[float, float]:
         """By how much the loss fell in the last quarter of the run so far, and before that."""
-        now = self.course[-1][0] if self.course else 0
-        late = [loss for step, loss in self.course if step > 0.75 * now]
-        before = [loss for step, loss in self.course if 0.5 * now < step <= 0.75 * now]
-        if now < 32 or len(late) < 3 or len(before) < 3:
+        before, late = self._part(0.5, 0.75), self._part(0.75, 1.0)
+        if min(len(before), len(late)) < 3 or self.course[-1][0] < 32:
             return math.inf, 0.0
         first = math.fsum(loss for _, loss in self.course[:4]) / 4.0
         then, today = math.fsum(before) / len(before), math.fsum(late) / len(late)
@@ -149,13 +152,11 @@ class RateState:
     @property
     def rises(self) -> bool:
         """Whether the loss of the last quarter of the run is surely above what it was before."""
-        now = self.course[-1][0] if self.course else 0
-        parts = [
-            [loss for step, loss in self.course if low * now < step <= high * now]
-            for low, high in itertools.pairwise((0.125, 0.25, 0.5, 0.75, 1.0))
-        ]
-        *before, late = [part for part in parts if len(part) >= 4] or [[]]
-        if not before or late is not parts[-1]:
+        *parts, late = itertools.starmap(
+            self._part, itertools.pairwise((0.125, 0.25, 0.5, 0.75, 1.0))
+        )
+        before = [part for part in parts if len(part) >= 4]
+        if not before or len(late) < 4:
             return False
         lowest = min(before, key=statistics.fmean)
         noise = math.hypot(*(statistics.stdev(x) / math.sqrt(len(x)) for x in (late, lowest)))

@@ -29,7 +29,7 @@ from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Measured, Step, conclude, own_slope, roughest, scale_of
 from surefoot.measured.noise import Fresh, noise_scale, own_share
-from surefoot.measured.probes import Probes, rounding_of
+from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
 from surefoot.measured.ratios import GroupLine, Ratios, drawn
 from surefoot.measured.reach import Reach
@@ -506,13 +506,13 @@ class Stepper:
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
         first, again = probes.value0, probes.evaluate()
-        rounding, graphless = probes.loss.rounding, self._graphless
-        if not moved and not agree(again, first, rounding) and not graphless.needs_graph:
+        tolerance, graphless = probes.loss.tolerance, self._graphless
+        if not moved and not agree(again, first, tolerance) and not graphless.needs_graph:
             graphless.needs_graph = True  # a loss may ask by itself whether there is a graph
             with_graph = probes.evaluate()
-            graphless.needs_graph = agree(with_graph, first, rounding)
+            graphless.needs_graph = agree(with_graph, first, tolerance)
             again = with_graph if graphless.needs_graph else again
-        if not moved and not agree(again, first, rounding):
+        if not moved and not agree(again, first, tolerance):
             message = notices.NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
                 self.plan()
@@ -543,7 +543,7 @@ class Stepper:
             checks=checks(self.rate),
             share=0.0 if self._averages is None else 1.0 - self._averages.share,
             foreign=foreign,
-            rounding=rounding_of(loss),
+            rounding=loss.rounding,
             eps=roughest(active),
         )
 

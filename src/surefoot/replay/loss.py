@@ -198,13 +198,17 @@ class Loss(ABC):
 
     @property
     def rounding(self) -> float:
+        """Relative error below which differences of losses mean nothing: a few ulp."""
+        return 4.0 * torch.finfo(self.dtype).eps
+
+    @property
+    def tolerance(self) -> float:
         """Relative error by which two evaluations at the same weights may differ.
 
-        A few ulp of the loss; under autocast more, where a compiler is free to cast elsewhere.
+        Their rounding; under autocast more, where a compiler is free to cast elsewhere.
         """
         low = [dtype for _, enabled, dtype in self._start[0].autocast if enabled]
-        own = 4.0 * torch.finfo(self.dtype).eps
-        return max(own, *(torch.finfo(d).eps / 128.0 for d in low), 0.0)
+        return max(self.rounding, *(torch.finfo(dtype).eps / 128.0 for dtype in low), 0.0)
 
 
 class Watched(Loss):
