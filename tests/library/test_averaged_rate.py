@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -19,6 +20,8 @@ def walk(
     """Step and rate at every measurement of a run whose slope along the update is −1."""
     state, course = RateState(), []
     for step in range(steps):
+        if state.listens(step) or step >= state.next:
+            state = state.hears(step, loss(step))
         if step >= state.next:
             parabola = Parabola(loss(step), -1.0, curvature(step))
             state = state.learned(
@@ -60,22 +63,47 @@ def test_measurements_become_rare_as_the_run_grows() -> None:
     assert all(b - a <= max(16, a // 16) for a, b in itertools.pairwise(steps))
 
 
+def heard(loss: Callable[[int], float], steps: int = 1000) -> RateState:
+    """The state after so many steps of which only the losses are heard."""
+    state = RateState()
+    for step in range(steps):
+        if state.listens(step):
+            state = state.hears(step, loss(step))
+    return state
+
+
 @pytest.mark.parametrize(
     ("loss", "low", "high"),
     [
         (lambda step: 1.0 / (1 + step), 1.0, 1.0),  # it falls
-        (lambda step: 1.0 + 0.2 * math.sin(7.0 * step), 1.0, 1.0),  # a plateau, noisy
-        (lambda step: abs(step - 300) / 300 + 0.1 * math.sin(7.0 * step), 0.1, 0.5),  # it rises
+        (lambda step: 1.0 + 0.2 * math.sin(7.0 * step), 0.3, 1.0),  # a plateau, noisy
+        (lambda step: abs(step - 300) / 300 + 0.1 * math.sin(7.0 * step), 0.1, 0.3),  # it rises
+        (lambda step: abs(step - 30) / 30 if step < 60 else 60.0 / step, 0.15, 0.9),  # it did
+        (lambda step: math.nan, 1.0, 1.0),
     ],
 )
-def test_under_a_horizon_less_of_it_is_walked_while_the_loss_rises(
+def test_less_is_walked_while_the_loss_rises(
     loss: Callable[[int], float], low: float, high: float
 ) -> None:
-    state = RateState()
-    for step in range(1000):
-        if step >= state.next:
-            parabola = Parabola(loss(step), -1.0, 0.1)
-            state = state.learned(
-                step, Status.MINIMUM, parabola, probed=1.0, filling=1.0, total_steps=1000
-            )
-    assert low <= state.ebb <= high
+    assert low <= heard(loss).ebb <= high
+
+
+def test_what_was_taken_returns_as_the_loss_falls_and_more_with_it() -> None:
+    state = dataclasses.replace(RateState(), ebb=0.2)
+    for step in range(4000):
+        if state.listens(step):
+            state = state.hears(step, 1.0 / (1 + step), most=2.0)
+    assert state.ebb == 2.0
+    for step in range(4000, 12_000):  # no more than α where it surely falls no longer
+        if state.listens(step):
+            state = state.hears(step, 0.1 + 0.01 * math.sin(7.0 * step), most=2.0)
+    assert 0.1 <= state.ebb < 0.5
+
+
+def test_losses_are_heard_ever_more_rarely_and_few_are_kept() -> None:
+    states = [heard(lambda step: 1.0, steps) for steps in (32, 10_000)]
+    assert [step for step, _ in states[0].course] == [*range(32)]
+    assert len(states[1].course) <= 96
+    late = [step for step, _ in states[1].course if step > 7_500]
+    assert len(late) >= 4
+    assert max(b - a for a, b in itertools.pairwise(late)) <= 10_000 // 8

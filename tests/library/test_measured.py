@@ -100,14 +100,16 @@ def test_hooks_of_the_base_see_one_step_a_step(name: str) -> None:
 def test_between_measurements_the_model_has_no_hooks() -> None:
     model, _, optimizer = build("adamw", total_steps=200)
     bare = 0
-    for batch in batches(60):
+    for batch in batches(200):
         hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+        heard = optimizer._stepper.rate.heard
         walk(model, optimizer, [batch])
         assert optimizer.last is not None
         if hooks == 0:
             assert not optimizer.last.status.measured
+            assert optimizer._stepper.rate.heard == heard
             bare += 1
-    assert bare > 30
+    assert bare > 60
 
 
 # What is measured
@@ -334,7 +336,7 @@ def test_layers_may_be_frozen_and_thawed() -> None:
 def test_what_is_applied_between_measurements(
     options: dict[str, Any], alpha: float | None, falls: bool, batch_norm: bool
 ) -> None:
-    """lr · α · horizon · the rate in use; α is 3 where a horizon takes back what was too far."""
+    """lr · α · ebb · horizon · the rate in use; α is 3 where a horizon takes back what was too far."""
     torch.manual_seed(0)
     x, y = torch.randn(64, 3), torch.randn(64, 1)
     norm = nn.BatchNorm1d(3) if batch_norm else nn.Identity()
@@ -346,11 +348,12 @@ def test_what_is_applied_between_measurements(
     for step in range(40):
         in_use = optimizer._stepper.rate.in_use
         loop_step(optimizer, lambda: nn.functional.mse_loss(model(x), y))
+        ebb = optimizer._stepper.rate.ebb
         assert optimizer.last is not None
         if step > 4 and not optimizer.last.status.measured:
             left = 1.0 - step / 40 if falls else 1.0
             applied = base.param_groups[0]["effective_lr"]
-            assert applied == pytest.approx(0.1 * expected * left * in_use)
+            assert applied == pytest.approx(0.1 * expected * ebb * left * in_use)
             assert optimizer.last.effective_lr == applied
             between += 1
     assert between > 10

@@ -319,6 +319,7 @@ class MeasuredLR(Wrapper):
         try:
             if closure is not None:
                 return self._step_with(closure)
+            self._stepper.closure_differentiates = None  # as far as is known, no closure comes
             self._step_without(self._stepper.tape())
             return None
         except BaseException:

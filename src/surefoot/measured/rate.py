@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +43,10 @@ curvature of many networks grows until it fits the rate, and follows the rate do
 PAST = 2.0
 """... though not beyond this many of the minima measured last: there the batch's own loss would
 hardly fall any more."""
-_SURE, _EBB, _LEAST = 2.0, 0.9, 0.1
-"""Standard errors above which a rise of the loss counts; what a measurement then leaves of α, and
-the least of it."""
+_SURE = 2.0
+"""Standard errors above which a rise or a fall of the loss counts ..."""
+_EBB, _FLOW, _LEAST = 0.9, 1.03, 0.1
+"""... what every loss that is heard then makes of α, and the least of it."""
 _COURSE = 96
 """Losses kept to see that."""
 _KEPT = 64
@@ -85,7 +85,8 @@ class RateState:
         last: the step at which it was measured last.
         course: steps and losses of the run so far, thinned out.
         highest: the largest multiple in use since the last alarm, under averaged weights.
-        ebb: what is left of α after the loss has risen under a horizon.
+        heard: the step whose loss was heard last.
+        ebb: what is left of α after the loss has risen.
         fell_from: the multiple in use before the loss left its range, until it is reached again.
     """
 
@@ -111,6 +112,7 @@ class RateState:
     last: int = -1
     course: tuple[tuple[int, float], ...] = ()
     highest: float = 0.0
+    heard: int = -1
     ebb: float = 1.0
     fell_from: float = 0.0
 
@@ -150,21 +152,52 @@ class RateState:
         return then - today, first - then
 
     @property
-    def rises(self) -> bool:
-        """Whether the loss of the last quarter of the run is surely above what it was before."""
+    def trend(self) -> float:
+        """The loss of the last quarter of the run above the least of before, in standard errors."""
         *parts, late = itertools.starmap(
             self._part, itertools.pairwise((0.125, 0.25, 0.5, 0.75, 1.0))
         )
         before = [part for part in parts if len(part) >= 4]
         if not before or len(late) < 4:
-            return False
-        lowest = min(before, key=statistics.fmean)
-        noise = math.hypot(*(statistics.stdev(x) / math.sqrt(len(x)) for x in (late, lowest)))
-        return statistics.fmean(late) - statistics.fmean(lowest) > _SURE * noise
+            return 0.0
+        least, error = min(map(_mean_and_error, before))
+        now, its_error = _mean_and_error(late)
+        noise = math.hypot(error, its_error)
+        return (now - least) / noise if noise > 0.0 else 0.0
 
-    def _onward(self, step: int, loss: float) -> tuple[tuple[int, float], ...]:
-        course = (*self.course, (step, loss))
-        return course if len(course) <= _COURSE else (*course[:4], *course[5::2])
+    def listens(self, step: int, often: int = 16) -> bool:
+        """Whether the loss of step number ``step`` is to be heard, measured or not.
+
+        Args:
+            step: its number.
+            often: how many are heard while the run grows by a factor of e.
+        """
+        return step >= self.heard + max(1, self.heard // often)
+
+    def hears(self, step: int, loss: float, most: float = 1.0) -> RateState:
+        """With the loss of a batch on the way, where it is finite.
+
+        α shrinks while losses surely rise, and grows while they surely fall.
+
+        Args:
+            step: whose loss it is.
+            loss: of its batch.
+            most: what α may be multiplied by while they fall.
+        """
+        course = self.course
+        if math.isfinite(loss):
+            course = (*course, (step, loss))
+            course = course if len(course) <= _COURSE else (*course[:4], *course[5::2])
+        heard = dataclasses.replace(self, heard=step, course=course)
+        trend = heard.trend if course is not self.course else 0.0
+        ebb = self.ebb
+        if trend > _SURE:
+            ebb = max(_EBB * ebb, _LEAST)
+        elif trend < -_SURE:
+            ebb = min(_FLOW * ebb, most)
+        elif ebb > 1.0:
+            ebb = max(_EBB * ebb, 1.0)
+        return dataclasses.replace(heard, ebb=ebb)
 
     def saw(self, loss: float) -> RateState:
         """With one more loss of a batch; one far out of range lets it be measured at once.
@@ -241,14 +274,7 @@ class RateState:
             wanted = min(max(wanted, floor), rate.value * ABOVE)
         since = self.since if self.in_use is not None else step + 1
         following = next_measurement(step, rate, PRECISION, total_steps)
-        course, ebb = self.course, self.ebb
-        if parabola is not None and math.isfinite(parabola.value0):
-            course = self._onward(step, parabola.value0)
-            if dataclasses.replace(self, course=course).rises:
-                ebb = max(_EBB * ebb, _LEAST)
-        return dataclasses.replace(
-            found, in_use=wanted, since=since, next=following, course=course, ebb=ebb
-        )
+        return dataclasses.replace(found, in_use=wanted, since=since, next=following)
 
     def _fallen(self, step: int, parabola: Parabola | None) -> RateState:
         """With the minimum of the last line alone, if it is lower; to be measured at once."""
@@ -297,10 +323,7 @@ class RateState:
             lines = lines.and_of(parabola.slope0, parabola.curvature, tame)
         in_use = 1.0 if self.in_use is None else self.in_use
         wanted = 0.0 if status is Status.NON_FINITE else lines.minimum
-        course = self.course
-        if parabola is not None and math.isfinite(parabola.value0):
-            course = self._onward(step, parabola.value0)
-        gain, whole = dataclasses.replace(self, course=course).gains()
+        gain, whole = self.gains()
         power = FASTER if gain < STILL * whole else 1.0
         rise = min(GROWTH, ((step + 2) / (self.last + 2)) ** power)
         returns = in_use < self.fell_from  # to where it was, as fast as anything may change
@@ -321,7 +344,6 @@ class RateState:
             pooled=(*lines, usual),
             last=step,
             next=following,
-            course=course,
             fell_from=self.fell_from if returns else 0.0,
         )
 
@@ -343,6 +365,13 @@ class RateState:
         values["course"] = tuple((int(s), float(v)) for s, v in plain.get("course", ()))
         values["measurements"] = tuple(Measurement(*m) for m in plain.get("measurements", ()))
         return cls(**values)
+
+
+def _mean_and_error(losses: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error, of two or more."""
+    n = len(losses)
+    mean = math.fsum(losses) / n
+    return mean, math.sqrt(math.fsum((x - mean) ** 2 for x in losses) / (n * (n - 1)))
 
 
 def _promises(parabola: Parabola, probed: float) -> bool:

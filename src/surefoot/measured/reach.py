@@ -15,6 +15,8 @@ __all__ = ["Reach"]
 
 AVERAGED = 0.7
 """α under averaged weights."""
+FALLING = 2.0
+"""By how much it may grow there while the loss surely falls."""
 UNDER_A_HORIZON = 3.0
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
 _RUIN, _AVERAGED_RUIN = 0.5, 0.15
@@ -53,6 +55,16 @@ class Reach:
         # rate that was held already is where it is: measured, docs/beyond-the-rate.md
         planned = self.settings.falls and self.settings.decay_from is None
         return UNDER_A_HORIZON if planned and not self.has_batch_norm else 1.0
+
+    @property
+    def most(self) -> float:
+        """What α may be multiplied by while the loss falls."""
+        return FALLING if self.averages else 1.0
+
+    @property
+    def often(self) -> int:
+        """How many losses to hear while the run grows by a factor of e."""
+        return 16 if self.averages else 32  # three minima far, a run may be lost within a few
 
     @property
     def is_unbounded(self) -> bool:

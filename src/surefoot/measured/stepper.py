@@ -256,11 +256,26 @@ class Stepper:
         """Decide whether the next step measures, and listen if so."""
         self.is_due = is_due(self.settings, self.rate, self.steps)
         if self._hears and self.closure_differentiates is not False:
-            self._recorder.arm(self.groups.params())
+            hears_only = not (self.is_due or self._fresh.waits)
+            self._recorder.arm(self.groups.params(), hears_only=hears_only)
 
     @property
     def _hears(self) -> bool:
-        return self.is_due or self._fresh.waits
+        return self.is_due or self._listens or self._fresh.waits
+
+    @property
+    def _listens(self) -> bool:
+        """Whether the loss of the next step is to be heard."""
+        often = self._reach.often
+        return self.rate.listens(self.steps, often) and not self.settings.frozen
+
+    def _hear(self, loss: Loss | None, value: float | None) -> None:
+        """Take note of the loss on the way."""
+        if value is None:
+            known = loss is not None and loss.problem() is None
+            value = float(loss.unscaled) if known and loss is not None else math.nan
+        value = _reduce.mean(value, self._process_group, self.groups.params()[0].device)
+        self.rate = self.rate.hears(self.steps, value, self._reach.most)
 
     def tape(self) -> Tape | None:
         """What was heard."""
@@ -301,6 +316,8 @@ class Stepper:
         elif self._is_bad(value):
             self._refuse(math.nan if value is None else value)
         else:
+            if self._listens:
+                self._hear(loss, value)
             self._plain_step()
 
     def _is_bad(self, value: float | None) -> bool:
@@ -401,6 +418,8 @@ class Stepper:
         if not frozen and not (math.isfinite(value0) and has_finite_gradient(active)):
             self._refuse(value0)
             return
+        if not frozen:
+            self._hear(loss, None)
         self._notice_schedules()
         loud = 1.0 if frozen else self._listen()
         self.rate, self._echo = dataclasses.replace(self.rate, loud=loud), 0.0

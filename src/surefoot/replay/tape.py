@@ -114,6 +114,21 @@ class _Entry:
         return (x.name[0] for x in self.flat if isinstance(x, _Known))
 
 
+@dataclass(frozen=True, eq=False)
+class _Root:
+    """What was differentiated.
+
+    Args:
+        name: on the tape; None where it does not follow from the model's outputs.
+        value: detached.
+        factor: what a scaler had multiplied it by.
+    """
+
+    name: Name | None
+    value: Tensor
+    factor: Tensor | None
+
+
 class Tape(Loss, TorchDispatchMode):
     """One loss, from its forward passes to the scalar that was differentiated.
 
@@ -139,13 +154,13 @@ class Tape(Loss, TorchDispatchMode):
         Loss.__init__(self, model, params)
         self._devices, self._keeps = tuple(devices), keeps_inputs
         self._own = {id(p) for p in params}
-        self._before = Buffers(model).snapshot()
-        self._surroundings = Surroundings.capture(devices)
+        self._remember_start()
         self._entries: list[_Entry] = []
         self._names: dict[int, tuple[weakref.ref[Tensor], Name]] = {}
         self._places: dict[Any, tuple[StorageWeakRef, Name]] = {}
         self._outside: dict[int, tuple[Tensor, int]] = {}
-        self._roots: list[tuple[Name | None, Tensor]] = []
+        self._roots: list[_Root] = []
+        self._scales: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._refusal: str | None = None
         self._seen: set[int] = set()
         self._drawn: set[int] = set()
@@ -155,6 +170,10 @@ class Tape(Loss, TorchDispatchMode):
         self.owner: weakref.ref[Any] | None = None
         """Who started it."""
         self.gradient = FreshGradient(params)
+
+    def _remember_start(self) -> None:
+        self._before = Buffers(self._model).snapshot()
+        self._surroundings = Surroundings.capture(self._devices)
 
     # On and off
 
@@ -240,6 +259,7 @@ class Tape(Loss, TorchDispatchMode):
             self._drawn.add(len(self._entries))
         out = func(*args, **kwargs)
         self._entries.append(entry)
+        self._note_scale(func, args, out)
         for slot, x in enumerate(tensors_in(out)):
             self._call_it(x, (len(self._entries) - 1, slot))
         for x in written:
@@ -248,7 +268,10 @@ class Tape(Loss, TorchDispatchMode):
         return out
 
     def _differentiated(self, loss: Tensor) -> None:
-        root = (self._name_of(loss), loss.detach())
+        scaled, factor = self._scales.get(id(loss), (None, None))
+        if scaled is None or scaled() is not loss:
+            factor = None
+        root = _Root(self._name_of(loss), loss.detach(), factor)
         self._roots.append(root)
 
         def done(is_own: bool) -> None:
@@ -257,6 +280,13 @@ class Tape(Loss, TorchDispatchMode):
 
         if self.gradient is not None and loss.requires_grad:
             self.gradient.watch(loss, done)
+
+    def _note_scale(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
+        """Remember which number was a scaler's product, and the factor."""
+        if func is torch.ops.aten.mul.Tensor and out.dim() == 0:
+            factor = args[1]
+            if isinstance(factor, Tensor) and factor.dim() == 0 and not factor.requires_grad:
+                self._scales[id(out)] = (weakref.ref(out), factor)
 
     def _call_it(self, x: Tensor, name: Name) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
@@ -341,12 +371,18 @@ class Tape(Loss, TorchDispatchMode):
     @property
     def value(self) -> Tensor:
         """The loss where it was computed: the sum of what was differentiated."""
-        return _total(value for _, value in self._roots)
+        return _total(root.value for root in self._roots)
+
+    @property
+    def unscaled(self) -> Tensor:
+        """The same before a scaler multiplied it, whose factor changes on the way."""
+        parts = [(root.value.float(), root.factor) for root in self._roots]
+        return _total(x if by is None else x / by for x, by in parts)
 
     @property
     def dtype(self) -> torch.dtype:
         """The roughest of what was differentiated."""
-        dtypes = {value.dtype for _, value in self._roots}
+        dtypes = {root.value.dtype for root in self._roots}
         return max(dtypes, key=lambda each: torch.finfo(each).eps)
 
     @property
@@ -360,7 +396,7 @@ class Tape(Loss, TorchDispatchMode):
             return "no forward pass of the model was seen before backward()"
         if not self._roots:
             return "no scalar that depends on the model's outputs was differentiated by backward()"
-        if any(name is None for name, _ in self._roots):
+        if any(root.name is None for root in self._roots):
             return (
                 "what was differentiated does not follow from the model's outputs: it left torch "
                 "and came back (NumPy, a custom kernel), another model made it, or the model runs "
@@ -385,7 +421,7 @@ class Tape(Loss, TorchDispatchMode):
 
     def _needed(self) -> list[int]:
         """The entries that what was differentiated depends on."""
-        wanted = {name[0] for name, _ in self._roots if name is not None}
+        wanted = {root.name[0] for root in self._roots if root.name is not None}
         for i in range(len(self._entries) - 1, -1, -1):
             if i in wanted:
                 wanted.update(self._entries[i].needs)
@@ -412,7 +448,38 @@ class Tape(Loss, TorchDispatchMode):
                 with _no_autocast(self._devices):
                     out = entry.run(*args, **kwargs)
             values.update(((i, slot), x) for slot, x in enumerate(tensors_in(out)))
-        return _total(values[name] for name, _ in self._roots if name is not None)
+        return _total(values[root.name] for root in self._roots if root.name is not None)
+
+
+class Hearing(Tape):
+    """Hears the value of what is differentiated, and keeps nothing to play it again: cheap."""
+
+    def _remember_start(self) -> None:
+        pass
+
+    def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """A forward pass begins."""
+        return 0
+
+    def returned(self, number: int, output: Any) -> None:
+        """It has answered."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Look for the start of a backward pass, and for a scaler's product."""
+        out = func(*args, **(kwargs or {}))
+        if self.is_closed or torch._C._current_graph_task_id() != -1:
+            return out
+        if func is torch.ops.aten.ones_like.default and args[0].numel() == 1 and _begins_backward():
+            self._differentiated(args[0])
+        else:
+            self._note_scale(func, args, out)
+        return out
+
+    def problem(self) -> str | None:
+        """Why nothing was heard."""
+        return None if self._roots else "no scalar was differentiated by backward()"
 
 
 def _total(losses: Iterable[Tensor]) -> Tensor:
