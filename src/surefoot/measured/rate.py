@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import statistics
@@ -117,7 +118,7 @@ class RateState:
     @property
     def interval(self) -> RateInterval:
         """The measured multiple, and how sure it is."""
-        return pool(self.measurements)
+        return _pooled(self.measurements)
 
     @property
     def is_misfit(self) -> bool:
@@ -343,6 +344,10 @@ class RateState:
         values["course"] = tuple((int(s), float(v)) for s, v in plain.get("course", ()))
         values["measurements"] = tuple(Measurement(*m) for m in plain.get("measurements", ()))
         return cls(**values)
+
+
+_pooled = functools.lru_cache(maxsize=4)(pool)
+"""For states that have the same measurements, and whoever logs the rate at every step."""
 
 
 def _promises(parabola: Parabola, probed: float) -> bool:
