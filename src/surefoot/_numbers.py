@@ -69,8 +69,9 @@ def check_rates(groups: Iterable[Mapping[str, Any]]) -> None:
     """
     for group in groups:
         lr = group["lr"]
-        if not (isinstance(lr, Tensor) or (isinstance(lr, float) and -1e-9 < lr < 0.0)):
-            check_number("lr of a group", lr, at_least=0.0)
+        if isinstance(lr, Tensor) or (isinstance(lr, float) and -1e-9 < lr < math.inf):
+            continue
+        check_number("lr of a group", lr, at_least=0.0)
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -24,7 +24,7 @@ def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
     """‖tᵢ‖² of each tensor, with one device sync for all."""
     if not tensors:
         return []
-    if any(t.device.type != "cpu" for t in tensors) and not _any_low_precision(tensors):
+    if not all(t.is_cpu for t in tensors) and not _any_low_precision(tensors):
         squares = [norm**2 for norm in _numbers(torch._foreach_norm(list(tensors)))]
     else:
         flat = [t.view(-1) if t.is_contiguous() else t for t in tensors]
@@ -36,8 +36,7 @@ def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
 
 def _out_of_range(squares: Sequence[float]) -> bool:
     """Whether squares overflowed float32 or drowned in it: gradients above 1e19 or below 1e-16."""
-    total = math.fsum(squares) if all(map(math.isfinite, squares)) else math.inf
-    return not 1e-32 < total < math.inf
+    return not 1e-32 < sum(squares) < math.inf
 
 
 def _wider(tensors: Sequence[Tensor]) -> list[Tensor] | None:
@@ -117,9 +116,9 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _numbers(scalars: Sequence[Tensor]) -> list[float]:
     """Their values, with one device sync for all."""
-    device = scalars[0].device
-    if all(s.device.type == "cpu" for s in scalars):
+    if all(s.is_cpu for s in scalars):
         return [s.item() for s in scalars]
+    device = scalars[0].device
     # MPS has no float64; the few hundred numbers are summed on the host in double precision anyway
     dtype = torch.float32 if device.type == "mps" else torch.float64
     if all(s.dtype == scalars[0].dtype and s.device == device for s in scalars):
@@ -218,6 +217,15 @@ def swap(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> None:
 def lerp(memory: Sequence[Tensor], new: Sequence[Tensor], weight: float) -> None:
     """mᵢ ← mᵢ + weight · (nᵢ − mᵢ), in place."""
     torch._foreach_lerp_(list(memory), list(new), weight)
+
+
+def follow(firsts: list[Tensor], seconds: list[Tensor], share: float, other: float) -> None:
+    """aᵢ ← aᵢ + share · (bᵢ − aᵢ), then bᵢ ← bᵢ + other · (aᵢ − bᵢ), in place.
+
+    Made at every step, by a caller who records no graph already.
+    """
+    torch._foreach_lerp_(firsts, seconds, share)
+    torch._foreach_lerp_(seconds, firsts, other)
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ class Bound:
     def note(self, shortened: bool) -> bool:
         """Whether a step was shortened; whether most of the last fifty were."""
         self.recent.append(shortened)
-        return len(self.recent) == _WINDOW and 2 * sum(self.recent) > _WINDOW
+        return 2 * self.recent.count(True) > _WINDOW == len(self.recent)
 
     @property
     def advice(self) -> str:

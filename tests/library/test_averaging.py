@@ -62,7 +62,7 @@ def test_gradients_are_taken_between_the_iterate_and_its_weighted_mean() -> None
         seen = averages.before_step()
         with torch.no_grad():
             p.sub_(seen * 0.1 * gradient)
-        averages.absorb([p], t)
+            averages.absorb([p], t)
         z = z - 0.1 * gradient
         weight = (t + 1.0) ** power
         total += weight

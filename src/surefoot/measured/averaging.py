@@ -13,6 +13,7 @@ weight decay shrinks y, as there.
 from __future__ import annotations
 
 import contextlib
+import operator
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -71,6 +72,7 @@ class Averages:
         self.total = 0.0
         """Σ wᵢ so far."""
         self._averages: dict[Tensor, Tensor] = {}
+        self._last: tuple[list[Tensor], list[Tensor]] = [], []
         self._pending: dict[Tensor, Tensor] = {}
         self._is_shown = False
         self._modes = Modes()
@@ -128,8 +130,7 @@ class Averages:
         c = weight / self.total
         # x' = x + c (z − x) = x + g (y − x) with g = c / (1 − β), and y' = y + β (x' − x)
         g = c / (1.0 - self.share)
-        _params.lerp(own, averages, -self.share * g)
-        _params.lerp(averages, own, g / (1.0 + self.share * g))
+        _params.follow(own, averages, -self.share * g, g / (1.0 + self.share * g))
         self._statistics.age()
 
     def restart(self) -> None:
@@ -144,11 +145,15 @@ class Averages:
         _params.assign(own, averages)
 
     def _pairs(self, params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        for p in params:
-            if p not in self._averages:
-                self._averages[p] = p.detach().clone()
-        own = [p.detach() for p in params]
-        return _reduce.local(own), _reduce.local([self._averages[p] for p in params])
+        """What parameters and averages hold, of this process's shards."""
+        before, averages = self._last
+        if len(before) != len(params) or not all(map(operator.is_, before, params)):
+            for p in params:
+                if p not in self._averages:
+                    self._averages[p] = p.detach().clone()
+            averages = _reduce.local([self._averages[p] for p in params])
+            self._last = list(params), averages
+        return _reduce.local(params), averages
 
     # Who sees it
 
@@ -172,6 +177,7 @@ class Averages:
             self._is_shown = False
 
     def _exchange(self) -> None:
+        self._last = [], []
         for p, average in self._averages.items():
             if hasattr(p, "_local_tensor"):  # a shard's memory is known to others by its address
                 _params.swap(_reduce.local([p.detach()]), _reduce.local([average]))
@@ -180,7 +186,7 @@ class Averages:
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """A forward pass begins; what has to be left when it ends."""
-        if is_measuring() or self._is_shown:
+        if self._is_shown or is_measuring():
             return None
         evaluates = self._modes.is_evaluation(module)
         if module.training or (torch.is_grad_enabled() and not evaluates):
@@ -229,6 +235,7 @@ class Averages:
         state after the optimizer's may do so.
         """
         self.total, self._averages, self._pending = total, {}, {}
+        self._last = [], []
         self._modes.has_trained = True
         self._statistics.age()
         for i, (y, x) in places.items():

@@ -18,6 +18,7 @@ class GradientGauge:
 
     def __init__(self) -> None:
         self._chosen: list[Tensor] = []
+        self._is_sharded = False
 
     def norm(self, active: Callable[[], Sequence[Tensor]]) -> float:
         """The norm of the chosen gradients, over all shards; not finite where one is not.
@@ -25,11 +26,15 @@ class GradientGauge:
         Args:
             active: the parameters with a gradient; asked only where a chosen one has none.
         """
-        if not self._chosen or any(p.grad is None for p in self._chosen):
-            self._chosen = _small_ones(active())
         grads = [p.grad for p in self._chosen if p.grad is not None]
+        if not grads or len(grads) < len(self._chosen):
+            self._chosen = _small_ones(active())
+            grads = [p.grad for p in self._chosen if p.grad is not None]
+            self._is_sharded = _reduce.is_sharded(grads)
+        if not self._is_sharded:
+            return math.sqrt(math.fsum(_params.norms_sq(grads)))
         square = math.fsum(_params.norms_sq(_reduce.local(grads)))
-        (square,) = _reduce.over_shards([square], _reduce.is_sharded(grads))
+        (square,) = _reduce.over_shards([square], True)
         return math.sqrt(square)
 
 

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from surefoot._quiet import devices_of
 from surefoot.measured.averaging import Averages
 from surefoot.measured.decay import DecayForm
-from surefoot.measured.wrapper import multiplied
 
 __all__ = ["Groups"]
 
@@ -59,14 +58,18 @@ class Groups:
         The rate before schedulers, or the peak of 1cycle, when the group was first seen: it may be
         added later, here or to the wrapped optimizer.
         """
-        new = self.all[len(self._units) :]
-        self._units = (*self._units, *(_unit(group) for group in new))
+        groups = self._base.param_groups
+        if len(self._units) < len(groups):
+            self._units = (*self._units, *map(_unit, groups[len(self._units) :]))
         return self._units
 
     @property
     def ratios(self) -> tuple[float, ...]:
         """What each group's rate is multiplied by, beside what all are; 1 unless measured."""
-        return (*self._ratios, *(1.0 for _ in self.all[len(self._ratios) :]))
+        groups = self._base.param_groups
+        if len(self._ratios) < len(groups):
+            self._ratios += (1.0,) * (len(groups) - len(self._ratios))
+        return self._ratios
 
     @ratios.setter
     def ratios(self, value: Sequence[float]) -> None:
@@ -85,15 +88,17 @@ class Groups:
     @property
     def scheduled(self) -> float:
         """What schedulers have made of the groups' rates."""
-        pairs = zip(self.all, self.units, strict=True)
-        return max((float(g["lr"]) / unit for g, unit in pairs if unit > 0.0), default=1.0)
+        pairs = zip(self._base.param_groups, self.units, strict=True)
+        left = [float(group["lr"]) / unit for group, unit in pairs if unit > 0.0]
+        return max(left) if left else 1.0
 
     @property
     def are_idle(self) -> bool:
         """Whether nothing will move: every rate is 0 (a warm-up begins), or no gradient is."""
-        if all(float(group["lr"]) == 0.0 for group in self.all):
+        groups = self._base.param_groups
+        if all(float(group["lr"]) == 0.0 for group in groups):
             return True
-        return all(p.grad is None for p in self.params())
+        return all(p.grad is None for group in groups for p in group["params"])
 
     def step(
         self, factor: float, averages: Averages | None, decays: Sequence[float | None] = ()
@@ -107,12 +112,24 @@ class Groups:
         """
         if averages is not None:
             factor *= averages.before_step()
+        groups = self._base.param_groups
         factors = [factor * ratio for ratio in self.ratios]
-        if all(each == 1.0 for each in factors) and not decays:
+        if factors.count(1.0) == len(factors) and not decays:
             self._base.step()
             return
-        with multiplied(self.all, factors, decays):
+        kept = [(group["lr"], group.get("weight_decay")) for group in groups]
+        try:
+            for group, each in zip(groups, factors, strict=True):
+                group["lr"] = group["lr"] * each
+            for group, decay in zip(groups, decays, strict=False):
+                if decay is not None:
+                    group["weight_decay"] = decay
             self._base.step()
+        finally:
+            for group, (lr, decay) in zip(groups, kept, strict=True):
+                group["lr"] = lr  # the same object, which a scheduler or a graph may hold
+                if "weight_decay" in group:
+                    group["weight_decay"] = decay
 
     def decays(
         self, form: DecayForm, factor: float, left: float, step: int, total_steps: int | None
@@ -133,7 +150,9 @@ class Groups:
     def publish(self, factor: float) -> float:
         """Show what was applied; the largest multiple of a unit, ratios not included."""
         multiple = 0.0
-        for group, unit, ratio in zip(self.all, self.units, self.ratios, strict=True):
+        for group, unit, ratio in zip(
+            self._base.param_groups, self.units, self.ratios, strict=True
+        ):
             rate = float(group["lr"]) * factor
             group["effective_lr"] = rate * ratio
             if unit > 0.0:
@@ -148,7 +167,7 @@ class Groups:
     @property
     def effective_lr(self) -> float:
         """The largest rate that was applied last."""
-        return max(float(group["effective_lr"]) for group in self.all)
+        return max([float(group["effective_lr"]) for group in self.all])
 
 
 def _unit(group: dict[str, Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -119,7 +120,7 @@ class RateState:
     @property
     def interval(self) -> RateInterval:
         """The measured multiple, and how sure it is."""
-        return pool(self.measurements)
+        return _pooled(self.measurements)
 
     @property
     def is_misfit(self) -> bool:
@@ -372,6 +373,10 @@ def _mean_and_error(losses: Sequence[float]) -> tuple[float, float]:
     n = len(losses)
     mean = math.fsum(losses) / n
     return mean, math.sqrt(math.fsum((x - mean) ** 2 for x in losses) / (n * (n - 1)))
+
+
+_pooled = functools.lru_cache(maxsize=4)(pool)
+"""For states that have the same measurements, and whoever logs the rate at every step."""
 
 
 def _promises(parabola: Parabola, probed: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from surefoot._numbers import check_count, check_flag, check_number
 
@@ -46,7 +47,7 @@ class Settings:
         if self.max_change is not None and self.max_change != math.inf:
             check_number("max_change", self.max_change, at_least=0.0, above=True)
 
-    @property
+    @cached_property
     def averages(self) -> bool:
         """Whether weights are averaged: on demand, and where nothing else makes a run settle."""
         if self.frozen:
@@ -55,7 +56,7 @@ class Settings:
             return self.averaging
         return self.horizon == "linear" and self.total_steps is None
 
-    @property
+    @cached_property
     def falls(self) -> bool:
         """Whether the rate falls to zero over the run."""
         if self.total_steps is None or self.frozen:

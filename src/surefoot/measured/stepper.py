@@ -71,7 +71,6 @@ class Stepper:
         rate: what was measured, and the rate in use.
         history: the measurements.
         steps: made so far.
-        cost: passes spent.
         is_due: whether the next step measures.
         closure_differentiates: whether the loop's closure calls ``backward()``; None where not
             known.
@@ -105,7 +104,7 @@ class Stepper:
     def _start_anew(self) -> None:
         """The state of a run in which nothing was measured yet."""
         self.rate, self.ratios = RateState(), Ratios()
-        self.steps, self.cost = 0, Cost()
+        self.steps, self._cost, self._made = 0, Cost(), 0
         self.closure_differentiates: bool | None = None
         self._graphless = Graphless()
         self._fresh = Fresh(self._share, self._process_group)
@@ -138,7 +137,7 @@ class Stepper:
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("_base", "model", "settings", "_response", "groups", "rate", "history", "steps")
-        more = ("cost", "_filled_before", "closure_differentiates", "_averages", "_decay")
+        more = ("_cost", "_made", "_filled_before", "closure_differentiates", "_averages", "_decay")
         new = ("ratios", "_share", "_losses", "_graphless")
         kept = {n: vars(self)[n] for n in (*names, *more, *new)}
         return {**kept, "pairs": self._fresh.pairs}
@@ -186,7 +185,7 @@ class Stepper:
         self.groups = Groups(self._base, () if own is None else own.units)
         self._start_anew()
         if own is not None:
-            self.rate, self.cost = own.rate, own.cost
+            self.rate, self._cost = own.rate, own.cost
             self.steps, self._filled_before = own.step, own.filled_before
             self.closure_differentiates = own.closure_differentiates
             self._graphless.needs_graph = own.needs_graph
@@ -238,6 +237,11 @@ class Stepper:
     def averaged(self) -> AbstractContextManager[None]:
         """A context in which the parameters hold the averaged weights."""
         return nullcontext() if self._averages is None else self._averages.shown()
+
+    @property
+    def cost(self) -> Cost:
+        """Passes spent."""
+        return self._cost + Cost(self._made, self._made)
 
     @property
     def last(self) -> StepOutcome | None:
@@ -356,7 +360,7 @@ class Stepper:
         if (self.steps + 1) % _LOOK_EVERY == 0:
             self._notice_schedules()
         self._last, self._applied = None, (self._multiple, status)
-        self._book(Cost())
+        self._book()
 
     def _factor(self) -> tuple[float, Status]:
         """What the groups' rates are multiplied by, as far as can be told before the step."""
@@ -395,10 +399,10 @@ class Stepper:
     def _tell(self, kind: str, message: str) -> None:
         self._trouble.tell(kind, message)
 
-    def _book(self, probes: Cost) -> None:
+    def _book(self) -> None:
         """A step was made; plan the next."""
         self.steps += 1
-        self.cost = self.cost + probes + Cost(self._passes, self._passes)
+        self._made += self._passes
         self.plan()
 
     # A step that measures
@@ -584,7 +588,8 @@ class Stepper:
         self._trouble.refused = self._trouble.failed = 0
         if self.settings.advice:
             self._losses = [*self._losses, (self.steps, measured.outcome.value0)][-_LOSSES:]
-        self._book(cost)
+        self._cost = self._cost + cost
+        self._book()
         remember(self.history, self._point(step, self._last))
 
     def _beyond(self) -> dict[str, Any]:
@@ -630,7 +635,7 @@ class Stepper:
         """A step that does not move the weights."""
         self._publish(0.0)
         self._last = dataclasses.replace(outcome, cost=Cost(self._passes, self._passes))
-        self._book(Cost())
+        self._book()
 
     def _cannot_measure(self, loss: Loss | None, problem: str) -> None:
         """Say that nothing is measured, and how it could be; step at the rate in use, if any."""

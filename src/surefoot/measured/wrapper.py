@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from torch.optim import Optimizer
 
 from surefoot._numbers import check_number
 
-__all__ = ["Wrapper", "multiplied"]
+__all__ = ["Wrapper"]
 
 
 class Wrapper(Optimizer):
@@ -61,31 +59,3 @@ class Wrapper(Optimizer):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._base!r})"
-
-
-@contextmanager
-def multiplied(
-    groups: Sequence[dict[str, Any]],
-    factors: Sequence[float],
-    decays: Sequence[float | None] = (),
-) -> Iterator[None]:
-    """Inside, every group's ``lr`` is its factor times what it is; afterwards the same object.
-
-    Args:
-        groups: the groups.
-        factors: one each.
-        decays: the weight decay of each inside; None or nothing for its own.
-    """
-    kept = [(group["lr"], group.get("weight_decay")) for group in groups]
-    try:
-        for group, factor in zip(groups, factors, strict=True):
-            group["lr"] = group["lr"] * factor
-        for group, decay in zip(groups, decays, strict=False):
-            if decay is not None:
-                group["weight_decay"] = decay
-        yield
-    finally:
-        for group, (lr, decay) in zip(groups, kept, strict=True):
-            group["lr"] = lr
-            if "weight_decay" in group:
-                group["weight_decay"] = decay

@@ -219,7 +219,8 @@ class Tape(Loss, TorchDispatchMode):
         flat, spec = tree_flatten((args, kwargs))
         if any(p.grad_fn is not None for p in module.parameters()):
             self._refuse("the model was called with other weights than its own (functional_call)")
-        surroundings = Surroundings.capture(self._devices)
+        first = not self._entries  # nothing was drawn since
+        surroundings = self._surroundings if first else Surroundings.capture(self._devices)
         entry = _Entry(module, self._taken(flat), spec, surroundings, module, module.training)
         self._entries.append(entry)
         return len(self._entries) - 1
@@ -234,7 +235,7 @@ class Tape(Loss, TorchDispatchMode):
     ) -> Any:
         """Record an operation that depends on what is known."""
         kwargs = kwargs or {}
-        if self.is_closed or torch._C._current_graph_task_id() != -1:  # inside a backward pass
+        if self.is_closed:
             return func(*args, **kwargs)
         if func is torch.ops.aten.ones_like.default and args[0].numel() == 1 and _begins_backward():
             self._differentiated(args[0])
@@ -376,8 +377,10 @@ class Tape(Loss, TorchDispatchMode):
     @property
     def unscaled(self) -> Tensor:
         """The same before a scaler multiplied it, whose factor changes on the way."""
-        parts = [(root.value.float(), root.factor) for root in self._roots]
-        return _total(x if by is None else x / by for x, by in parts)
+        return _total(
+            root.value if root.factor is None else root.value.float() / root.factor
+            for root in self._roots
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -480,6 +483,21 @@ class Hearing(Tape):
     def problem(self) -> str | None:
         """Why nothing was heard."""
         return None if self._roots else "no scalar was differentiated by backward()"
+
+
+_record = Tape.__torch_dispatch__  # torch has wrapped it, to keep its compiler out
+
+
+def _record_forward(
+    self: Tape, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+) -> Any:
+    """The operations of a backward pass, which are the most, go by."""
+    if torch._C._current_graph_task_id() != -1:
+        return func(*args, **kwargs) if kwargs else func(*args)
+    return _record(self, func, types, args, kwargs)
+
+
+Tape.__torch_dispatch__ = _record_forward  # type: ignore[method-assign]
 
 
 def _total(losses: Iterable[Tensor]) -> Tensor:
