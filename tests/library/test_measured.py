@@ -336,7 +336,7 @@ def test_layers_may_be_frozen_and_thawed() -> None:
 def test_what_is_applied_between_measurements(
     options: dict[str, Any], alpha: float | None, falls: bool, batch_norm: bool
 ) -> None:
-    """lr · α · ebb · horizon · the rate in use; α is 3 where a horizon takes back what was too far."""
+    """lr · α · ebb · horizon · the rate in use; α is 3 where a horizon takes it back."""
     torch.manual_seed(0)
     x, y = torch.randn(64, 3), torch.randn(64, 1)
     norm = nn.BatchNorm1d(3) if batch_norm else nn.Identity()

@@ -129,6 +129,25 @@ class _Root:
     factor: Tensor | None
 
 
+def _forward_only(mode: Any) -> Any:
+    """Let the operations of a backward pass, which are the most, go by a mode.
+
+    On a class that is made: torch has wrapped what its own body defines, to keep its compiler out.
+    """
+    record = mode.__torch_dispatch__
+
+    def dispatch(
+        self: Any, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if torch._C._current_graph_task_id() != -1:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        return record(self, func, types, args, kwargs)
+
+    mode.__torch_dispatch__ = dispatch
+    return mode
+
+
+@_forward_only
 class Tape(Loss, TorchDispatchMode):
     """One loss, from its forward passes to the scalar that was differentiated.
 
@@ -454,6 +473,7 @@ class Tape(Loss, TorchDispatchMode):
         return _total(values[root.name] for root in self._roots if root.name is not None)
 
 
+@_forward_only
 class Hearing(Tape):
     """Hears the value of what is differentiated, and keeps nothing to play it again: cheap."""
 
@@ -472,7 +492,7 @@ class Hearing(Tape):
     ) -> Any:
         """Look for the start of a backward pass, and for a scaler's product."""
         out = func(*args, **(kwargs or {}))
-        if self.is_closed or torch._C._current_graph_task_id() != -1:
+        if self.is_closed:
             return out
         if func is torch.ops.aten.ones_like.default and args[0].numel() == 1 and _begins_backward():
             self._differentiated(args[0])
@@ -483,21 +503,6 @@ class Hearing(Tape):
     def problem(self) -> str | None:
         """Why nothing was heard."""
         return None if self._roots else "no scalar was differentiated by backward()"
-
-
-_record = Tape.__torch_dispatch__  # torch has wrapped it, to keep its compiler out
-
-
-def _record_forward(
-    self: Tape, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-) -> Any:
-    """The operations of a backward pass, which are the most, go by."""
-    if torch._C._current_graph_task_id() != -1:
-        return func(*args, **kwargs) if kwargs else func(*args)
-    return _record(self, func, types, args, kwargs)
-
-
-Tape.__torch_dispatch__ = _record_forward  # type: ignore[method-assign]
 
 
 def _total(losses: Iterable[Tensor]) -> Tensor:
