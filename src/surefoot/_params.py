@@ -24,11 +24,18 @@ def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
     """‖tᵢ‖² of each tensor, with one device sync for all."""
     if not tensors:
         return []
-    if not all(t.is_cpu for t in tensors) and not _any_low_precision(tensors):
+    on_cpu = True
+    for t in tensors:
+        on_cpu = on_cpu and t.is_cpu
+    if not (on_cpu or _any_low_precision(tensors)):
         squares = [norm**2 for norm in _numbers(torch._foreach_norm(list(tensors)))]
     else:
-        flat = [t.view(-1) if t.is_contiguous() else t for t in tensors]
-        squares = _numbers([_dot(t, t) for t in flat])
+        products = []
+        for t in tensors:
+            flat = t.view(-1) if t.is_contiguous() else t
+            known = flat.dim() == 1 and flat.dtype is torch.float32  # at every step: no more calls
+            products.append(torch.dot(flat, flat) if known else _dot(flat, flat))
+        squares = [s.item() for s in products] if on_cpu else _numbers(products)
     if _out_of_range(squares) and (wider := _wider(tensors)) is not None:
         return norms_sq(wider)
     return squares

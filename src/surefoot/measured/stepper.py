@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -72,6 +73,7 @@ class Stepper:
         history: the measurements.
         steps: made so far.
         is_due: whether the next step measures.
+        hears: whether the next loss is recorded.
         closure_differentiates: whether the loop's closure calls ``backward()``; None where not
             known.
     """
@@ -259,16 +261,13 @@ class Stepper:
     def plan(self) -> None:
         """Decide whether the next step measures, and listen if so."""
         self.is_due = is_due(self.settings, self.rate, self.steps)
-        if self._hears and self.closure_differentiates is not False:
+        self.hears = self.is_due or self._fresh.waits
+        if self.hears and self.closure_differentiates is not False:
             self._recorder.arm(self.groups.params())
-
-    @property
-    def _hears(self) -> bool:
-        return self.is_due or self._fresh.waits
 
     def tape(self) -> Tape | None:
         """What was heard."""
-        return self._recorder.finish() if self._hears else None
+        return self._recorder.finish()
 
     def watch(self, function: Callable[[], Any]) -> Watched:
         """Listen no more: a function that can be run again is there."""
@@ -297,15 +296,20 @@ class Stepper:
             self.plan()
             return
         if self._fresh.waits:
-            known = loss is not None and not loss.weights_have_moved
-            scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
-            self._fresh.end(1.0 if value is not None else scale)
+            self._end_move(loss, value)
         if self.is_due:
             self._measured_step(loss)
         elif self._is_bad(value):
             self._refuse(math.nan if value is None else value)
         else:
             self._plain_step()
+
+    @torch.no_grad()
+    def _end_move(self, loss: Loss | None, value: float | None) -> None:
+        """The gradient that the last measured move waits for is there."""
+        known = loss is not None and not loss.weights_have_moved
+        scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
+        self._fresh.end(1.0 if value is not None else scale)
 
     def _is_bad(self, value: float | None) -> bool:
         """Whether the loss, or the gradient in its stead, is not finite.
@@ -390,6 +394,7 @@ class Stepper:
 
     # A step that measures
 
+    @torch.no_grad()
     def _measured_step(self, loss: Loss | None) -> None:
         """The wrapped optimizer's step, and a measurement of it."""
         problem = self._problem(loss)
@@ -600,6 +605,7 @@ class Stepper:
 
     # A step that is none
 
+    @torch.no_grad()
     def _refuse(self, value0: float) -> None:
         """No step on a loss or a gradient that is not finite; the rate stays."""
         self._hold(rejected(value0))
