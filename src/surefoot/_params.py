@@ -24,11 +24,18 @@ def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
     """‖tᵢ‖² of each tensor, with one device sync for all."""
     if not tensors:
         return []
-    if not all(t.is_cpu for t in tensors) and not _any_low_precision(tensors):
+    on_cpu = True
+    for t in tensors:
+        on_cpu = on_cpu and t.is_cpu
+    if not (on_cpu or _any_low_precision(tensors)):
         squares = [norm**2 for norm in _numbers(torch._foreach_norm(list(tensors)))]
     else:
-        flat = [t.view(-1) if t.is_contiguous() else t for t in tensors]
-        squares = _numbers([_dot(t, t) for t in flat])
+        products = []
+        for t in tensors:
+            flat = t.view(-1) if t.is_contiguous() else t
+            known = flat.dim() == 1 and flat.dtype is torch.float32  # at every step: no more calls
+            products.append(torch.dot(flat, flat) if known else _dot(flat, flat))
+        squares = _numbers(products)
     if _out_of_range(squares) and (wider := _wider(tensors)) is not None:
         return norms_sq(wider)
     return squares
@@ -116,16 +123,17 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _numbers(scalars: Sequence[Tensor]) -> list[float]:
     """Their values, with one device sync for all."""
-    if all(s.is_cpu for s in scalars):
+    first, alike, on_cpu = scalars[0], True, True
+    for s in scalars:  # at every step: a loop calls nothing
+        on_cpu = on_cpu and s.is_cpu
+        alike = alike and s.dtype == first.dtype and s.device == first.device
+    if on_cpu:
         return [s.item() for s in scalars]
-    device = scalars[0].device
-    # MPS has no float64; the few hundred numbers are summed on the host in double precision anyway
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    if all(s.dtype == scalars[0].dtype and s.device == device for s in scalars):
-        stacked = torch.stack(list(scalars)).to(dtype)
-    else:
-        stacked = torch.stack([s.to(device=device, dtype=dtype) for s in scalars])
-    values: list[float] = stacked.tolist()
+    if not alike:
+        # MPS has no float64; the few hundred numbers are summed on the host in double precision
+        dtype = torch.float32 if first.device.type == "mps" else torch.float64
+        scalars = [s.to(device=first.device, dtype=dtype) for s in scalars]
+    values: list[float] = torch.stack(list(scalars)).tolist()
     return values
 
 

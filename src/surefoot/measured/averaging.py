@@ -72,7 +72,7 @@ class Averages:
         self.total = 0.0
         """Σ wᵢ so far."""
         self._averages: dict[Tensor, Tensor] = {}
-        self._last: tuple[list[Tensor], list[Tensor]] = [], []
+        self._last: tuple[list[Tensor], list[Tensor], bool] = [], [], False
         self._pending: dict[Tensor, Tensor] = {}
         self._is_shown = False
         self._modes = Modes()
@@ -111,7 +111,8 @@ class Averages:
         So the wrapped optimizer steps from y, with this share of the rate, and z moves by the rest
         without being written anywhere.
         """
-        self._settle()
+        if self._pending:
+            self._settle()
         return 1.0 - self.share if self.total > 0.0 else 1.0
 
     def absorb(self, params: Sequence[Tensor], step: int) -> None:
@@ -146,14 +147,16 @@ class Averages:
 
     def _pairs(self, params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """What parameters and averages hold, of this process's shards."""
-        before, averages = self._last
+        before, averages, are_sharded = self._last
         if len(before) != len(params) or not all(map(operator.is_, before, params)):
             for p in params:
                 if p not in self._averages:
                     self._averages[p] = p.detach().clone()
             averages = _reduce.local([self._averages[p] for p in params])
-            self._last = list(params), averages
-        return _reduce.local(params), averages
+            are_sharded = _reduce.is_sharded(params)
+            self._last = list(params), averages, are_sharded
+        own = [p.detach() for p in params]
+        return _reduce.local(own) if are_sharded else own, averages
 
     # Who sees it
 
@@ -177,7 +180,7 @@ class Averages:
             self._is_shown = False
 
     def _exchange(self) -> None:
-        self._last = [], []
+        self._last = [], [], False
         for p, average in self._averages.items():
             if hasattr(p, "_local_tensor"):  # a shard's memory is known to others by its address
                 _params.swap(_reduce.local([p.detach()]), _reduce.local([average]))
@@ -188,11 +191,13 @@ class Averages:
         """A forward pass begins; what has to be left when it ends."""
         if self._is_shown or is_measuring():
             return None
-        evaluates = self._modes.is_evaluation(module)
-        if module.training or (torch.is_grad_enabled() and not evaluates):
+        if module.training:
+            self._modes.has_trained = True
             self._settle()
-            if module.training:
-                self._statistics.saw(module, args, kwargs)
+            self._statistics.saw(module, args, kwargs)
+            return None
+        if torch.is_grad_enabled() and not self._modes.is_evaluation(module):
+            self._settle()
             return None
         context = self.shown()
         context.__enter__()
@@ -235,7 +240,7 @@ class Averages:
         state after the optimizer's may do so.
         """
         self.total, self._averages, self._pending = total, {}, {}
-        self._last = [], []
+        self._last = [], [], False
         self._modes.has_trained = True
         self._statistics.age()
         for i, (y, x) in places.items():
@@ -248,16 +253,17 @@ class Averages:
                 for m in self._model.modules()
             ]
 
-    @torch.no_grad()
     def _settle(self) -> None:
         """Put loaded values into the parameters."""
-        if self._pending:
+        if not self._pending:
+            return
+        with torch.no_grad():
             for p, y in self._pending.items():
                 _params.put_unnoticed(p, y)
-            self._pending = {}
-            for handle in self._waiting:
-                handle.remove()
-            self._waiting = []
+        self._pending = {}
+        for handle in self._waiting:
+            handle.remove()
+        self._waiting = []
 
     def loaded_model(self) -> None:
         """Other weights were loaded into the model."""

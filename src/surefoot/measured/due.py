@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from surefoot.measured.pace import Budget
 from surefoot.measured.rate import RateState
 from surefoot.measured.settings import Settings
 
@@ -22,9 +21,7 @@ def is_due(settings: Settings, rate: RateState, step: int) -> bool:
     return (
         step >= rate.next
         and (rate.in_use is None or settings.left(step) > _NEARLY_NOTHING)
-        and Budget(settings.overhead, settings.total_steps).allows(
-            step, rate.spent, _price(settings, rate)
-        )
+        and settings.budget.allows(step, rate.spent, _price(settings, rate))
     )
 
 

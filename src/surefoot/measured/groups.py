@@ -45,7 +45,8 @@ class Groups:
 
     def with_gradient(self) -> list[Tensor]:
         """Those that the next step moves."""
-        return [p for p in self.params() if p.grad is not None]
+        groups = self._base.param_groups
+        return [p for group in groups for p in group["params"] if p.grad is not None]
 
     def devices(self) -> tuple[torch.device, ...]:
         """Where they are."""
@@ -89,16 +90,27 @@ class Groups:
     def scheduled(self) -> float:
         """What schedulers have made of the groups' rates."""
         pairs = zip(self._base.param_groups, self.units, strict=True)
-        left = [float(group["lr"]) / unit for group, unit in pairs if unit > 0.0]
-        return max(left) if left else 1.0
+        highest: float | None = None
+        for group, unit in pairs:
+            if unit > 0.0:
+                left = float(group["lr"]) / unit
+                highest = left if highest is None else max(highest, left)
+        return 1.0 if highest is None else highest
 
     @property
     def are_idle(self) -> bool:
         """Whether nothing will move: every rate is 0 (a warm-up begins), or no gradient is."""
         groups = self._base.param_groups
-        if all(float(group["lr"]) == 0.0 for group in groups):
+        rests = True
+        for group in groups:
+            rests = rests and float(group["lr"]) == 0.0
+        if rests:
             return True
-        return all(p.grad is None for group in groups for p in group["params"])
+        for group in groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    return False
+        return True
 
     def step(
         self, factor: float, averages: Averages | None, decays: Sequence[float | None] = ()

@@ -298,8 +298,8 @@ class MeasuredLR(Wrapper):
             self._stepper.plan()
             raise
 
+    # without no_grad: it takes longer than all that is done here on most steps
     @torch._disable_dynamo  # type: ignore[attr-defined]
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step, measure if it is time, and return what the closure returned.
 
@@ -319,8 +319,9 @@ class MeasuredLR(Wrapper):
         try:
             if closure is not None:
                 return self._step_with(closure)
-            self._stepper.closure_differentiates = None  # as far as is known, no closure comes
-            self._step_without(self._stepper.tape())
+            stepper = self._stepper
+            stepper.closure_differentiates = None  # as far as is known, no closure comes
+            self._step_without(stepper.tape() if stepper.hears else None)
             return None
         except BaseException:
             self._stepper.plan()  # listen again: whoever interrupted it may go on
@@ -332,6 +333,7 @@ class MeasuredLR(Wrapper):
         self._watched = None
         self._stepper.take(loss)
 
+    @torch.no_grad()
     def _step_with(self, closure: Callable[[], Any]) -> Any:
         if not callable(closure):
             raise TypeError(notices.NO_CLOSURE_TAKES_A_LOSS)
@@ -339,7 +341,7 @@ class MeasuredLR(Wrapper):
         stepper = self._stepper
         params = stepper.groups.params()
         called = call(closure, params, stepper.watched(closure) if stepper.is_due else None)
-        tape = stepper.tape()
+        tape = stepper.tape() if stepper.hears else None
         if called.loss is None:
             self._step_without(tape)
             return None

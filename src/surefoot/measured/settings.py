@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from surefoot._numbers import check_count, check_flag, check_number
+from surefoot.measured.pace import Budget
 
 __all__ = ["Settings"]
 
@@ -62,6 +63,11 @@ class Settings:
         if self.total_steps is None or self.frozen:
             return False
         return self.decay_from is not None or (self.horizon == "linear" and not self.averages)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What measuring may cost."""
+        return Budget(self.overhead, self.total_steps)
 
     def left(self, step: int) -> float:
         """The factor that falls from 1 to 0 over ``total_steps``, or from where a decay began."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -72,6 +73,7 @@ class Stepper:
         history: the measurements.
         steps: made so far.
         is_due: whether the next step measures.
+        hears: whether the next loss is recorded.
         closure_differentiates: whether the loop's closure calls ``backward()``; None where not
             known.
     """
@@ -259,19 +261,12 @@ class Stepper:
     def plan(self) -> None:
         """Decide whether the next step measures, and listen if so."""
         self.is_due = is_due(self.settings, self.rate, self.steps)
-        if self._hears and self.closure_differentiates is not False:
-            hears_only = not (self.is_due or self._fresh.waits)
-            self._recorder.arm(self.groups.params(), hears_only=hears_only)
-
-    @property
-    def _hears(self) -> bool:
-        return self.is_due or self._listens or self._fresh.waits
-
-    @property
-    def _listens(self) -> bool:
-        """Whether the loss of the next step is to be heard."""
-        often = self._reach.often
-        return self.rate.listens(self.steps, often) and not self.settings.frozen
+        listens = self.rate.listens(self.steps, self._reach.often)
+        self._listens = listens and not self.settings.frozen
+        measures = self.is_due or self._fresh.waits
+        self.hears = measures or self._listens
+        if self.hears and self.closure_differentiates is not False:
+            self._recorder.arm(self.groups.params(), hears_only=not measures)
 
     def _hear(self, loss: Loss | None, value: float | None) -> None:
         """Take note of the loss on the way."""
@@ -283,7 +278,7 @@ class Stepper:
 
     def tape(self) -> Tape | None:
         """What was heard."""
-        return self._recorder.finish() if self._hears else None
+        return self._recorder.finish()
 
     def watch(self, function: Callable[[], Any]) -> Watched:
         """Listen no more: a function that can be run again is there."""
@@ -312,9 +307,7 @@ class Stepper:
             self.plan()
             return
         if self._fresh.waits:
-            known = loss is not None and not loss.weights_have_moved
-            scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
-            self._fresh.end(1.0 if value is not None else scale)
+            self._end_move(loss, value)
         if self.is_due:
             self._measured_step(loss)
         elif self._is_bad(value):
@@ -323,6 +316,13 @@ class Stepper:
             if self._listens:
                 self._hear(loss, value)
             self._plain_step()
+
+    @torch.no_grad()
+    def _end_move(self, loss: Loss | None, value: float | None) -> None:
+        """The gradient that the last measured move waits for is there."""
+        known = loss is not None and not loss.weights_have_moved
+        scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
+        self._fresh.end(1.0 if value is not None else scale)
 
     def _is_bad(self, value: float | None) -> bool:
         """Whether the loss, or the gradient in its stead, is not finite.
@@ -407,6 +407,7 @@ class Stepper:
 
     # A step that measures
 
+    @torch.no_grad()
     def _measured_step(self, loss: Loss | None) -> None:
         """The wrapped optimizer's step, and a measurement of it."""
         problem = self._problem(loss)
@@ -619,6 +620,7 @@ class Stepper:
 
     # A step that is none
 
+    @torch.no_grad()
     def _refuse(self, value0: float) -> None:
         """No step on a loss or a gradient that is not finite; the rate stays."""
         self._hold(rejected(value0))
