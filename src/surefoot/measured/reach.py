@@ -77,11 +77,22 @@ class Reach:
 
     def limit(self, rate: RateState, step: int, scheduled: float) -> float:
         """The longest step."""
-        lowered = self.settings.left(step) * min(1.0, scheduled)
+        lowered = self.settings.left(step) * min(1.0, scheduled) * self._slower
         # between the smallest norm and today's: weights that have to grow may, and none run away
         norm = math.sqrt(rate.norm * rate.size)
         ruin = _AVERAGED_RUIN if self.averages else _RUIN
         return min(self.bound.limit(norm, lowered), ruin * rate.size)
+
+    @property
+    def _slower(self) -> float:
+        """What a long run leaves of the bound.
+
+        As many steps as it has, each in a random direction, lead no farther than the weights' norm.
+        """
+        total, share = self.settings.total_steps, self.bound.share
+        if total is None or self.settings.max_change is not None or not math.isfinite(share):
+            return 1.0
+        return min(1.0, 1.0 / (share * math.sqrt(total)))
 
     def factor(
         self, rate: RateState, step: int, scheduled: float, louder: float
