@@ -141,7 +141,7 @@ def test_every_scheduler_multiplies_the_measured_rate(name: str) -> None:
             assert group["effective_lr"] == 0.0
         elif optimizer.last.status is Status.REUSED:
             rate = optimizer._stepper.rate
-            share = rate.in_use * rate.approach(optimizer._stepper.steps - 1)
+            share = rate.in_use * rate.approach(optimizer._stepper.steps - 1) * rate.ebb
             assert group["effective_lr"] == pytest.approx(group["lr"] * share)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # SequentialLR's own, about epochs
