@@ -32,7 +32,7 @@ def norms_sq(tensors: Sequence[Tensor]) -> list[float]:
     else:
         products = []
         for t in tensors:
-            flat = t.view(-1) if t.is_contiguous() else t
+            flat = t.view(-1) if t.dim() != 1 and t.is_contiguous() else t
             known = flat.dim() == 1 and flat.dtype is torch.float32  # at every step: no more calls
             products.append(torch.dot(flat, flat) if known else _dot(flat, flat))
         squares = _numbers(products)
