@@ -30,9 +30,18 @@ import torch
 from every_task import load
 from kept_back import SECOND_CONFIRMATION
 from suite_score import ACCURACY
+from unseen import THIRD_CONFIRMATION
 
 HEAVY = ("nanogpt-2000", "vit", "nanogpt-500", "resnet", "fashion-convnet", "text-transformer")
-HEAVY_LATER = ("gru", "mixer", "unet", "adapters", "graph-attention", *SECOND_CONFIRMATION)
+HEAVY_LATER = (
+    "gru",
+    "mixer",
+    "unet",
+    "adapters",
+    "graph-attention",
+    *SECOND_CONFIRMATION,
+    *THIRD_CONFIRMATION,
+)
 LIGHT = (
     "friedman",
     "digits-former",

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from kept_back import SECOND_CONFIRMATION
 from suite import CONFIRMATION, DEVELOPMENT, Task
+from unseen import THIRD_CONFIRMATION
 
 FIRST = {**DEVELOPMENT, **CONFIRMATION}
-TASKS = {**SECOND_CONFIRMATION, **FIRST}
+TASKS = {**THIRD_CONFIRMATION, **SECOND_CONFIRMATION, **FIRST}
 
 
 def load(name: str, folder: Path, device: str = "cpu") -> Task:
