@@ -6,7 +6,6 @@ python docs/front_figure.py
 from __future__ import annotations
 
 import re
-import statistics
 from pathlib import Path
 
 import matplotlib
@@ -18,23 +17,25 @@ DOCS = Path(__file__).parent
 ROWS = {
     "measured AdamW, nothing given": "measured AdamW\nnothing chosen",
     "measured AdamW, `total_steps`": "measured AdamW\nlength of the run given",
+    "Prodigy + cosine": "Prodigy, cosine decay\nlength of the run given",
     "Prodigy schedule-free": "Prodigy schedule-free\nnothing chosen",
     "schedule-free AdamW": "schedule-free AdamW\ndefault rate",
     "AdamW 1e-3, linear": "AdamW at 1e-3, linear decay\nlength of the run given",
 }
 
 
-def gaps() -> tuple[list[str], dict[str, list[float]]]:
-    """The tasks, and each method's gap to the best searched setting on them."""
+def gaps() -> tuple[list[str], dict[str, tuple[list[float], float]]]:
+    """The tasks, and each method's gap to the best searched setting on them, and its median."""
     text = (DOCS / "zero-tuning.md").read_text(encoding="utf-8")
     table = text[text.index("### Six tasks that had no say") :]
     rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| ")]
     tasks = [cell.strip() for cell in rows[0][1:-4]]
-    found: dict[str, list[float]] = {}
+    found: dict[str, tuple[list[float], float]] = {}
     for name, *cells in rows[1:]:
         name = re.sub(r"\*", "", name).strip()
         if name in ROWS and name not in found:
-            found[name] = [float(c.strip().replace("−", "-")) for c in cells[: len(tasks)]]
+            figures = [float(c.strip().replace("−", "-")) for c in cells[:-1]]
+            found[name] = figures[: len(tasks)], figures[-2]
     return tasks, found
 
 
@@ -43,14 +44,13 @@ def draw() -> plt.Figure:
     tasks, found = gaps()
     figure, ax = plt.subplots(figsize=(8.0, 4.3), layout="constrained")
     for place, (name, label) in enumerate(ROWS.items()):
-        values = found[name]
+        values, middle = found[name]
         colour = COLOURS[0] if label.startswith("measured") else "0.45"
         spread = [place + 0.09 * ((i * 5) % 7 - 3) / 3 for i in range(len(values))]
         ax.scatter(values, spread, s=34, color=colour, alpha=0.75, lw=0)
-        middle = statistics.median(values)
         ax.plot([middle] * 2, [place - 0.3, place + 0.3], color=INK, lw=2.5)
         ax.annotate(
-            f"{middle - 1e-9:.1f}",
+            f"{middle:.1f}",
             (middle, place - 0.32),
             ha="center",
             va="bottom",
