@@ -46,12 +46,16 @@ class Bound:
         self.recent.append(shortened)
         return 2 * self.recent.count(True) > _WINDOW == len(self.recent)
 
-    @property
-    def advice(self) -> str:
-        """What to say then."""
+    def advice(self, left: float = 1.0) -> str:
+        """What to say then.
+
+        Args:
+            left: what a long run leaves of the share.
+        """
+        share = 100.0 * left * self.share
         return (
             f"most of the last {_WINDOW} steps were shortened: they would have changed the weights "
-            f"by more than {self.share:.0%} of their norm, so the bound decides the learning rate, "
+            f"by more than {share:.2g}% of their norm, so the bound decides the learning rate, "
             "not the measurement. If the weights have to grow, raise max_change "
             f"({10 * self.share:.0%}, or math.inf for none)"
         )

@@ -63,8 +63,8 @@ class MeasuredLR(Wrapper):
             back what was too far; 1 without, and where the model has BatchNorm.
         max_change: share of the weights' norm by which a step may change them at most; the
             norm is the geometric mean of the smallest so far and today's, and the share falls with
-            the horizon. None: 0.03, but no bound where the model has BatchNorm or one layer;
-            ``math.inf``: no bound.
+            the horizon. None: 0.03, or 1 / √total_steps if that is less, but no bound where
+            the model has BatchNorm or one layer; ``math.inf``: no bound.
         overhead: what measuring may cost, as a share of plain training in forward-equivalents.
             Without ``total_steps``, 24 forward-equivalents more, for the start.
         frozen: measure and report, but train as the plain optimizer does.

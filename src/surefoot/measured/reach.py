@@ -122,4 +122,4 @@ class Reach:
     def note_bound(self, shortened: bool) -> str | None:
         """Count steps that were shortened; what to say where most were."""
         too_often = math.isfinite(self.bound.share) and self.bound.note(shortened)
-        return self.bound.advice if too_often else None
+        return self.bound.advice(self._slower) if too_often else None
