@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from surefoot._numbers import check_number
 from surefoot.line import Walkable
@@ -53,6 +53,8 @@ class ArmijoSearch(Search):
     *When it fails*: the condition is about this batch alone; without interpolation (a model that
     can fit every sample) the steps stay too long and do not converge.
     """
+
+    internal: ClassVar[tuple[str, ...]] = ("rounding", "growth_per_step")
 
     start: float = 1.0
     condition: Literal["armijo", "goldstein"] = "armijo"
