@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,20 +125,6 @@ def test_runs_are_listed(
         assert part in shown
     assert main(["ls", str(tmp_path / "nowhere")]) == 2
     assert "no such directory" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
-def test_bash_completes_commands_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--completion", "bash"]) == 0
-    script = capsys.readouterr().out
-    for words, expected in (
-        (["surefoot", "tr"], ["train"]),
-        (["surefoot", "train", "--batch"], ["--batch_size"]),
-    ):
-        ask = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _surefoot surefoot"
-        code = f'{script}\n{ask}\nprintf "%s\\n" "${{COMPREPLY[@]}}"'
-        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
-        assert done.stdout.split() == expected, done.stderr
 
 
 def test_a_log_gets_a_line_now_and_then(

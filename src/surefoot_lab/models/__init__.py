@@ -16,7 +16,6 @@ from surefoot_lab.data.task import Task
 from surefoot_lab.errors import UserError, did_you_mean
 from surefoot_lab.models import stems
 from surefoot_lab.models.cifar import cifar_resnet, densenet, stochastic_depth, wide_resnet
-from surefoot_lab.models.heads import SeveralHeads
 from surefoot_lab.models.small import MLP, ConvNet, LeNet
 from surefoot_lab.models.text import CharLSTM, CharTransformer
 
@@ -25,15 +24,10 @@ NAMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "convnet": (ConvNet, {}),
     "mlp": (MLP, {}),
     "lenet": (LeNet, {}),
-    "several-heads": (SeveralHeads, {}),
     "resnet18": (stems.small_resnet, {"depth": 18}),
     "resnet34": (stems.small_resnet, {"depth": 34}),
     "mobilenetv2": (stems.small_mobilenet, {}),
     "efficientnet": (stems.small_efficientnet, {}),
-    "densenet121": (stems.small_densenet, {}),
-    "googlenet": (stems.small_googlenet, {}),
-    "inception": (stems.small_inception, {}),
-    "alexnet": (stems.small_alexnet, {}),
     **{f"vgg{depth}": (stems.small_vgg, {"depth": depth}) for depth in (11, 13, 16, 19)},
     "char-lstm": (CharLSTM, {}),
     "char-transformer": (CharTransformer, {}),

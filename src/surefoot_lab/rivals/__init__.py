@@ -2,7 +2,8 @@
 
 A name leads to the package's own class where that works as it stands, and to a thin class of this
 package where something has to be handed over, switched or remembered; the authors' own import path
-leads there too. docs/rivals.md says what was adapted.
+leads there too. docs/rivals.md says what was adapted. Those that papers compare with and few people
+train with stand in benchmarks/rivals.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ class Rival:
     """Where an optimizer comes from.
 
     Attributes:
-        package: the package that has to be installed, by its import name; None for our own.
+        package: the package that has to be installed, by its import name.
         path: import path of what is built.
         original: the authors' import path, where it is another.
     """
 
-    package: str | None
+    package: str
     path: str
     original: str | None = None
 
@@ -44,12 +45,8 @@ RIVALS: dict[str, Rival] = {
     "LDoG": Rival("dog", f"{_HERE}.distance.AveragedLDoG", "dog.LDoG"),
     "Momo": Rival("momo", f"{_HERE}.momentum_models.RememberingMomo", "momo.Momo"),
     "MomoAdam": Rival("momo", f"{_HERE}.momentum_models.RememberingMomoAdam", "momo.MomoAdam"),
-    "SaLSA": Rival("salsa", f"{_HERE}.salsa_search.QuietSaLSA", "salsa.SaLSA.SaLSA"),
-    "GeN": Rival("GeN", f"{_HERE}.generalized_newton.GeN"),
-    "AliG": Rival("pytorch_optimizer", f"{_HERE}.alig.AliG", "pytorch_optimizer.AliG"),
     "COCOB": Rival("parameterfree", "parameterfree.COCOB"),
     "Muon": Rival("pytorch_optimizer", f"{_HERE}.muon.Muon", "pytorch_optimizer.Muon"),
-    "SGDHD": Rival(None, f"{_HERE}.hypergradient.SGDHD"),
 }
 
 
@@ -69,7 +66,7 @@ def resolve(class_path: str) -> str:
     rival = RIVALS.get(class_path) or originals.get(class_path)
     if rival is None:
         return class_path
-    if rival.package and importlib.util.find_spec(rival.package) is None:
+    if importlib.util.find_spec(rival.package) is None:
         raise UserError(
             f"optimizer.class_path: {class_path} needs the package {rival.package!r}; {EXTRA}"
         )
