@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from surefoot._numbers import check_count, check_number
+from surefoot._numbers import check_choice, check_count, check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._minimize import BudgetError, Probe, binary, bracket, brent, golden
@@ -54,8 +54,7 @@ class ExactSearch(Search):
     rounding: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.method not in ("brent", "golden", "binary"):
-            raise ValueError(f'method must be "brent", "golden" or "binary", got {self.method!r}')
+        check_choice("method", self.method, ("brent", "golden", "binary"))
         for name in ("first_length", "max_length", "tolerance"):
             check_number(name, getattr(self, name), at_least=0.0, above=True)
         check_count("max_evaluations", self.max_evaluations)
