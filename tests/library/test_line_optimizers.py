@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from _contract import OPTIMIZER_CONTRACTS, check_optimizer
 from _problems import Quadratic, batches, closure_for, noisy
 from torch import Tensor, nn
 
@@ -33,7 +34,6 @@ from surefoot import (
 )
 from surefoot.directions import ConjugateLike, DirectionRule, HeavyBall, Steepest
 from surefoot.searches import ArmijoSearch, FixedSearch
-from surefoot.testing import OPTIMIZER_CONTRACTS, check_optimizer
 
 # (what makes it, whether it refuses closures that are not repeatable)
 MAKERS: dict[str, tuple[Callable[..., LineSearchOptimizer], bool]] = {
