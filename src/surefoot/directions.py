@@ -44,16 +44,10 @@ class Direction:
 
     def unit(self) -> Direction:
         """The same direction with norm 1, so that ``t`` is a length."""
-        return self.scaled(1.0 / self.norm)
-
-    def scaled(self, factor: float) -> Direction:
-        """The direction times a positive factor."""
-        return Direction(
-            tensors=self.tensors,
-            weights=[w * factor for w in self.weights],
-            norm=self.norm * factor,
-            slope0=None if self.slope0 is None else self.slope0 * factor,
-        )
+        factor = 1.0 / self.norm
+        slope0 = None if self.slope0 is None else self.slope0 * factor
+        weights = [w * factor for w in self.weights]
+        return Direction(self.tensors, weights, self.norm * factor, slope0)
 
 
 def steepest(grads: Sequence[Tensor], ratios: Sequence[float]) -> Direction:

@@ -70,34 +70,26 @@ class Validator:
                     module.training = training
 
     def _pass(self) -> tuple[float, float | None, int]:
-        losses: list[torch.Tensor] = []
-        corrects: list[torch.Tensor] = []
-        sizes: list[int] = []
-        samples = 0
-        for batch in self._batches():
-            found = self._evaluate(batch)
-            losses.append(found.loss.float() * found.samples)
-            if found.correct is not None:
-                corrects.append(found.correct.float())
-            samples += found.samples
-            sizes.append(found.samples)
-            self.forwards += 1
+        found = [self._evaluate(batch) for batch in self._batches()]
+        self.forwards += len(found)
+        samples = sum(each.samples for each in found)
         if not samples:
             raise ValueError("the validation loader is empty: it gave no batch with samples")
         # one device synchronisation for the whole pass
-        counts = torch.tensor(sizes, device=losses[0].device, dtype=losses[0].dtype)
-        summed = torch.stack(losses)
+        summed = torch.stack([each.loss.float() * each.samples for each in found])
+        counts = torch.tensor([each.samples for each in found]).to(summed)
         # a batch without a valid target has no loss; where most have none, it is no accident
         valid = ~summed.isnan()
-        total, share, every = (
-            mean(float(part.item()), self._group, self._loss_of.device)
-            for part in (summed[valid].sum(), counts[valid].sum(), counts.sum())
-        )
+        total, share, every = map(self._mean, (summed[valid], counts[valid], counts))
         loss = total / share if 2.0 * share >= every else math.nan
-        accuracy = None
-        if len(corrects) == len(losses):
-            accuracy = _mean_over(corrects, self._group) / every
-        return loss, accuracy, samples
+        corrects = [each.correct.float() for each in found if each.correct is not None]
+        if len(corrects) < len(found):
+            return loss, None, samples
+        return loss, self._mean(torch.stack(corrects)) / every, samples
+
+    def _mean(self, parts: torch.Tensor) -> float:
+        """Of the sum, over the processes."""
+        return mean(float(parts.sum().item()), self._group, self._loss_of.device)
 
     def _evaluate(self, batch: Any) -> Evaluation:
         random = RngState.capture(self._devices)
@@ -125,11 +117,6 @@ class Validator:
             self._kept = None
         else:
             self._kept.append(batch)
-
-
-def _mean_over(parts: list[torch.Tensor], group: Any) -> float:
-    total = torch.stack(parts).sum()
-    return mean(float(total.item()), group, total.device)
 
 
 def _bytes_in(batch: Any) -> int:

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from surefoot._evaluation import unsynchronized
 from surefoot._networks import has_batch_norm
 from surefoot._no_trace import all_parameters, no_trace, unwrapped
 from surefoot._quiet import devices_of
-from surefoot._reduce import is_distributed, mean
+from surefoot._reduce import mean
 from surefoot.lr_range._batches import endless
 from surefoot.lr_range._checks import check_inputs, check_settings, iterations
 from surefoot.lr_range._data import ValidationPoint
@@ -230,7 +231,8 @@ class _Run:
         correct: Any = 0.0
         samples = 0
         for k in range(self.accumulation):
-            with self._synchronized(k == self.accumulation - 1):
+            is_last = k == self.accumulation - 1  # before it, DDP need not exchange gradients
+            with contextlib.nullcontext() if is_last else unsynchronized([self.model]):
                 found = self.loss_of(next(batches))
                 loss = found.loss / self.accumulation
                 if not loss.requires_grad:
@@ -263,12 +265,6 @@ class _Run:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-
-    def _synchronized(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """DDP need not exchange gradients before the last batch of a step."""
-        if last or not is_distributed(self.group) or not hasattr(self.model, "no_sync"):
-            return contextlib.nullcontext()
-        return self.model.no_sync()  # type: ignore[union-attr, operator, no-any-return]
 
 
 def _momentum(optimizer: Any) -> float | None:

@@ -367,7 +367,7 @@ class LABPAL(LineSearchOptimizer):
         memory, params, settings = self.memory, kept.params, self._settings
         direction = steepest(kept.grads, kept.ratios)
         means = [s / memory.measured for s in memory.value_sums]
-        found = search(_MeanLine(dict(zip((0.0, *search.lengths), means, strict=True))))
+        found = search.conclude(means)
         near_edge = memory.edge is not None
         memory.since_measurement, memory.measured_for = 0, memory.batches_per_update
         per_length = 1.0 if settings["mode"] == "nsgd" else 1.0 / direction.norm
@@ -458,22 +458,3 @@ class LABPAL(LineSearchOptimizer):
         for state in self.state.values():
             state.pop("direction", None)
             state.pop("gradient_sum", None)
-
-
-@dataclasses.dataclass(frozen=True)
-class _MeanLine:
-    """A line that has been measured: the mean losses of all batches, by length."""
-
-    values: dict[float, float]
-    direction_norm: float = 1.0
-    slope0: float | None = None
-
-    @property
-    def value0(self) -> float:
-        return self.values[0.0]
-
-    def value(self, t: float) -> float:
-        return self.values[t]
-
-    def value_and_slope(self, t: float) -> tuple[float, float]:
-        raise NotImplementedError("only losses were measured")
