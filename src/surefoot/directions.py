@@ -49,6 +49,13 @@ class Direction:
         weights = [w * factor for w in self.weights]
         return Direction(self.tensors, weights, self.norm * factor, slope0)
 
+    def slope_for(self, grads: Sequence[Tensor | None]) -> float:
+        """Derivative along it of a loss with these gradients; None for zero."""
+        pairs = [(i, g) for i, g in enumerate(grads) if g is not None]
+        tensors = [self.tensors[i] for i, _ in pairs]
+        weights = [self.weights[i] for i, _ in pairs]
+        return _params.dot_and_norm_sq([g for _, g in pairs], tensors, weights)[0]
+
 
 def steepest(grads: Sequence[Tensor], ratios: Sequence[float]) -> Direction:
     """The negated gradient, each part times its param group's ratio (see ``lr`` in the design).

@@ -13,7 +13,7 @@ from torch import Tensor
 from surefoot import _reduce
 from surefoot._closure import Closure
 from surefoot._evaluation import agree, gradients_aside
-from surefoot._params import Copies, dot_and_norm_sq
+from surefoot._params import Copies
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction
 
@@ -138,12 +138,7 @@ class Line:
         self.room.repeat()
         with gradients_aside(self.params):
             loss = self.closure.gradient()
-            reached = [i for i, p in enumerate(self.params) if p.grad is not None]
-            dot, _ = dot_and_norm_sq(
-                [g for p in self.params if (g := p.grad) is not None],
-                [self.direction.tensors[i] for i in reached],
-                [self.direction.weights[i] for i in reached],
-            )
+            dot = self.direction.slope_for([p.grad for p in self.params])
         slope = dot / self.closure.gradient_scale
         return (
             _reduce.mean(float(loss), self.process_group, loss.device),

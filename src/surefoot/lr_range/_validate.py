@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,44 +22,39 @@ _MOST = 10_000
 """Batches of a pass, of a loader that may have no end."""
 
 
+@dataclass
 class Validator:
     """Measures loss and accuracy on a ``share`` of a validation set, again and again.
 
     Every pass starts from the same random state, so a shuffling loader gives the same samples
     each time, and it leaves the random state where it found it: the training batches are those
-    of a test without validation. Batches are kept in memory if they fit in ``keep_bytes``, so
+    of a test without validation. Batches are kept in memory if they fit in ``room`` bytes, so
     that images are decoded once and not at every pass.
     """
 
-    def __init__(
-        self,
-        loader: Iterable[Any],
-        loss_of: LossOf,
-        model: nn.Module | None,
-        share: float,
-        devices: Iterable[torch.device],
-        process_group: Any,
-        keep_bytes: int = 256 * 2**20,
-    ) -> None:
-        self._loader = share_of(loader, share)
-        self._loss_of = loss_of
-        self._model = model
-        self._devices = list(devices)
-        self._group = process_group
-        self._rng = RngState.capture(self._devices)
-        self._position = LoaderPosition(loader)
-        self._room: int = keep_bytes
+    loader: Iterable[Any]
+    loss_of: LossOf
+    model: nn.Module | None
+    share: float
+    devices: tuple[torch.device, ...]
+    group: Any
+    room: int = 256 * 2**20
+    forwards: int = 0
+
+    def __post_init__(self) -> None:
+        self._rng = RngState.capture(self.devices)
+        self._position = LoaderPosition(self.loader)
+        self.loader = share_of(self.loader, self.share)
         self._kept: list[Any] | None = []
         self._complete = False
         self._graphless = Graphless()
-        self.forwards = 0
 
     @torch.no_grad()
     def measure(self) -> tuple[float, float | None, int]:
         """Mean loss over the samples, accuracy (or None), and this process's sample count."""
-        modules = [] if self._model is None else list(self._model.modules())
+        modules = [] if self.model is None else list(self.model.modules())
         modes = [(m, m.training) for m in modules]
-        with undisturbed(self._model, self._devices):
+        with undisturbed(self.model, self.devices):
             self._rng.restore()
             self._position.rewind()
             try:
@@ -89,18 +85,18 @@ class Validator:
 
     def _mean(self, parts: torch.Tensor) -> float:
         """Of the sum, over the processes."""
-        return mean(float(parts.sum().item()), self._group, self._loss_of.device)
+        return mean(float(parts.sum().item()), self.group, self.loss_of.device)
 
     def _evaluate(self, batch: Any) -> Evaluation:
-        random = RngState.capture(self._devices)
-        found = self._graphless(lambda: self._loss_of(batch), random.restore)
+        random = RngState.capture(self.devices)
+        found = self._graphless(lambda: self.loss_of(batch), random.restore)
         return found._replace(loss=found.loss.detach())
 
     def _batches(self) -> Iterator[Any]:
         if self._complete and self._kept is not None:
             yield from self._kept
             return
-        for number, batch in enumerate(self._loader):
+        for number, batch in enumerate(self.loader):
             if number == _MOST:
                 raise ValueError(
                     f"val_loader has given {_MOST} batches and no end: pass one that ends"
@@ -112,8 +108,8 @@ class Validator:
     def _keep(self, batch: Any) -> None:
         if self._kept is None:
             return
-        self._room -= _bytes_in(batch)
-        if self._room < 0:
+        self.room -= _bytes_in(batch)
+        if self.room < 0:
             self._kept = None
         else:
             self._kept.append(batch)
