@@ -111,6 +111,14 @@ def drowns(difference: float, values: Sequence[float], rounding: float) -> bool:
     return abs(difference) <= rounding * max(map(abs, values))
 
 
+def is_level(value: float, value0: float, rounding: float, fall: float = 0.0) -> bool:
+    """Whether a loss cannot be told from that at the start, nor ``fall``, the slope's promise."""
+    values = (value, value0)
+    if not all_finite(value) or not drowns(value - value0, values, rounding):
+        return False
+    return drowns(fall, values, rounding)
+
+
 def all_finite(*numbers: float | None) -> bool:
     """Whether all numbers are there and finite."""
     return all(n is not None and math.isfinite(n) for n in numbers)
