@@ -267,35 +267,12 @@ class Copies:
     @torch.no_grad()
     def take(self, params: Sequence[Tensor]) -> None:
         """Remember the parameters as they are now."""
-        self._claim(params)
-        if params:
-            torch._foreach_copy_(self._copies, self._params)
-
-    def _claim(self, params: Sequence[Tensor]) -> None:
-        if not self._fits(params):
+        layouts = [(p.shape, p.dtype, p.device, p.stride()) for p in params]
+        if layouts != [(c.shape, c.dtype, c.device, c.stride()) for c in self._copies]:
             self._copies = [torch.empty_like(p, requires_grad=False) for p in params]
         self._params = list(params)
-
-    def _fits(self, params: Sequence[Tensor]) -> bool:
-        return len(params) == len(self._copies) and all(
-            p.shape == c.shape
-            and p.dtype == c.dtype
-            and p.device == c.device
-            and p.stride() == c.stride()
-            for p, c in zip(params, self._copies, strict=True)
-        )
-
-    @torch.no_grad()
-    def leave(
-        self,
-        params: Sequence[Tensor],
-        tensors: Sequence[Tensor],
-        weights: Sequence[float],
-        t: float,
-    ) -> None:
-        """Remember the parameters, and move them: pᵢ ← pᵢ + t · wᵢ · tensorᵢ."""
-        self.take(params)
-        add_scaled(params, tensors, weights, t)
+        if params:
+            torch._foreach_copy_(self._copies, self._params)
 
     def go_on(
         self, tensors: Sequence[Tensor], weights: Sequence[float], at: float, t: float

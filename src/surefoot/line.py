@@ -13,7 +13,7 @@ from torch import Tensor
 from surefoot import _reduce
 from surefoot._closure import Closure
 from surefoot._evaluation import agree, gradients_aside
-from surefoot._params import Copies
+from surefoot._params import Copies, add_scaled
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction
 
@@ -123,10 +123,6 @@ class Line:
                 "model's output inside the closure, not before it"
             )
 
-    def slope(self, t: float) -> float:
-        """Derivative of the loss along the line at ``t``. One forward and one backward pass."""
-        return self.value_and_slope(t)[1]
-
     def value_and_slope(self, t: float) -> tuple[float, float]:
         """Loss and its derivative along the line at ``t``. One forward and one backward pass.
 
@@ -184,5 +180,6 @@ class Line:
             self.copies.put_moved(tensors, weights, t)
         else:
             self._left = True  # first, so that an interrupted move is undone as well
-            self.copies.leave(self.params, tensors, weights, t)
+            self.copies.take(self.params)
+            add_scaled(self.params, tensors, weights, t)
         self._place = t

@@ -47,7 +47,7 @@ def test_values_and_slopes_are_those_of_the_moved_net() -> None:
     kept = [g.clone() for g in grads]
     with line:
         values = [line.value(t) for t in (0.1, 0.1 - 1e-5, 0.1 + 1e-5)]
-        slope = line.slope(0.1)
+        _, slope = line.value_and_slope(0.1)
     room.__exit__(None, None, None)
     assert slope == pytest.approx((values[2] - values[1]) / 2e-5, rel=1e-5)
     assert all(torch.equal(p.grad, k) for p, k in zip(model.parameters(), kept, strict=True))  # type: ignore[arg-type]

@@ -159,6 +159,8 @@ def range_test(
         # closed on every way out, so that the loader's workers do not outlive the test
         with contextlib.closing(endless(loader)) as batches:
             reason = run.walk(batches, stop, validator, val_every, on_progress)
+    innermost = unwrapped(optimizer)[-1]
+    is_sgd = isinstance(innermost, torch.optim.SGD)
     return RangeCurve(
         lr=run.lr,
         loss=run.loss,
@@ -166,8 +168,9 @@ def range_test(
         stop=reason,
         accuracy=run.accuracy if len(run.accuracy) == len(run.lr) else [],
         validation=run.validation,
-        optimizer=type(unwrapped(optimizer)[-1]).__name__,
-        momentum=_momentum(unwrapped(optimizer)[-1]),
+        optimizer=type(innermost).__name__,
+        # of torch's SGD, the one optimizer whose divergence bound is known in theory
+        momentum=float(innermost.param_groups[0]["momentum"]) if is_sgd else None,
         batch_norm=None if model is None else has_batch_norm(model),
         cost=run.cost + Cost(forwards=validator.forwards if validator else 0),
         seconds=time.perf_counter() - began,
@@ -265,10 +268,3 @@ class _Run:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-
-
-def _momentum(optimizer: Any) -> float | None:
-    """Momentum of torch's SGD, the one optimizer whose divergence bound is known in theory."""
-    if not isinstance(optimizer, torch.optim.SGD):
-        return None
-    return float(optimizer.param_groups[0]["momentum"])

@@ -37,6 +37,11 @@ _FIRST_PROBE = 0.01
 _PATIENCE = 50
 """Steps without a measured minimum after which it is told."""
 
+_NO_MINIMUM = (
+    "LABPAL has found no minimum in {} steps; the last measurement ended with {}. It happens on "
+    "plateaus and saddles, and where losses are constant or overflow: look at the loss, or use "
+    "surefoot.MeasuredLR"
+)
 _LENGTH = partial(check_number, at_least=0.0, above=True)
 _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "measuring_batches": check_count,
@@ -405,7 +410,7 @@ class LABPAL(LineSearchOptimizer):
         memory = self.memory
         since = memory.steps - memory.minimum_at
         if since >= _PATIENCE and memory.failures > 1:
-            self._watch.no_minimum(since, status)
+            self._watch.tell("no minimum", _NO_MINIMUM.format(since, status))
 
     def _move(
         self,
