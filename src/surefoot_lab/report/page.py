@@ -73,7 +73,7 @@ def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str
         runs=every,
         swatches=[_swatch(i) for i in range(max(len(task["methods"]) for task in tasks))],
         run_columns=run_columns(every),
-        where=_where(runs),
+        where=environments(runs),
         nodes=_nodes(runs),
         problems=problems,
         warned=_warned(runs),
@@ -176,18 +176,6 @@ def _dots(methods: list[MethodSummary], figure: str) -> tuple[list[Any], list[An
 
 def _title(runs: Sequence[RunRecord]) -> str:
     return " · ".join(list(dict.fromkeys(run.name for run in runs if run.name))[:3])
-
-
-def _where(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """What all environments have in common, and a row for each of them of what differs."""
-    found = environments(runs)
-    keys = list(dict.fromkeys(key for environment, _ in found for key in environment))
-    differing = [key for key in keys if len({env.get(key) for env, _ in found}) > 1]
-    return {
-        "common": [(key, found[0][0][key]) for key in keys if key not in differing],
-        "differing": differing,
-        "rows": [(count, [env.get(key, NOTHING) for key in differing]) for env, count in found],
-    }
 
 
 def _nodes(runs: Sequence[RunRecord]) -> dict[str, str]:
