@@ -147,7 +147,7 @@ class OptimizerConfig(Settings):
 
     Attributes:
         class_path: a name from surefoot (`MeasuredAdamW`, `LABPAL`, `PAL`), from torch.optim
-            (`SGD`, `Adam`), of a rival (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `Muon`, ...;
+            (`SGD`, `Adam`), of a rival (`Prodigy`, `AdamWScheduleFree`, `Muon`, ...;
             docs/rivals.md), or an import path. `MeasuredLR` wraps another: its
             `init_args.optimizer` has a `class_path` and `init_args` of its own.
         init_args: its arguments. `total_steps`, `dataset_size` and `batch_size` are filled in if
