@@ -29,8 +29,7 @@ from surefoot.shape import LineRecords
 from surefoot_lab.cli import COMMANDS
 from surefoot_lab.config import Experiment, ModelConfig
 from surefoot_lab.errors import UserError
-from surefoot_lab.lines.config import LinesConfig
-from surefoot_lab.lines.run import OTHERS, RECORDS
+from surefoot_lab.lines.run import OTHERS, RECORDS, LinesConfig
 from surefoot_lab.models import build_model
 from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RunRecord, read_run
