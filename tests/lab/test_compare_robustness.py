@@ -16,7 +16,6 @@ from _records import end, evaluation, step, write_run
 from surefoot_lab.compare import interval, summarize
 from surefoot_lab.compare.intervals import paired_difference
 from surefoot_lab.compare.milestones import (
-    area_under_curve,
     common_target,
     milestones,
     time_to_target,
@@ -92,14 +91,6 @@ def test_time_to_target_is_the_first_evaluation_that_meets_it(tmp_path: Path) ->
     assert (found["step"], found["cost"], found["seconds"]) == (20, 60, 0.2)
     assert time_to_target(run, 0.61)["step"] == 40  # type: ignore[index]
     assert time_to_target(run, 0.81) is None
-
-
-def test_the_area_under_a_curve_is_its_mean_height(tmp_path: Path) -> None:
-    run = _run(tmp_path, [0.0, 0.6, 0.8])
-    # trapezoids over equal stretches: (0 + 0.6)/2 and (0.6 + 0.8)/2, averaged
-    assert area_under_curve(run) == pytest.approx((0.3 + 0.7) / 2)
-    assert area_under_curve(_run(tmp_path, [0.4])) == pytest.approx(0.4)
-    assert area_under_curve(_run(tmp_path, [None, None])) is None
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ TRUE_SIZES: dict[str, tuple[int, dict[str, Any]]] = {
 
 # Networks that take long to train for a few steps; tests of the networks take those steps. Here
 # they stand for smaller ones, but for the first cell of a sweep.
-LARGE = re.compile(r"torchvision\..*|resnet\d{2,}|mobilenet.*|densenet.*|efficientnet|vgg.*|wrn.*")
+LARGE = re.compile(r"torchvision\..*|resnet\d{2,}|mobilenet.*|densenet.*|efficientnet|wrn.*")
 STAND_IN = "convnet"
 MODEL = ("model.class_path", "model.init_args")
 

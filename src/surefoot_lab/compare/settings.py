@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+from surefoot_lab.values import flat
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -40,19 +42,21 @@ class Settings:
 def settings(runs: Iterable[RunRecord]) -> Settings:
     """Split the resolved experiments into what is common and what differs by label."""
     runs = list(runs)
-    return _taken_apart([run.experiment for run in runs], [run.label for run in runs])
+    rows = [{k: v for k, v in run.experiment.items() if k not in _LEFT_OUT} for run in runs]
+    return _taken_apart(rows, [run.label for run in runs])
 
 
 def environments(runs: Iterable[RunRecord]) -> Settings:
     """The same of the distinct environments, in order of appearance; a package's version stands by
     its name.
     """
-    found = [{k.rpartition(".")[2]: v for k, v in _flatten(run.environment)} for run in runs]
+    found = [{k.rpartition(".")[2]: v for k, v in flat(run.environment).items()} for run in runs]
     return _taken_apart(found, list(pd.factorize(pd.Series(map(str, found)))[0]))
 
 
 def _taken_apart(rows: list[dict[str, Any]], labels: list[Any]) -> Settings:
-    table = pd.DataFrame([dict(_flatten(row)) for row in rows], dtype=object)
+    texts = [{key: _text(value) for key, value in flat(row).items()} for row in rows]
+    table = pd.DataFrame(texts, dtype=object)
     common = [key for key in table if table[key].nunique(dropna=False) == 1]
     groups = table.drop(columns=common).groupby(pd.Series(labels), sort=False)
     differing = {
@@ -62,11 +66,5 @@ def _taken_apart(rows: list[dict[str, Any]], labels: list[Any]) -> Settings:
     return Settings(table[common].iloc[0].to_dict(), differing, groups.size().to_dict())
 
 
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, item in value.items():
-        if not prefix and key in _LEFT_OUT:
-            continue
-        if isinstance(item, Mapping):
-            yield from _flatten(item, f"{prefix}{key}.")
-        elif item not in (None, ""):  # null stands for "not asked for"
-            yield f"{prefix}{key}", item if isinstance(item, str) else json.dumps(item, default=str)
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

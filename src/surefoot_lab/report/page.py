@@ -16,9 +16,9 @@ from surefoot_lab.compare import advise, summarize
 from surefoot_lab.compare.columns import method_columns, run_columns
 from surefoot_lab.compare.curves import curve, mean_band
 from surefoot_lab.compare.settings import environments, settings
-from surefoot_lab.compare.summary import MethodSummary, State, ranked_by
+from surefoot_lab.compare.summary import MethodSummary, State
 from surefoot_lab.compare.text import NOTHING
-from surefoot_lab.report.charts import COLOURS, CROWDED, CURVE_CHARTS, DASHES, curve_spec, dots_spec
+from surefoot_lab.report.charts import COLOURS, CROWDED, CURVE_CHARTS, DASHES, curve_spec
 from surefoot_lab.report.files import asset, render
 from surefoot_lab.report.sweeps import across
 from surefoot_lab.text_files import write_whole
@@ -120,9 +120,6 @@ def _task(runs: Sequence[RunRecord], end: str, named: bool) -> dict[str, Any]:
     points = {chart: _rows(runs, methods, chart.key) for chart in CURVE_CHARTS}
     charts = [chart for chart, rows in points.items() if rows]
     specs = {c.key + end: curve_spec(c, methods, points[c], f"c{end}") for c in charts}
-    figure = ranked_by(methods)
-    if figure is not None:
-        specs["dots" + end] = dots_spec(figure, methods, *_dots(methods, figure), f"c{end}")
     return {
         "name": f"{runs[0].name or 'unnamed'}, {_epochs(runs[0]):g} epochs" if named else "",
         "end": end,
@@ -131,7 +128,6 @@ def _task(runs: Sequence[RunRecord], end: str, named: bool) -> dict[str, Any]:
         "columns": columns,
         "any_level": any(cell.is_level for c in columns for cell in c.cells.values()),
         "charts": charts,
-        "dots": figure and f"{figure.replace('_', ' ').capitalize()} of each seed",
         "specs": specs,
         "settings": settings(runs),
         **across(runs, methods),
@@ -157,21 +153,6 @@ def _rows(
         if (band := mean_band(curves)) is not None:
             rows += band.assign(rank=index).to_dict("records")
     return rows
-
-
-def _dots(methods: list[MethodSummary], figure: str) -> tuple[list[Any], list[Any]]:
-    """A figure of each seed, and its mean with a standard deviation each way."""
-    seeds = [
-        {"rank": index, "seed": run.seed, "value": getattr(run, figure)}
-        for index, method in enumerate(methods)
-        for run in method.counted(figure)
-    ]
-    means = []
-    for index, method in enumerate(methods):
-        if (spread := method.spread(figure)) is not None:
-            low, high = spread.mean - (spread.sd or 0), spread.mean + (spread.sd or 0)
-            means.append({"rank": index, "value": spread.mean, "low": low, "high": high})
-    return seeds, means
 
 
 def _title(runs: Sequence[RunRecord]) -> str:
