@@ -40,7 +40,7 @@ def test_a_run_in_a_notebook_is_harmless_and_holds_its_curve(tmp_path: Path) -> 
     assert "test accuracy 87.5%" in html
     run.problems.append("long" * 40)
     assert "long" * 40 in run._repr_html_()
-    (points,) = re.findall(r'<path aria-label="x[^>]* d="M([^"]*)"', html)
+    (points,) = re.findall(r'<path aria-label="step[^>]* d="M([^"]*)"', html)
     (x0, y0), (x1, y1) = (map(float, pair.split(",")) for pair in points.split("L"))
     assert (x0, x1) == (0.0, 240.0)
     assert y0 < y1  # the loss falls, and SVG counts downwards

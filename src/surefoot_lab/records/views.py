@@ -35,15 +35,17 @@ def _curve(run: RunRecord) -> str:
     import altair as alt
     import vl_convert
 
-    losses = [(line["step"], line.get("train_loss")) for line in run.steps]
-    losses = [(step, loss) for step, loss in losses if loss is not None]
-    if len(losses) < 2:
+    lines = [line for line in run.steps if line.get("train_loss") is not None]
+    if len(lines) < 2:
         return ""
-    losses = losses[:: max(1, len(losses) // POINTS)]
-    kind: Any = "log" if min(loss for _, loss in losses) > 0.0 else "linear"
+    lines = lines[:: max(1, len(lines) // POINTS)]
+    kind: Any = "log" if min(line["train_loss"] for line in lines) > 0.0 else "linear"
     scale = alt.Scale(type=kind, zero=False, nice=False)
-    chart = alt.Chart(alt.Data(values=[{"x": x, "y": y} for x, y in losses])).mark_line()
-    chart = chart.encode(x=alt.X("x:Q", axis=None), y=alt.Y("y:Q", axis=None, scale=scale))
+    chart = (
+        alt.Chart(alt.Data(values=lines))
+        .mark_line()
+        .encode(x=alt.X("step:Q", axis=None), y=alt.Y("train_loss:Q", axis=None, scale=scale))
+    )
     return vl_convert.vegalite_to_svg(chart.properties(width=240, height=44).to_dict())
 
 
