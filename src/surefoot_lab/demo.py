@@ -116,7 +116,7 @@ def _trials(folder: Path, seeds: int, epochs: int) -> dict[Path, Experiment]:
 
 def _run_all(trials: dict[Path, Experiment], console: Any) -> list[str]:
     """Run the trials in worker processes; return what went wrong, one line a trial."""
-    from surefoot_lab.train.progress import bar_of
+    from surefoot_lab.training.progress import bar_of
 
     failures, others = [], set(active_children())
     workers = min(WORKERS, os.cpu_count() or 1, len(trials))
@@ -152,7 +152,7 @@ def _one_thread() -> None:
 
 
 def _run(run_dir: Path, experiment: Experiment) -> None:
-    from surefoot_lab.train import train
+    from surefoot_lab.training import train
 
     train(experiment, run_dir, overwrite=True, progress=False)
 
