@@ -60,11 +60,8 @@ def main() -> None:
     lengths = default_lengths(options.places)
     actions: dict[str, Callable[[], object]] = {
         "forward passes alone": lambda: plain_passes(model, batches, options.places),
-        "sample_line, by places": lambda: surefoot.sample_line(
-            model, cross_entropy, batches, direction=direction, lengths=lengths, order="places"
-        ),
-        "sample_line, by batches": lambda: surefoot.sample_line(
-            model, cross_entropy, batches, direction=direction, lengths=lengths, order="batches"
+        "sample_line": lambda: surefoot.sample_line(
+            model, cross_entropy, batches, direction=direction, lengths=lengths
         ),
     }
     plain_passes(model, batches[:4], 1)  # warm up

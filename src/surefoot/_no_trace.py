@@ -1,12 +1,15 @@
-"""Leave no trace: everything a trial run touches comes back as it was, bit for bit."""
+"""Leave no trace: everything a trial run touches comes back as it was, bit for bit.
+
+What is kept is a function that puts it back; such a function is named after what it keeps.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from surefoot._params import Copies, put_unnoticed
 from surefoot._quiet import Buffers, RngState, devices_of
 
-
-class Restorable(Protocol):
-    """Something that was remembered when it was made."""
-
-    def restore(self) -> None:
-        """Put it back."""
+Restore = Callable[[], object]
 
 
 @contextlib.contextmanager
@@ -30,7 +28,7 @@ def no_trace(
     optimizer: Optimizer,
     *,
     scaler: Any = None,
-    others: Iterable[Restorable] = (),
+    others: Iterable[Restore] = (),
 ) -> Iterator[None]:
     """A block in which a model may be trained, and after which nobody can tell.
 
@@ -43,50 +41,42 @@ def no_trace(
         model: what is trained; None where the optimizer's parameters are all there is.
         optimizer: what trains it, wrapped or not.
         scaler: a gradient scaler.
-        others: what is to be put back besides.
+        others: what puts back something besides.
     """
     params = all_parameters(model, optimizer)
     *wrappers, innermost = unwrapped(optimizer)
-    borrowed: list[Any] = [
-        _Parameters(params),
-        _Module(model),
-        _OptimizerState(innermost, params),
-        *(_WrapperState(wrapper, params) for wrapper in wrappers),
-        *([_Attributes(scaler)] if scaler is not None else []),
+    kept: list[Restore] = [
+        _parameters(params),
+        _module(model),
+        _optimizer(innermost, params),
+        *(_wrapper(wrapper, params) for wrapper in wrappers),
+        *([_attributes(scaler)] if scaler is not None else []),
         *others,
-        RngState.capture(devices_of(params)),
+        RngState.capture(devices_of(params)).restore,
     ]
+    known = {id(part) for part in unwrapped(optimizer)}
     with contextlib.ExitStack() as returning:  # one failure must not keep the rest from returning
-        for item in borrowed:
-            returning.callback(item.restore)
-        meeting = _Meeting(params, unwrapped(optimizer), returning)
-        returning.callback(register_optimizer_step_pre_hook(meeting).remove)
+        for restore in kept:
+            returning.callback(restore)
+
+        def meet(met: Any, args: Any, kwargs: Any) -> None:
+            """Keep what a further optimizer touches that the training step uses, as a GAN's does.
+
+            At its first step. What its parameters had in ``.grad`` before is not known then:
+            nothing is left there.
+            """
+            for other in unwrapped(met):
+                if id(other) in known:
+                    continue
+                known.add(id(other))
+                ours = {id(p) for p in params}
+                theirs = [p for p in all_parameters(None, other) if id(p) not in ours]
+                returning.callback(_forget_gradients, theirs)
+                returning.callback(_parameters(theirs))
+                returning.callback(_optimizer(other, [*params, *theirs]))
+
+        returning.callback(register_optimizer_step_pre_hook(meet).remove)
         yield
-
-
-class _Meeting:
-    """Puts back what a further optimizer touches that the training step uses, as a GAN's does.
-
-    It is met at its first step. What its parameters had in ``.grad`` before is not known then:
-    nothing is left there.
-    """
-
-    def __init__(
-        self, params: list[Tensor], known: list[Any], returning: contextlib.ExitStack
-    ) -> None:
-        self._params, self._returning = params, returning
-        self._known = {id(optimizer) for optimizer in known}
-
-    def __call__(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        for other in unwrapped(optimizer):
-            if id(other) in self._known:
-                continue
-            self._known.add(id(other))
-            ours = {id(p) for p in self._params}
-            theirs = [p for p in all_parameters(None, other) if id(p) not in ours]
-            self._returning.callback(_forget_gradients, theirs)
-            self._returning.callback(_Parameters(theirs).restore)
-            self._returning.callback(_OptimizerState(other, [*self._params, *theirs]).restore)
 
 
 def _forget_gradients(params: list[Tensor]) -> None:
@@ -113,169 +103,135 @@ def unwrapped(optimizer: Any) -> list[Any]:
     return chain
 
 
-class _Parameters:
+def _parameters(params: list[Tensor]) -> Restore:
     """Values, gradients and ``requires_grad`` of parameters."""
-
-    def __init__(self, params: list[Tensor]) -> None:
-        self._params = params
-        self._values = Copies()
-        self._values.take([p.detach() for p in params])
-        # the gradient's contents too: DDP's buckets are written again by the next backward
-        self._grads = [(p.grad, _clone(p.grad)) for p in params]
-        self._requires = [p.requires_grad for p in params]
+    values = Copies()
+    values.take([p.detach() for p in params])
+    # the gradient's contents too: DDP's buckets are written again by the next backward
+    kept = [(p, p.requires_grad, p.grad, _copy_of(p.grad)) for p in params]
 
     @torch.no_grad()
-    def restore(self) -> None:
-        self._values.put_back()
-        for p, (grad, content), requires in zip(
-            self._params, self._grads, self._requires, strict=True
-        ):
+    def restore() -> None:
+        values.put_back()
+        for p, requires, grad, content in kept:
             p.requires_grad_(requires)
-            if grad is not None and content is not None:
+            if grad is not None:
                 put_unnoticed(grad, content)
             p.grad = grad
 
+    return restore
 
-class _Module:
+
+def _module(model: nn.Module | None) -> Restore:
     """Buffers, their names, and the training mode and extra state of every submodule."""
+    modules = list(model.modules()) if model is not None else []
+    buffers = Buffers(model).snapshot()
+    kept = [(m, dict(m._buffers), m.training) for m in modules]
+    extra = [
+        (m, copy.deepcopy(m.get_extra_state()))
+        for m in modules
+        if type(m).get_extra_state is not nn.Module.get_extra_state
+    ]
 
-    def __init__(self, model: nn.Module | None) -> None:
-        modules = list(model.modules()) if model is not None else []
-        self._buffers = Buffers(model).snapshot()
-        self._names = [(m, dict(m._buffers)) for m in modules]
-        self._modes = [(m, m.training) for m in modules]
-        self._extra = [
-            (m, copy.deepcopy(m.get_extra_state()))
-            for m in modules
-            if type(m).get_extra_state is not nn.Module.get_extra_state
-        ]
-
-    def restore(self) -> None:
-        for module, buffers in self._names:
+    def restore() -> None:
+        for module, names, training in kept:
             module._buffers.clear()
-            module._buffers.update(buffers)
-        self._buffers.restore()
-        for module, training in self._modes:
+            module._buffers.update(names)
             module.training = training
-        for module, extra in self._extra:
-            module.set_extra_state(extra)
+        buffers.restore()
+        for module, state in extra:
+            module.set_extra_state(state)
+
+    return restore
 
 
-class _OptimizerState:
+def _optimizer(optimizer: Any, params: list[Tensor]) -> Restore:
     """State, param groups and plain attributes of an optimizer."""
+    state = [(key, _value(value)) for key, value in optimizer.state.items()]
+    groups = [(g, _value(g, skip="params"), list(g["params"])) for g in optimizer.param_groups]
+    # third-party optimizers count in attributes; torch itself leaves `_opt_called`
+    attributes = _attributes(optimizer, params)
 
-    def __init__(self, optimizer: Any, params: list[Tensor]) -> None:
-        self._optimizer = optimizer
-        self._state = [(key, value, _Dict(value)) for key, value in optimizer.state.items()]
-        self._groups = [(g, _Dict(g, skip=("params",))) for g in optimizer.param_groups]
-        self._members = [(g, list(g["params"])) for g in optimizer.param_groups]
-        # third-party optimizers count in attributes; torch itself leaves `_opt_called`
-        self._attributes = _Attributes(optimizer, params)
-
-    def restore(self) -> None:
-        state, groups = self._optimizer.state, self._optimizer.param_groups
-        state.clear()
-        for key, value, content in self._state:
-            state[key] = content.restore() if isinstance(value, dict) else content.value()
-        groups[:] = [g for g, _ in self._groups]
-        for _, content in self._groups:
-            content.restore()
-        for group, members in self._members:
+    def restore() -> None:
+        optimizer.state.clear()
+        for key, value in state:
+            optimizer.state[key] = value()
+        optimizer.param_groups[:] = [group for group, _, _ in groups]
+        for group, content, members in groups:
+            content()
             group["params"][:] = members
-        self._attributes.restore()
+        attributes()
+
+    return restore
 
 
-class _Dict:
-    """The content of a dict: tensors are put back in place, everything else as a copy.
-
-    Given something else than a dict it remembers that value.
-    """
-
-    def __init__(self, target: Any, skip: tuple[str, ...] = ()) -> None:
-        self._target = target
-        self._skip = skip
-        self._items: list[tuple[Any, Any, Any]] = []
-        self._value = None if isinstance(target, dict) else copy.deepcopy(target)
-        if isinstance(target, dict):
-            self._items = [(k, v, _copy_of(v)) for k, v in target.items() if k not in skip]
+def _value(target: Any, skip: str = "") -> Callable[[], Any]:
+    """A value; of a dict the content, tensors in place, everything else as a copy."""
+    if not isinstance(target, dict):
+        whole = copy.deepcopy(target)
+        return lambda: whole
+    items = [(key, value, _copy_of(value)) for key, value in target.items() if key != skip]
 
     @torch.no_grad()
-    def restore(self) -> Any:
-        kept = {k: self._target[k] for k in self._skip if k in self._target}
-        self._target.clear()
-        self._target.update(kept)
-        for key, value, content in self._items:
-            if isinstance(value, Tensor):
-                value.copy_(content)
-                self._target[key] = value
-            else:
-                self._target[key] = content
-        return self._target
+    def restore() -> Any:
+        skipped = {key: value for key, value in target.items() if key == skip}
+        target.clear()
+        target.update(skipped)
+        for key, value, content in items:
+            is_tensor = isinstance(value, Tensor)
+            target[key] = value.copy_(content) if is_tensor else content
+        return target
 
-    def value(self) -> Any:
-        return self._value
+    return restore
 
 
-class _Attributes:
+_ELSEWHERE = ("state", "param_groups", "defaults", "optimizer", "scaler")
+
+
+def _attributes(target: Any, params: Iterable[Tensor] = ()) -> Restore:
     """An object's own attributes, as far as they are plain values, tensors or containers of them.
 
     Hooks, functions and references to other objects are left alone; attributes that appeared in
     between are taken away again.
     """
+    names = set(vars(target))
+    known = {id(p): p for p in params}  # deepcopy's memo: parameters stay themselves
+    values = {
+        name: copy.deepcopy(value, dict(known))
+        for name, value in vars(target).items()
+        if name not in _ELSEWHERE and _is_plain(value)
+    }
 
-    _SKIP = ("state", "param_groups", "defaults", "optimizer", "scaler")
-
-    def __init__(self, target: Any, params: Iterable[Tensor] = ()) -> None:
-        self._target = target
-        self._names = set(vars(target))
-        known = {id(p): p for p in params}  # deepcopy's memo: parameters stay themselves
-        self._values = {
-            name: copy.deepcopy(value, dict(known))
-            for name, value in vars(target).items()
-            if name not in self._SKIP and _is_plain(value)
-        }
-
-    def restore(self) -> None:
-        attributes = vars(self._target)
-        for name in set(attributes) - self._names:
+    def restore() -> None:
+        attributes = vars(target)
+        for name in set(attributes) - names:
             del attributes[name]
-        attributes.update(self._values)
+        attributes.update(values)
+
+    return restore
 
 
-class _WrapperState:
+def _wrapper(wrapper: Any, params: list[Tensor]) -> Restore:
     """What a wrapper keeps beside the optimizer's state, by its own account, and its attributes."""
+    attributes, state = _attributes(wrapper, params), copy.deepcopy(wrapper.state_dict())
 
-    def __init__(self, wrapper: Any, params: list[Tensor]) -> None:
-        self._wrapper, self._attributes = wrapper, _Attributes(wrapper, params)
-        self._state = copy.deepcopy(wrapper.state_dict())
+    def restore() -> None:
+        wrapper.load_state_dict(state)  # what it wraps gets its own tensors back afterwards
+        attributes()
 
-    def restore(self) -> None:
-        # what it wraps gets its own tensors back afterwards
-        self._wrapper.load_state_dict(self._state)
-        self._attributes.restore()
-
-
-def _clone(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().clone()
+    return restore
 
 
 def _copy_of(value: Any) -> Any:
-    return _clone(value) if isinstance(value, Tensor) else copy.deepcopy(value)
-
-
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def _is_plain(value: Any) -> bool:
     """Whether a deep copy of the value can stand for it: plain data and free tensors."""
     if isinstance(value, Tensor):
         return not value.requires_grad
-    if isinstance(value, _PLAIN):
-        return True
-    if isinstance(value, dict):
-        return all(_is_plain(v) for v in value.values())
-    if isinstance(value, (list, tuple, set)):
-        return all(_is_plain(v) for v in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return all(_is_plain(getattr(value, f.name)) for f in dataclasses.fields(value))
-    return False
+        value = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    if isinstance(value, (dict, list, tuple, set)):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, (bool, int, float, complex, str, bytes, type(None)))

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from surefoot_lab._command import BAD_INPUT, INTERRUPTED, Command, OneLineParser
-from surefoot_lab.completion import SHELLS, script
 from surefoot_lab.errors import UserError, did_you_mean
 from surefoot_lab.records.environment import version
 
@@ -133,21 +132,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     known = version("surefoot") or "(not installed)"
     parser.add_argument("--version", action="version", version=f"surefoot {known}")
-    parser.add_argument(
-        "--completion",
-        choices=SHELLS,
-        metavar="SHELL",
-        action=_Completion,
-        help='what makes a shell complete: eval "$(surefoot --completion bash)"; zsh and fish, too',
-    )
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="see below")
     return parser
-
-
-class _Completion(argparse.Action):
-    """Print the script and end."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        takes = [command.name for command in COMMANDS.values() if command.takes_experiment]
-        print(script(values, list(COMMANDS), takes), end="")
-        parser.exit()

@@ -28,9 +28,9 @@ from surefoot_lab.config import (
     TrainConfig,
 )
 from surefoot_lab.data.examples import Examples, hold_out
-from surefoot_lab.data.loader import AsTheyAre, TrainLoader
+from surefoot_lab.data.loader import Normalizer, TrainLoader
 from surefoot_lab.errors import UserError
-from surefoot_lab.lines.config import LinesConfig
+from surefoot_lab.lines.run import LinesConfig
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RecordWriter, read_run
 from surefoot_lab.sweep.cells import trials_of
@@ -142,8 +142,8 @@ def test_the_parts_of_a_run_take_numbers_of_numpy() -> None:
         rest, held_out = hold_out(everything, count, np.uint8(3), "data.test")
         assert (len(rest), len(held_out)) == (15, 5)
     settings = {"batch_size": np.int64(4), "seed": np.int64(3)}
-    loader = TrainLoader(everything, AsTheyAre(torch.device("cpu")), **settings)
-    plain = TrainLoader(everything, AsTheyAre(torch.device("cpu")), batch_size=4, seed=3)
+    loader = TrainLoader(everything, Normalizer(None, torch.device("cpu")), **settings)
+    plain = TrainLoader(everything, Normalizer(None, torch.device("cpu")), batch_size=4, seed=3)
     assert torch.equal(loader.next_batch()[0], plain.next_batch()[0])
     seed_everything(np.int64(3))
     drawn = torch.rand(3)

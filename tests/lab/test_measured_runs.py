@@ -99,7 +99,10 @@ def test_the_rate_of_an_optimizer_with_an_estimate_includes_it() -> None:
         (measured({"class_path": "AdamW", "init_args": [1]}), r"init_args: must be a mapping"),
         (measured({"class_path": "PAL"}), "PAL measures its steps already"),
         (measured({"class_path": "LBFGS"}), "LBFGS evaluates the loss itself"),
-        (measured({"class_path": "AliG"}), "AliG needs the loss for its own step"),
+        (
+            measured({"class_path": "benchmarks.rivals.alig.AliG"}),
+            "AliG needs the loss for its own step",
+        ),
         (measured(SGD, horizons="none"), r"init_args\.horizons: MeasuredLR has no such argument"),
         (measured(SGD, overhead=-1.0), r"MeasuredLR: overhead must be"),
         (measured(SGD, growth=2.0), r"init_args\.growth: MeasuredLR has no such argument"),

@@ -31,7 +31,7 @@ class Talkative(torch.optim.SGD):
 def experiment(optimizer: OptimizerConfig, **settings) -> Experiment:
     return Experiment(
         data=DataConfig(name="digits"),
-        model=ModelConfig("several-heads"),
+        model=ModelConfig("experiments.several_heads.SeveralHeads"),
         optimizer=optimizer,
         train=TrainConfig(device="cpu", tensorboard=False, checkpoint_every=2, eval_every=2),
         batch_size=16,

@@ -191,6 +191,7 @@ def test_statistics_of_batch_norm_are_those_of_the_average() -> None:
     handle.remove()
     shown = model.state_dict()["1.running_mean"]
     torch.testing.assert_close(shown, seen[-1].mean(0))
+    model.train()
     assert torch.equal(model[1].running_mean, stale)
 
 

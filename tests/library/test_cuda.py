@@ -252,10 +252,27 @@ def test_resumed_to_the_bit_by_way_of_the_cpu(options: dict[str, Any], tmp_path:
 
 
 @pytest.mark.parametrize("kind", [PAL, LABPAL])
+def test_line_searches_take_the_steps_they_take_on_the_cpu(kind: Any) -> None:
+    data, runs = batches(60), []
+    for device in ("cpu", DEVICE):
+        model = noisy().double().to(device)
+        model.drop.p = 0.0
+        optimizer = kind(model, total_steps=60)
+        moved = [(x.double().to(device), y.to(device)) for x, y in data]
+        runs.append(
+            [
+                float(optimizer.step(lambda x=x, y=y: F.cross_entropy(model(x), y)))  # noqa: B023
+                for x, y in moved
+            ]
+        )
+    assert runs[1] == pytest.approx(runs[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [PAL, LABPAL])
 def test_line_searches(kind: Any) -> None:
     model, losses = net(), []
     model.drop.p = 0.0
-    optimizer = kind(model)
+    optimizer = kind(model, total_steps=60)  # without a horizon PAL ends anywhere, on any device
     for x, y in batches(60):
         losses.append(float(optimizer.step(lambda x=x, y=y: F.cross_entropy(model(x), y))))
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from _contract import OPTIMIZER_CONTRACTS, check_optimizer
 from _problems import Quadratic, batches, closure_for, noisy
 from torch import Tensor, nn
 
@@ -33,7 +34,6 @@ from surefoot import (
 )
 from surefoot.directions import ConjugateLike, DirectionRule, HeavyBall, Steepest
 from surefoot.searches import ArmijoSearch, FixedSearch
-from surefoot.testing import OPTIMIZER_CONTRACTS, check_optimizer
 
 # (what makes it, whether it refuses closures that are not repeatable)
 MAKERS: dict[str, tuple[Callable[..., LineSearchOptimizer], bool]] = {
@@ -141,7 +141,21 @@ def test_shared_keywords_are_shown(cls: type) -> None:
         assert name in hints
         assert f"{name}: " in (inspect.getdoc(cls) or "")
     assert parameters["weight_decay"].default == 0.0
-    assert "shared" not in parameters
+    assert not {"shared", "settings", "rounding"} & parameters.keys()
+
+
+@pytest.mark.parametrize("cls", [SLS, GOLS, PLS, ExactLineSearch, FullBatchPAL])
+def test_a_named_search_shows_its_settings_and_passes_them_on(cls: Any) -> None:
+    p = [nn.Parameter(torch.ones(2))]
+    for name, field in cls._keywords().items():
+        assert inspect.signature(cls).parameters[name].default == field.default
+        assert f"{name}: " in (inspect.getdoc(cls) or "")
+        made = cls(p, **{name: field.default})
+        assert getattr(made.search, cls.renamed.get(name, name)) == field.default
+        assert made.search == cls(p).search
+    for name in cls.renamed:
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            cls(p, **{name: -1.0})
 
 
 @pytest.mark.parametrize("cls", CLASSES[:-1])

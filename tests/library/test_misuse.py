@@ -354,10 +354,6 @@ SLIPS: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
         lambda m: sample_line(m, CROSS_ENTROPY, [(X, Y)], lengths=1.0),
         "lengths must be a list of numbers",
     ),
-    "an order of its own": (
-        lambda m: sample_line(m, CROSS_ENTROPY, [(X, Y)], order="fast"),
-        "order must be one of",
-    ),
     "a direction in words": (
         lambda m: sample_line(m, CROSS_ENTROPY, [(X, Y)], direction="gradient"),
         "direction must be a surefoot.directions.Direction",

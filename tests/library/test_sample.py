@@ -185,20 +185,14 @@ class TestNumbers:
         assert sample.slope0 == pytest.approx(-sample.direction_norm, rel=1e-9)
 
     @pytest.mark.parametrize("loss_fn", [cross_entropy, per_sample])
-    def test_both_orders_and_all_kinds_of_batches_give_the_same_bits(self, loss_fn: Any) -> None:
+    def test_all_kinds_of_batches_give_the_same_bits(self, loss_fn: Any) -> None:
         data = batches(5)
-        sources: list[tuple[Any, str]] = [
-            (data, "auto"),
-            (data, "batches"),
-            (data, "places"),
-            (iter(data), "auto"),
-            ((batch for batch in data), "batches"),
-        ]
+        sources: list[Any] = [data, tuple(data), iter(data), (batch for batch in data)]
         rows = []
-        for source, order in sources:
+        for source in sources:
             model = noisy()
             torch.manual_seed(6)
-            sample = sample_line(model, loss_fn, source, lengths=LENGTHS, order=order)  # type: ignore[arg-type]
+            sample = sample_line(model, loss_fn, source, lengths=LENGTHS)
             rows.append((sample.batch_losses, sample.direction_norm, sample.own_losses))
         assert all(row == rows[0] for row in rows)
         assert rows[0][2] == rows[0][0][0]
@@ -207,12 +201,11 @@ class TestNumbers:
         x, y = (torch.cat(part) for part in zip(*batches(4), strict=True))
         loader = DataLoader(TensorDataset(x, y), batch_size=16, shuffle=True)
         model = noisy().eval()
-        for order in ("batches", "places"):
-            sample = sample_line(model, per_sample, loader, lengths=LENGTHS, order=order)  # type: ignore[arg-type]
-            assert sum(sample.batch_sizes) == 64
-            unit = moved(model, _first_gradient(model, loader, sample), LENGTHS[0])
-            whole = float(cross_entropy(unit(x), y).detach())
-            assert sample.losses[0] == pytest.approx(whole, rel=1e-5)
+        sample = sample_line(model, per_sample, loader, lengths=LENGTHS)
+        assert sum(sample.batch_sizes) == 64
+        unit = moved(model, _first_gradient(model, loader, sample), LENGTHS[0])
+        whole = float(cross_entropy(unit(x), y).detach())
+        assert sample.losses[0] == pytest.approx(whole, rel=1e-5)
 
     def test_the_own_batch_is_measured_along_its_own_line(self) -> None:
         model, data = noisy().eval(), batches(3)
@@ -265,20 +258,18 @@ class TestNoTrace:
         assert torch.equal(numbers, before[1])
         assert all(a is b for a, b in zip(grads, before[2], strict=True))
 
-    @pytest.mark.parametrize("order", ["batches", "places"])
     @pytest.mark.parametrize("slopes", [False, True])
-    def test_nothing_changes(self, order: Any, slopes: bool) -> None:
+    def test_nothing_changes(self, slopes: bool) -> None:
         model, data = noisy(), batches(3)
         cross_entropy(model(data[0][0]), data[0][1]).backward()
         before = self.everything(model)
-        sample_line(model, cross_entropy, data, lengths=LENGTHS, order=order, slopes=slopes)
+        sample_line(model, cross_entropy, data, lengths=LENGTHS, slopes=slopes)
         self.assert_untouched(model, before)
         assert model.training
         assert torch.is_grad_enabled()
 
     @pytest.mark.parametrize("call", [1, 2, 5, 9])
-    @pytest.mark.parametrize("order", ["batches", "places"])
-    def test_nothing_changes_on_an_exception(self, call: int, order: Any) -> None:
+    def test_nothing_changes_on_an_exception(self, call: int) -> None:
         model, data = noisy(), batches(3)
         calls = [0]
 
@@ -290,7 +281,7 @@ class TestNoTrace:
 
         before = self.everything(model)
         with pytest.raises(KeyboardInterrupt):
-            sample_line(model, loss_fn, data, lengths=LENGTHS, order=order)
+            sample_line(model, loss_fn, data, lengths=LENGTHS)
         self.assert_untouched(model, before)
 
     def test_one_batch_is_held_at_a_time(self) -> None:
@@ -425,7 +416,6 @@ class TestBadInput:
             ({"batches": []}, ValueError, "no batches"),
             ({"batches": iter([])}, ValueError, "no batches"),
             ({"batches": [(1, 2, 3)]}, TypeError, "pairs"),
-            ({"batches": iter(batches(2)), "order": "places"}, ValueError, "only once"),
             ({"loss_fn": lambda o, t: o}, TypeError, "one loss per sample"),
             ({"loss_fn": lambda o, t: 0.3}, TypeError, "one loss per sample"),
         ],
@@ -448,37 +438,10 @@ class TestBadInput:
             with pytest.raises(ValueError, match="does not fit"):
                 self.sample(direction=wrong)
 
-    @pytest.mark.parametrize("order", ["batches", "places"])
-    def test_a_loss_that_is_not_deterministic(self, order: Any) -> None:
+    def test_a_loss_that_is_not_deterministic(self) -> None:
         numbers = random.Random(0)
         with pytest.raises(NotRepeatableError, match="first batch"):
-            self.sample(
-                loss_fn=lambda o, t: cross_entropy(o, t) * (1 + numbers.random()), order=order
-            )
-
-    def test_data_that_change_between_passes(self) -> None:
-        class Changing:
-            def __init__(self, change: str) -> None:
-                self.change, self.passes = change, 0
-
-            def __iter__(self) -> Iterator[Any]:
-                self.passes += 1
-                data = batches(3)
-                if self.passes > 3:
-                    if self.change == "values":
-                        data[1] = (data[1][0] + 1e-3, data[1][1])
-                    elif self.change == "order":
-                        data = data[::-1]
-                    elif self.change == "labels":
-                        data[2] = (data[2][0], data[2][1].flip(0))
-                    else:
-                        data = data[:-1]
-                return iter(data)
-
-        for change in ("values", "order", "labels", "number"):
-            with pytest.raises(ValueError, match="changed between two readings"):
-                self.sample(batches=Changing(change), order="places")
-            assert self.sample(batches=Changing(change), order="batches").losses
+            self.sample(loss_fn=lambda o, t: cross_entropy(o, t) * (1 + numbers.random()))
 
     def test_a_model_without_trainable_parameters(self) -> None:
         with pytest.raises(ValueError, match="no parameter"):

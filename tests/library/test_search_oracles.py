@@ -19,6 +19,7 @@ from scipy.stats import multivariate_normal
 from surefoot import Status
 from surefoot.searches import ArmijoSearch, ExactSearch, ProbabilisticSearch
 from surefoot.searches._gaussian import LineModel, probability_both_positive, tensor
+from surefoot.searches._minimize import GOLDEN, Bracket, Probe, brent, golden
 from surefoot.testing import FUNCTIONS, FunctionLine, LineFunction, function
 
 CONVEX = [f for f in FUNCTIONS if f.minimum and "convex" in f.traits]
@@ -37,27 +38,21 @@ def test_exact_agrees_with_scipys_brent(name: str, method: str) -> None:
     assert f.value(found.t) == pytest.approx(value, abs=1e-12)
 
 
-@pytest.mark.parametrize("method", ["brent", "golden"])
+@pytest.mark.parametrize("method", [brent, golden])
 @pytest.mark.parametrize(("low", "high"), [(0.3, 4.0), (1.1, 1.7), (0.05, 9.0), (1.45, 40.0)])
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
 def test_exact_agrees_with_scipy_on_intervals_that_do_not_start_at_0(
-    method: str, low: float, high: float, scale: float
+    method: Callable[..., None], low: float, high: float, scale: float
 ) -> None:
     f = function("quadratic").stretched(scale)
     low, high = low * scale, high * scale
-    search = ExactSearch(method=method, interval=(low, high), tolerance=1e-7, max_evaluations=400)  # type: ignore[arg-type]
-    found = search(FunctionLine(f))
+    start = low + GOLDEN * (high - low)
+    probe = Probe(f.value, 400, start, f.value(start))
+    method(probe, Bracket(low, start, high, probe.lowest), 1e-7)
     bounded = minimize_scalar(
         f.value, bounds=(low, high), method="bounded", options={"xatol": 1e-9 * scale}
     )
-    assert found.status is Status.MINIMUM
-    assert found.t == pytest.approx(bounded.x, abs=1e-6 * scale)
-
-
-def test_an_interval_without_the_minimum_ends_at_its_border() -> None:
-    found = ExactSearch(interval=(0.2, 1.0), tolerance=1e-4)(FunctionLine(function("quadratic")))
-    assert found.status is Status.CAPPED
-    assert found.t == pytest.approx(1.0, rel=1e-3)
+    assert probe.best == pytest.approx(bounded.x, abs=1e-6 * scale)
 
 
 @settings(max_examples=60, deadline=None)

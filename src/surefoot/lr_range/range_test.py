@@ -150,7 +150,7 @@ def range_test(
         )
     began = time.perf_counter()
     loaders = [loader] if val_loader is None else [loader, val_loader]
-    positions = map(LoaderPosition, loaders)
+    positions = [LoaderPosition(each).restore for each in loaders]
     with no_trace(model, optimizer, scaler=grad_scaler, others=positions):
         validator = None
         if val_loader is not None:

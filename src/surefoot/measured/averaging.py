@@ -7,14 +7,13 @@ gradients are taken between them,
           x_{t+1} = (1 - c_t) x_t + c_t z_{t+1}, \\qquad c_t = \\frac{w_t}{\\sum_{i \\le t} w_i}
 
 The parameters hold y while the model trains, one copy holds x, and z follows from both. Decoupled
-weight decay shrinks y, as there.
+weight decay shrinks y, as there. In evaluation mode, and when the optimizer is gone, they hold x.
 """
 
 from __future__ import annotations
 
 import contextlib
 import operator
-import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,12 +24,17 @@ from torch.optim import Optimizer
 from surefoot import _params, _reduce
 from surefoot.measured.fresh_statistics import FreshStatistics
 from surefoot.replay import is_measuring
+from surefoot.replay._guests import Guest, ModeSwitch, hide_guests
 from surefoot.replay._state import Modes
+from surefoot.replay.loss import version_of
 
 __all__ = ["Averages", "take_averages", "without_momentum"]
 
 _GRADIENT, _AVERAGE = "measured_gradient_at", "measured_average"
 _ADAMS = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax")
+_OTHERS = 8
+"""Writes to a weight since the last step, from which on somebody else trains it: what loops do to
+weights after a step (clamp them, normalize them) are fewer."""
 
 
 def without_momentum(optimizer: Optimizer) -> None:
@@ -58,6 +62,12 @@ def take_averages(
     return {**state_dict, "state": rest}, places
 
 
+def _as(average: Tensor, p: Tensor) -> Tensor:
+    """The average on the device and in the dtype of its parameter, which may have moved."""
+    is_same = average.dtype == p.dtype and average.device == p.device
+    return average if is_same else average.to(p.device, p.dtype)
+
+
 class Averages:
     """The average of the weights, and who sees it when.
 
@@ -74,8 +84,9 @@ class Averages:
         self._averages: dict[Tensor, Tensor] = {}
         self._last: tuple[list[Tensor], list[Tensor], bool] = [], [], False
         self._pending: dict[Tensor, Tensor] = {}
-        self._is_shown = False
-        self._modes = Modes()
+        self._is_shown = self._stays = self._in_flight = self._has_ended = False
+        self._mark: tuple[Tensor, int] | None = None
+        self.modes = Modes()
         self._waiting: list[Any] = []
         self._model = model
         self._statistics = FreshStatistics(model)
@@ -86,7 +97,8 @@ class Averages:
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("share", "power", "total", "_averages", "_pending", "_model", "_statistics")
-        return {name: vars(self)[name] for name in (*names, "_modes")}
+        more = ("modes", "_is_shown", "_stays")
+        return {name: vars(self)[name] for name in (*names, *more)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["_model"], state["share"], state["power"])  # type: ignore[misc]
@@ -96,12 +108,16 @@ class Averages:
         """Show the average to this module's forward passes in evaluation mode, and to its files."""
         if module not in self._handles:
             hooks = self._hooks
-            self._handles[module] = [
+            handles: list[Any] = [
                 module.register_forward_pre_hook(hooks.before, prepend=True, with_kwargs=True),
                 module.register_forward_hook(hooks.after, with_kwargs=True, always_call=True),
                 module.register_state_dict_post_hook(_Save(hooks)),
                 module.register_load_state_dict_post_hook(hooks.load),
             ]
+            if self._model is None or module is self._model:
+                handles.append(ModeSwitch(module, self.switched))
+            self._handles[module] = handles
+            hide_guests(module)
 
     # A step
 
@@ -113,6 +129,8 @@ class Averages:
         """
         if self._pending:
             self._settle()
+        if self._is_others():
+            self.restart()
         return 1.0 - self.share if self.total > 0.0 else 1.0
 
     def absorb(self, params: Sequence[Tensor], step: int) -> None:
@@ -125,33 +143,47 @@ class Averages:
         weight = float(step + 1) ** self.power
         before, self.total = self.total, self.total + weight
         own, averages = self._pairs(params)
+        self._in_flight = False
         if before == 0.0:
             _params.assign(averages, own)
+            self._mark_as_own(params)
             return
         c = weight / self.total
         # x' = x + c (z − x) = x + g (y − x) with g = c / (1 − β), and y' = y + β (x' − x)
         g = c / (1.0 - self.share)
         _params.follow(own, averages, -self.share * g, g / (1.0 + self.share * g))
         self._statistics.age()
+        self._mark_as_own(params)
+
+    def _mark_as_own(self, params: Sequence[Tensor]) -> None:
+        if params:
+            self._mark = params[0], version_of(params[0])
+
+    def _is_others(self) -> bool:
+        """Whether others have trained the weights since the last step: then it shows nothing."""
+        return self._mark is not None and version_of(self._mark[0]) > self._mark[1] + _OTHERS
 
     def restart(self) -> None:
-        """From here on the average begins anew at the weights as they are."""
+        """From here on y, x and z are the weights as they are; steps go on being as short."""
         self._pending = {}
-        _params.assign([*self._averages.values()], [p.detach() for p in self._averages])
-        self.total = 0.0
+        own = [p.detach() for p in self._averages]
+        _params.assign(_reduce.local([*self._averages.values()]), _reduce.local(own))
+        self._statistics.loaded()
+        self._mark_as_own([*self._averages])
 
     def go_home(self, params: Sequence[Tensor]) -> None:
         """Put y, and with it z, where the average is: the way back from a place that is no good."""
         own, averages = self._pairs(params)
         _params.assign(own, averages)
+        self._mark_as_own(params)
 
     def _pairs(self, params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """What parameters and averages hold, of this process's shards."""
         before, averages, are_sharded = self._last
         if len(before) != len(params) or not all(map(operator.is_, before, params)):
             for p in params:
-                if p not in self._averages:
-                    self._averages[p] = p.detach().clone()
+                known = self._averages.get(p)
+                self._averages[p] = p.detach().clone() if known is None else _as(known, p)
             averages = _reduce.local([self._averages[p] for p in params])
             are_sharded = _reduce.is_sharded(params)
             self._last = list(params), averages, are_sharded
@@ -166,18 +198,30 @@ class Averages:
 
         The tensors change places, so nothing is copied, and a graph that was built before lives on.
         """
-        if self._is_shown or not self._averages or self.total == 0.0:
+        if not self._can_show():
             yield
             return
+        self._show()
+        try:
+            self._statistics.show()
+            yield
+        finally:
+            self._hide()
+
+    def _can_show(self) -> bool:
+        is_there = bool(self._averages) and self.total > 0.0 and not self._is_shown
+        return is_there and not self._is_others()
+
+    def _show(self) -> None:
         self._settle()
         self._is_shown = True
         self._exchange()
-        try:
-            with self._statistics.shown():
-                yield
-        finally:
+
+    def _hide(self) -> None:
+        self._statistics.hide()
+        if self._is_shown:
             self._exchange()
-            self._is_shown = False
+        self._is_shown = False
 
     def _exchange(self) -> None:
         self._last = [], [], False
@@ -185,31 +229,70 @@ class Averages:
             if hasattr(p, "_local_tensor"):  # a shard's memory is known to others by its address
                 _params.swap(_reduce.local([p.detach()]), _reduce.local([average]))
             else:
-                self._averages[p] = _params.exchange(p, average)
+                self._averages[p] = _params.exchange(p, _as(average, p))
+
+    def switched(self, module: nn.Module) -> None:
+        """The model's mode was set: in evaluation mode it holds the average until it trains on.
+
+        So do its copies and its files then, what is exported, and methods that are no forward pass.
+        Not where a loss was computed whose gradient is yet to come.
+        """
+        if is_measuring():
+            return
+        if module.training:
+            self.leave()
+        elif self._can_show() and not self._in_flight:
+            self._show()
+            self._stays = True
+            self._statistics.show()
+
+    def leave(self) -> None:
+        """Training goes on: put y back."""
+        if self._stays:
+            self._stays = False
+            self._hide()
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """A forward pass begins; what has to be left when it ends."""
-        if self._is_shown or is_measuring():
+        if is_measuring():
             return None
-        if module.training:
-            self._modes.has_trained = True
-            self._settle()
-            self._statistics.saw(module, args, kwargs)
+        records, trains = torch.is_grad_enabled(), module.training
+        if records:
+            whole = self._model  # a part may be in evaluation mode because it is frozen
+            trains = not self.modes.is_evaluation(
+                module if whole is None or not whole.training else whole
+            )
+        if trains:
+            self.leave()
+            if not self._is_shown:
+                self._settle()
+                self._in_flight = self._in_flight or records
+                if module.training:
+                    self._statistics.saw(module, args, kwargs)
             return None
-        if torch.is_grad_enabled() and not self._modes.is_evaluation(module):
-            self._settle()
+        if not self._can_show():
             return None
         context = self.shown()
         context.__enter__()
         return context
 
+    def end(self) -> None:
+        """The optimizer is gone: the average is what it leaves behind."""
+        self._has_ended = True
+        if self._hooks.is_inside:  # a forward pass: when that ends
+            return
+        if self._can_show():
+            self._show()
+            self._statistics.show()
+        self.forget()
+
     def of(self, module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
         """Put the averages, and their statistics, into a model's state_dict."""
-        if not self._averages or self.total == 0.0 or self._is_shown:
+        if not self._can_show():
             return
         for name, p in module.named_parameters(remove_duplicate=False):
             if p in self._averages and prefix + name in state_dict:
-                state_dict[prefix + name] = self._averages[p].detach()
+                state_dict[prefix + name] = _as(self._averages[p].detach(), p)
         if self._statistics.has_any:
             with self.shown():
                 for name, buffer in module.named_buffers():
@@ -240,8 +323,10 @@ class Averages:
         state after the optimizer's may do so.
         """
         self.total, self._averages, self._pending = total, {}, {}
-        self._last = [], [], False
-        self._modes.has_trained = True
+        self._last, self._mark = ([], [], False), None
+        self._is_shown = self._stays = False
+        self.modes.has_trained = True
+        self._statistics.hide()
         self._statistics.age()
         for i, (y, x) in places.items():
             p = params[i]
@@ -276,39 +361,46 @@ class Averages:
             for handle in handles:
                 handle.remove()
         self._handles = {}
+        self._hooks.averages = None  # they hold each other
 
 
-class _Hooks:
-    """Hooks that copies of the model, and its files, do without."""
+def _is_tracing() -> bool:
+    """Whether what runs is the making of a graph, in which nothing may change places."""
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
+class _Hooks(Guest):
+    """Hooks on the model, which keep the average as long as the model lives."""
 
     def __init__(self, averages: Averages | None) -> None:
-        self._averages = None if averages is None else weakref.ref(averages)
+        self.averages = averages
         self._open: list[Any] = []
 
-    def get(self) -> Averages | None:
-        return None if self._averages is None else self._averages()
+    @property
+    def is_inside(self) -> bool:
+        """Whether a forward pass has begun and not ended."""
+        return bool(self._open)
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        averages = self.get()
-        if averages is not None:
+        if not _is_tracing() and self.averages is not None:
             inner = bool(self._open)  # a part of what was called already
-            self._open.append(None if inner else averages.before(module, args, kwargs))
+            self._open.append(None if inner else self.averages.before(module, args, kwargs))
 
     def after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if self._open:
+        if not _is_tracing() and self._open:
             context = self._open.pop()
             if context is not None:
                 context.__exit__(None, None, None)
+            if self.averages is not None and self.averages._has_ended:
+                self.averages.end()
 
     def settle(self, module: nn.Module, args: Any) -> None:
-        averages = self.get()
-        if averages is not None and module.training:
-            averages._settle()
+        if self.averages is not None and module.training:
+            self.averages._settle()
 
     def load(self, module: nn.Module, keys: Any) -> None:
-        averages = self.get()
-        if averages is not None:
-            averages.loaded_model()
+        if self.averages is not None:
+            self.averages.loaded_model()
 
     def __deepcopy__(self, memo: Any) -> _Hooks:
         return _Hooks(None)
@@ -317,7 +409,7 @@ class _Hooks:
         return (_Hooks, (None,))
 
 
-class _Save:
+class _Save(Guest):
     """The hook of ``state_dict()``; torch marks it, which a method does not bear."""
 
     def __init__(self, hooks: _Hooks) -> None:
@@ -326,6 +418,6 @@ class _Save:
     def __call__(
         self, module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any
     ) -> None:
-        averages = self._hooks.get()
+        averages = self._hooks.averages
         if averages is not None:
             averages.of(module, state_dict, prefix)

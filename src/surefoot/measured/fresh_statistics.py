@@ -33,6 +33,7 @@ class FreshStatistics:
         self._norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
         self._batches: deque[Any] = deque(maxlen=_BATCHES)
         self._kept: list[dict[str, Tensor]] | None = None
+        self._own: list[dict[str, Any]] | None = None
 
     @property
     def has_any(self) -> bool:
@@ -49,30 +50,46 @@ class FreshStatistics:
         """The weights have moved: what was measured no longer holds."""
         self._kept = None
 
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        """Inside, the model has the statistics of the present weights, measured if need be.
+    def show(self) -> None:
+        """Give the model the statistics of the present weights, measured if need be.
 
         Buffers change places, so a graph that was built before lives on.
         """
-        if not self._norms or not self._batches:
-            yield
-            return
-        if self._kept is None:
-            self._kept = self._measure()
-        with self._others(self._kept):
-            yield
+        if self._norms and self._batches and self._own is None:
+            if self._kept is None:
+                self._kept = self._measure()
+            self._own = self._exchange(self._kept)
+
+    def hide(self) -> None:
+        """Give it back its own."""
+        if self._own is not None:
+            self._exchange(self._own)
+            self._own = None
+
+    def loaded(self) -> None:
+        """Others were loaded into the model, which are its own from here on."""
+        if self._own is not None:
+            shown: list[dict[str, Any]] = [dict(norm._buffers) for norm in self._norms]
+            self.hide()
+            for norm, others in zip(self._norms, shown, strict=True):
+                own = {name: b for name, b in norm._buffers.items() if b is not None}
+                _params.assign([*own.values()], [others[name] for name in own])
+        self._batches.clear()
+        self._kept = None
+
+    def _exchange(self, statistics: Sequence[dict[str, Tensor]]) -> list[dict[str, Any]]:
+        own = [dict(norm._buffers) for norm in self._norms]
+        for norm, others in zip(self._norms, statistics, strict=True):
+            norm._buffers.update(others)
+        return own
 
     @contextlib.contextmanager
     def _others(self, statistics: Sequence[dict[str, Tensor]]) -> Iterator[None]:
-        own = [dict(norm._buffers) for norm in self._norms]
+        own = self._exchange(statistics)
         try:
-            for norm, others in zip(self._norms, statistics, strict=True):
-                norm._buffers.update(others)
             yield
         finally:
-            for norm, buffers in zip(self._norms, own, strict=True):
-                norm._buffers.update(buffers)
+            self._exchange(own)
 
     @torch.no_grad()
     def _measure(self) -> list[dict[str, Tensor]]:

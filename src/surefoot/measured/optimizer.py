@@ -265,8 +265,8 @@ class MeasuredLR(Wrapper):
     def averaged(self) -> AbstractContextManager[None]:
         """A context in which the parameters hold the averaged weights.
 
-        A model in evaluation mode, its ``state_dict()`` and checkpoints see them without it; it is
-        for code that reads the parameters themselves.
+        They do in evaluation mode anyway, and a ``state_dict()`` and checkpoints see them at any
+        time; it is for an evaluation in training mode.
         """
         return self._stepper.averaged()
 

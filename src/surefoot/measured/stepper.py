@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -40,6 +41,7 @@ from surefoot.measured.trouble import Trouble
 from surefoot.optim.base import rejected
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Hearing, Loss, Recorder, ReplayError, Tape, Watched
+from surefoot.replay._state import Modes
 from surefoot.taken_step import TakenStep
 
 __all__ = ["Stepper"]
@@ -55,6 +57,12 @@ _LOSSES = 256
 """Losses kept for predictions."""
 _LOOK_EVERY = 8
 """Steps from one look at what schedulers do to the next."""
+
+
+def _end(averages: weakref.ref[Averages]) -> None:
+    found = averages()
+    if found is not None:
+        found.end()
 
 
 class Stepper:
@@ -117,19 +125,23 @@ class Stepper:
     def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
         """What copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
-        self._recorder, self._hearing = Recorder(self.model), Hearing()
+        averages = self._averages
+        self._modes = Modes() if averages is None else averages.modes
+        self._recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
+        if averages is not None:  # if the model is gone, too, nobody asks for it
+            weakref.finalize(self, _end, weakref.ref(averages)).atexit = False
         self._line = TakenStep(group, keeps_line=self.settings.advice)
         self._trouble, self._gauge = Trouble(), GradientGauge()
         self._passes, self._louder, self._echo = 1, 1.0, 0.0
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
-        averages, given = self._averages is not None, self.settings.max_change
-        largest = math.inf if averages else largest_change(self.model)
+        given = self.settings.max_change
+        largest = largest_change(self.model) if averages is None else math.inf
         self._reach = Reach(
             self.settings,
             self._response,
             Bound(largest if given is None else given),
-            averages,
+            averages is not None,
             self.model is not None and has_batch_norm(self.model),
             self._filled_before,
         )
@@ -301,6 +313,9 @@ class Stepper:
             value: of the loss, where it is known; else the gradient tells whether it is finite.
         """
         check_rates(self.groups.all)
+        self._was_mistaken = self._modes.stepped()
+        if self._averages is not None:
+            self._averages.leave()
         if value is None and self.groups.are_idle:
             if not self.groups.with_gradient():  # else its rates are 0
                 self._trouble.notice_idle(self.steps)
@@ -646,7 +661,8 @@ class Stepper:
         following = self._trouble.cannot_measure(self.steps)
         self.rate = dataclasses.replace(self.rate, next=following)
         overwritten = isinstance(loss, Tape) and loss.was_overwritten  # the next one keeps it
-        retries = (overwritten or self._recorder.looks_again()) and self._trouble.may_pass
+        retries = overwritten or self._was_mistaken or self._recorder.looks_again()
+        retries = retries and self._trouble.may_pass
         message = self._trouble.explain(problem, self.model)
         if self.rate.in_use is not None or self.settings.frozen:
             if not retries:

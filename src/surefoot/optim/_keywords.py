@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import itertools
 import warnings
-from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict, TypeVar, get_type_hints
 
 from torch import nn
 
@@ -50,26 +52,54 @@ on_measure: called with the :class:`StepOutcome` of every step that ended a meas
 """
 
 
-def show_shared(cls: type) -> None:
-    """Put the shared keywords into a class's signature, hints and docstring."""
-    init = cls.__dict__.get("__init__")
-    if init is not None:
-        own = inspect.signature(init)
-        parameters = list(own.parameters.values())
-        if parameters[-1].name == "shared":
-            hints = get_type_hints(Shared)
-            parameters[-1:] = [
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=_as_written(name)
-                )
-                for name, d in DEFAULTS.items()
-            ]
-            init.__signature__ = own.replace(parameters=parameters)
-            init.__annotations__ = {**init.__annotations__, **hints}
-            del init.__annotations__["shared"]
-    if cls.__doc__:
-        lines = cls.__doc__.splitlines(keepends=True)
-        cls.__doc__ = "".join(map(_expanded, lines))
+class Keyword(NamedTuple):
+    """A keyword of a constructor, where it was declared."""
+
+    default: Any
+    annotation: Any
+    doc: str
+
+
+def fields_of(cls: type, hidden: Sequence[str] = ()) -> dict[str, Keyword]:
+    """The fields of a dataclass, with the lines of its docstring that are about them."""
+    docs: dict[str, str] = {}
+    lines = (inspect.getdoc(cls) or "").splitlines(keepends=True)
+    for line in itertools.takewhile(str.strip, lines[lines.index("Args:\n") + 1 :]):
+        if line[4] != " ":
+            name = line.strip().partition(":")[0]
+        docs[name] = docs.get(name, "") + line[4:]
+    return {
+        f.name: Keyword(f.default, f.type, docs[f.name])
+        for f in dataclasses.fields(cls)
+        if f.name not in hidden
+    }
+
+
+def show_keywords(cls: type, own: Mapping[str, Keyword]) -> None:
+    """Put the keywords that ``**`` stands for into a class's signature, hints and docstring.
+
+    Args:
+        cls: whose constructor ends with ``**shared`` or ``**settings``.
+        own: those of its search, which stand before the shared ones.
+    """
+    init = cls.__init__  # type: ignore[misc]
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    given = {p.name for p in parameters}
+    own = {name: keyword for name, keyword in own.items() if name not in given}
+    if parameters[-1].name in ("shared", "settings"):
+        known = {name: (k.default, k.annotation) for name, k in own.items()}
+        known |= {name: (default, _as_written(name)) for name, default in DEFAULTS.items()}
+        parameters[-1:] = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a)
+            for name, (d, a) in known.items()
+        ]
+        init.__annotations__ = {**init.__annotations__, **get_type_hints(Shared)}
+        init.__annotations__.pop("shared", None)
+    cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    texts = {"params": PARAMS, "**settings": "".join(k.doc for k in own.values())}
+    texts["**shared"] = SHARED
+    lines = (cls.__doc__ or "").splitlines(keepends=True)
+    cls.__doc__ = "".join(_expanded(line, texts) for line in lines) or None
 
 
 def _as_written(name: str) -> Any:
@@ -77,12 +107,12 @@ def _as_written(name: str) -> Any:
     return getattr(hint, "__forward_arg__", hint)
 
 
-def _expanded(line: str) -> str:
-    for marker, text in (("params: ", PARAMS), ("**shared: ", SHARED)):
-        if line.lstrip().startswith(marker):
-            indent = line[: len(line) - len(line.lstrip())]
-            return "".join(indent + part for part in text.splitlines(keepends=True))
-    return line
+def _expanded(line: str, texts: Mapping[str, str]) -> str:
+    text = texts.get(line.strip().partition(": ")[0])
+    if text is None:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    return "".join(indent + part for part in text.splitlines(keepends=True))
 
 
 def formerly(**names: str) -> Callable[[Init], Init]:

@@ -42,6 +42,11 @@ _FLAT = (
     "the first {} steps found nothing to do, at a loss of {:.3g}: its gradient is zero, or it "
     "changes by less than its rounding. Is it scaled down, or does it not look at the weights?"
 )
+_NO_MINIMUM = (
+    "LABPAL has found no minimum in {} steps; the last measurement ended with {}. It happens on "
+    "plateaus and saddles, and where losses are constant or overflow: look at the loss, or use "
+    "surefoot.MeasuredLR"
+)
 _FAR_STEP = (
     "a step of length {:.2g}, where all weights together have the norm {:.2g}: little of the "
     "network is left after it. It happens where losses of several heads are added, and where a "
@@ -118,6 +123,10 @@ class Watch:
         if length > _FAR * self._norm:
             most = MAX_CHANGE * self._norm
             self._notices.tell("far", _FAR_STEP.format(length, self._norm, MAX_CHANGE, most))
+
+    def no_minimum(self, since: int, status: Status) -> None:
+        """LABPAL measures and finds nothing."""
+        self._notices.tell("no minimum", _NO_MINIMUM.format(since, status))
 
     def past_the_end(self, total_steps: int) -> None:
         """The run goes on after its horizon."""

@@ -31,7 +31,7 @@ from surefoot.bound import longest
 from surefoot.directions import Direction
 from surefoot.line import Line
 from surefoot.optim._active import Active
-from surefoot.optim._keywords import DEFAULTS, Shared, show_shared
+from surefoot.optim._keywords import DEFAULTS, Keyword, Shared, show_keywords
 from surefoot.optim._version_0_1 import from_version_0_1
 from surefoot.optim._watch import Watch
 from surefoot.outcome import Cost, Status, StepOutcome
@@ -102,7 +102,12 @@ class LineSearchOptimizer(Optimizer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        show_shared(cls)
+        show_keywords(cls, cls._keywords())
+
+    @classmethod
+    def _keywords(cls) -> dict[str, Keyword]:
+        """Keywords beside those that the constructor names and those that all share."""
+        return {}
 
     def __init__(
         self,

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar
 
-from surefoot.directions import conjugate_or_steepest
-from surefoot.optim._keywords import Shared, formerly
-from surefoot.optim.base import ParamsLike
-from surefoot.optim.line_search import FullLoss, LineSearch
+from surefoot.optim.named import FullLossSearch
 from surefoot.searches.exact import ExactSearch
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
-
-class ExactLineSearch(LineSearch):
+class ExactLineSearch(FullLossSearch):
     r"""Go to the minimum along the line, at every step.
 
     .. math:: t^* = \arg\min_{t \ge 0} L(\theta + t\, d)
@@ -25,18 +19,10 @@ class ExactLineSearch(LineSearch):
     Args:
         params: the model.
         step_multiplier: multiple of the minimum that is taken. Torch's schedulers act on it.
-        full_loss: a callable that returns the mean loss over all the data at the present
-            weights; then that loss is minimized, along the batch's direction. Where it has an
-            attribute ``batches``, each call counts as so many passes. With several processes, each
-            passes the loss of its share. None for the loss of the step's own batch.
-        method: ``"brent"``, ``"golden"`` or ``"binary"``, see
-            :class:`surefoot.searches.ExactSearch`.
-        first_length: first distance tried in the first step; later steps start from the last
-            length found.
-        max_length: largest distance.
-        tolerance: relative error of the minimum's place.
-        max_evaluations: budget of a step.
+        full_loss: returns the mean loss over all the data, which is then minimized, along the
+            batch's direction; see :class:`surefoot.LineSearch`. None for the batch's own loss.
         direction_adaptation: β of PAL's conjugate-like direction; 0 for the negated gradient.
+        **settings: as :class:`surefoot.searches.ExactSearch` has them.
         **shared: keywords of every line search.
 
     Example:
@@ -57,33 +43,5 @@ class ExactLineSearch(LineSearch):
     *When it fails*: on batch losses, by design: see the documentation.
     """
 
-    @formerly(lr="step_multiplier")
-    def __init__(
-        self,
-        params: ParamsLike,
-        step_multiplier: float = 1.0,
-        *,
-        full_loss: FullLoss | None = None,
-        method: Literal["brent", "golden", "binary"] = "brent",
-        first_length: float = 0.1,
-        max_length: float = 10.0,
-        tolerance: float = 1e-2,
-        max_evaluations: int = 60,
-        direction_adaptation: float = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        search = ExactSearch(
-            method=method,
-            first_length=first_length,
-            max_length=max_length,
-            tolerance=tolerance,
-            max_evaluations=max_evaluations,
-        )
-        super().__init__(
-            params,
-            step_multiplier,
-            search=search,
-            direction=conjugate_or_steepest(direction_adaptation),
-            full_loss=full_loss,
-            **shared,
-        )
+    search_class = ExactSearch
+    changed: ClassVar = {"tolerance": 1e-2}

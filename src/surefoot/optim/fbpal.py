@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from surefoot._numbers import check_number
-from surefoot.directions import conjugate_or_steepest
-from surefoot.optim._keywords import Shared, formerly
-from surefoot.optim.base import ParamsLike
-from surefoot.optim.line_search import FullLoss, LineSearch
+from surefoot.optim.named import FullLossSearch
 from surefoot.searches.large_batch import LargeBatchSearch
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
-
-class FullBatchPAL(LineSearch):
+class FullBatchPAL(FullLossSearch):
     r"""Full-batch parabolic approximation line search (FBPAL).
 
     Along the direction of the step's batch, the loss of *all* the data at 0, μ/2 and μ determines
@@ -25,14 +18,10 @@ class FullBatchPAL(LineSearch):
     Args:
         params: the model.
         step_multiplier: α, multiple of the measured minimum that is taken.
-        full_loss: a callable that returns the mean loss over all the data at the present
-            weights. Where it has an attribute ``batches``, each call counts as so many passes. With
-            several processes, each passes the loss of its share. None where the step's batch is
-            all the data.
-        measuring_length: μ, distance of the farther probe, in units of the weights; 0.1 in
-            2103.17132.
-        max_length: largest distance moved in a step, before α.
+        full_loss: returns the mean loss over all the data; see :class:`surefoot.LineSearch`. None
+            where the step's batch is all the data.
         direction_adaptation: β of PAL's conjugate-like direction; 0 for the negated gradient.
+        **settings: as :class:`surefoot.searches.LargeBatchSearch` has them; μ as in 2103.17132.
         **shared: keywords of every line search.
 
     Example:
@@ -57,27 +46,5 @@ class FullBatchPAL(LineSearch):
     *When it fails*: it is as greedy as an exact search on the full-batch loss.
     """
 
-    @formerly(lr="step_multiplier")
-    def __init__(
-        self,
-        params: ParamsLike,
-        step_multiplier: float = 1.0,
-        *,
-        full_loss: FullLoss | None = None,
-        measuring_length: float = 0.1,
-        max_length: float = 3.16,
-        direction_adaptation: float = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        check_number("max_length", max_length, at_least=0.0, above=True)
-        search = LargeBatchSearch(
-            measuring_length=measuring_length, max_length=max_length, not_convex="probe"
-        )
-        super().__init__(
-            params,
-            step_multiplier,
-            search=search,
-            direction=conjugate_or_steepest(direction_adaptation),
-            full_loss=full_loss,
-            **shared,
-        )
+    search_class = LargeBatchSearch
+    changed: ClassVar = {"measuring_length": 0.1, "max_length": 3.16, "not_convex": "probe"}

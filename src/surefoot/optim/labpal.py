@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
-import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -15,114 +13,53 @@ from torch import Tensor
 from surefoot import _params
 from surefoot._closure import Closure
 from surefoot._networks import is_deep, norm_along, weights_norm
-from surefoot._numbers import check_count, check_number, check_share
+from surefoot._numbers import check_choice, check_count, check_number, check_share
 from surefoot._quiet import QuietRoom
 from surefoot.bound import longest
 from surefoot.directions import Direction, steepest
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared, formerly
-from surefoot.optim.base import LineSearchOptimizer, Memory, ParamsLike, rejected
+from surefoot.optim._labpal_memory import BATCHES, LABPALMemory, Phase
+from surefoot.optim.base import LineSearchOptimizer, ParamsLike, rejected
+from surefoot.optim.batch_growth import check_growth, noise_factor
 from surefoot.outcome import Status, StepOutcome
-from surefoot.reuse import Pooled, mean_of, within_growth
 from surefoot.searches.large_batch import LargeBatchSearch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_BATCHES = 10
-"""k of the papers: the most batches in a measurement."""
-_SHARE = 0.1
-"""Of the steps so far that may be spent on collecting, where the rate is pooled."""
-_OFTEN, _LATER, _RARELY = 4, 30, 1000
-"""Measured after a quarter of the updates so far, from 30 on after a 30th, at last every 1000."""
 _CHANGE = 0.04
 """Share of their norms by which an update may change the layers' weights ..."""
 _FIRST_CHANGE = 0.002
 """... and the first update; the second twice that."""
 _FIRST_PROBE = 0.01
 """The first measuring length, as a share of the weights' norm."""
-_NEWEST = 25
-"""Trusted measurements of which the published rule takes the mean."""
 _PATIENCE = 50
 """Steps without a measured minimum after which it is told."""
 
-
-class Phase(str, enum.Enum):
-    """What the batch of the next ``step`` call is for."""
-
-    REUSING = "reusing"
-    """Its gradient moves the weights, alone or with those of a grown batch."""
-    GATHERING = "gathering"
-    """Its gradient goes into the direction that is going to be measured."""
-    MEASURING = "measuring"
-    """Its loss alone, at three places along that direction; the weights wait."""
-
-
-def noise_factor(dataset_size: int, batch_size: int) -> float:
-    r"""How many batches make the gradient noise of the papers' setting.
-
-    .. math:: \frac{128}{\mathrm{batch\_size}} \cdot \frac{\mathrm{dataset\_size}}{40\,000}
-
-    Source: LABPAL (2108.13880): the noise of SGD grows with data set size over batch size
-    (1711.00489), and the schedule was found with 40,000 images in batches of 128.
-
-    Example:
-        >>> noise_factor(dataset_size=40_000, batch_size=32)
-        4.0
-    """
-    check_count("dataset_size", dataset_size)
-    check_count("batch_size", batch_size)
-    return 128 / batch_size * dataset_size / 40_000
+_LENGTH = partial(check_number, at_least=0.0, above=True)
+_CHECKS: dict[str, Callable[[str, Any], object]] = {
+    "measuring_batches": check_count,
+    "reuse": check_count,
+    "total_steps": check_count,
+    "burn_in": partial(check_count, at_least=0),
+    "measuring_length": _LENGTH,
+    "max_length": _LENGTH,
+    "momentum": check_share,
+}
 
 
-@dataclass
-class LABPALMemory(Memory):
-    """What LABPAL remembers.
-
-    Args:
-        updates: updates made.
-        since_measurement: of them, those since the last measurement.
-        batches_per_update: m, of the update or measurement under way.
-        gathered: of them, batches whose gradient is already in the direction.
-        measuring: batches of the measurement under way, 0 for none.
-        measured: of them, those in the sums below.
-        skipped: batches without a finite loss, left out of it.
-        value_sums: losses at 0 and at the two probes.
-        rate: what is reused: a learning rate ("sgd") or a length ("nsgd").
-        pooled: slope and curvature of the lines measured so far, per unit of the rate.
-        recent: trusted measurements of the published rule, the latest last.
-        collected: steps spent on collecting, since the start of training.
-        measured_for: batches per update at the last measurement.
-        probe_length: distance of the farthest probe now.
-        edge: distance at which a loss was not finite; doubled by each measurement.
-        failures: measurements in a row without a minimum.
-        minimum_at: step of the last one that found one.
-    """
-
-    updates: int = 0
-    since_measurement: int = 0
-    batches_per_update: int = 0
-    gathered: int = 0
-    measuring: int = 0
-    measured: int = 0
-    skipped: int = 0
-    value_sums: tuple[float, ...] = (0.0, 0.0, 0.0)
-    rate: float | None = None
-    pooled: tuple[float, float] = (0.0, 0.0)
-    recent: tuple[float, ...] = ()
-    collected: int = 0
-    measured_for: int = 0
-    probe_length: float | None = None
-    edge: float | None = None
-    failures: int = 0
-    minimum_at: int = 0
-
-    @property
-    def phase(self) -> Phase:
-        """What the next batch is for."""
-        if not self.measuring:
-            return Phase.REUSING
-        return Phase.GATHERING if self.gathered < self.batches_per_update else Phase.MEASURING
+def _published(total_steps: int | None) -> dict[str, float]:
+    """The papers' settings; intervals shrink with the run."""
+    whole = 75 * 400 if total_steps is None else total_steps
+    return {
+        "measuring_batches": BATCHES,
+        "reuse": max(1, min(1000, whole // 30)),
+        "measuring_length": 0.01,
+        "max_length": 1.0,
+        "momentum": 0.0,
+        "burn_in": min(400, whole // 75),
+    }
 
 
 class LABPAL(LineSearchOptimizer):
@@ -258,52 +195,31 @@ class LABPAL(LineSearchOptimizer):
         **shared: Unpack[Shared],
     ) -> None:
         total_steps = shared.get("total_steps")
-        if rule not in ("pooled", "published", "released"):
-            raise ValueError(f'rule must be "pooled", "published" or "released", got {rule!r}')
-        if mode not in ("sgd", "nsgd"):
-            raise ValueError(f'mode must be "sgd" or "nsgd", got {mode!r}')
-        if measuring_batches is not None:
-            check_count("measuring_batches", measuring_batches)
-        if reuse is not None:
-            check_count("reuse", reuse)
-        if total_steps is not None:
-            check_count("total_steps", total_steps)
-        if burn_in is not None:
-            check_count("burn_in", burn_in, at_least=0)
-        for name, length in (("measuring_length", measuring_length), ("max_length", max_length)):
-            if length is not None:
-                check_number(name, length, at_least=0.0, above=True)
-        if momentum is not None:
-            check_share("momentum", momentum)
-        noise = 1.0
-        if dataset_size is not None and batch_size is not None:
-            noise = noise_factor(dataset_size, batch_size)
-        settings = {
-            "rule": rule,
-            "mode": mode,
+        check_choice("rule", rule, ("pooled", "published", "released"))
+        check_choice("mode", mode, ("sgd", "nsgd"))
+        given = {
             "measuring_batches": measuring_batches,
             "reuse": reuse,
             "measuring_length": measuring_length,
             "max_length": max_length,
-            # not "momentum": torch's OneCycleLR and CyclicLR would switch it on unasked
-            "heavy_ball": momentum,
+            "momentum": momentum,
             "burn_in": burn_in,
-            "batch_growth": _check_growth(batch_growth, total_steps),
-            "noise_factor": noise,
+            "total_steps": total_steps,
         }
-        if rule == "pooled":
-            settings["heavy_ball"] = 0.8 if momentum is None else momentum
-        else:
-            whole = 75 * 400 if total_steps is None else total_steps
-            published = {
-                "measuring_batches": _BATCHES,
-                "reuse": max(1, min(1000, whole // 30)),
-                "measuring_length": 0.01,
-                "max_length": 1.0,
-                "heavy_ball": 0.0,
-                "burn_in": min(400, whole // 75),
-            }
-            settings.update({k: v for k, v in published.items() if settings[k] is None})
+        for name, check in _CHECKS.items():
+            if given[name] is not None:
+                check(name, given[name])
+        noise = 1.0
+        if dataset_size is not None and batch_size is not None:
+            noise = noise_factor(dataset_size, batch_size)
+        usual = {"momentum": 0.8} if rule == "pooled" else _published(total_steps)
+        settings: dict[str, Any] = {
+            name: usual.get(name) if value is None else value for name, value in given.items()
+        }
+        # not "momentum": torch's OneCycleLR and CyclicLR would switch it on unasked
+        settings["heavy_ball"] = settings.pop("momentum")
+        settings |= {"rule": rule, "mode": mode, "noise_factor": noise}
+        settings["batch_growth"] = check_growth(batch_growth, total_steps)
         super().__init__(params, step_multiplier, settings, LABPALMemory(), **shared)
 
     def _attach(self, *given: Any) -> None:
@@ -311,89 +227,39 @@ class LABPAL(LineSearchOptimizer):
         # asked once: a walk through all modules is no part of a step
         self._has_layers = self._model is not None and is_deep(self._model)
 
-    _told_of_failures = False
-
-    def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
-        if self.memory.gathered == 0:
-            self._plan()
-        by_phase = {
-            Phase.REUSING: self._follow,
-            Phase.GATHERING: self._gather,
-            Phase.MEASURING: self._measure_further,
-        }
-        return by_phase[self.memory.phase](call)
-
     @property
     def _is_pooled(self) -> bool:
         return bool(self._settings["rule"] == "pooled")
 
-    def _plan(self) -> None:
-        """Decide, between updates, how large the next batch is and whether to measure with it."""
-        memory, settings = self.memory, self._settings
-        m = memory.batches_per_update = _batches_at(
-            memory.steps, settings["batch_growth"], settings["noise_factor"], self.total_steps
-        )
-        due = (
-            memory.rate is None
-            or memory.since_measurement >= self._interval()
-            or m != memory.measured_for
-            # after a failure soon, and ever more rarely
-            or (memory.failures > 0 and memory.since_measurement >= 2**memory.failures)
-        )
-        if not self._is_pooled:
-            due |= not memory.recent and memory.updates > settings["burn_in"]
-        memory.measuring = self._room_for(m) if due else 0
-
-    def _interval(self) -> int:
-        """Updates from one measurement to the next."""
-        given: int | None = self._settings["reuse"]
-        if given is not None:
-            return given
-        updates = self.memory.updates
-        return max(1, min(updates // _OFTEN, max(_LATER, updates // _LATER), _RARELY))
-
-    def _room_for(self, m: int) -> int:
-        """How many batches a measurement may have: as given, or what collecting may cost."""
-        given: int | None = self._settings["measuring_batches"]
-        if given is not None:
-            return given
-        room = _SHARE * (self.memory.steps + 1) - self.memory.collected
-        return max(1, min(_BATCHES, 1 + int(room / m)))
-
-    def _follow(self, call: Closure) -> tuple[Tensor, StepOutcome]:
-        """A batch whose gradient moves the weights, with those before it of a grown batch."""
+    def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         memory = self.memory
-        loss, active = self._gradient(call)
+        if memory.gathered == 0:
+            memory.plan(self._settings)
+        if memory.phase is Phase.MEASURING:
+            return self._measure_further(call)
         if memory.gathered + 1 < memory.batches_per_update:
-            return loss, self._accumulate(active, float(loss))
+            return self._accumulate(call)
+        if memory.phase is Phase.GATHERING:
+            return self._begin_to_measure(call)
+        return self._reuse(call)
+
+    def _accumulate(self, call: Closure) -> tuple[Tensor, StepOutcome]:
+        """A batch of a larger one (iterative sampling): its gradient is added up."""
+        loss, active = self._gradient(call)
+        if not active.is_finite:
+            return loss, rejected(float(loss))
+        sums = active.memory(self.state, "gradient_sum")
+        _params.add_scaled(sums, active.grads, active.ones, 1.0)
+        self.memory.gathered += 1
+        return loss, StepOutcome(0.0, 0.0, Status.ACCUMULATING, float(loss))
+
+    def _reuse(self, call: Closure) -> tuple[Tensor, StepOutcome]:
+        """The batch, or the last one of a larger batch, that moves the weights unmeasured."""
+        loss, active = self._gradient(call)
         direction = self._direction(active)
         if direction is None:
             return loss, rejected(float(loss))
         return loss, self._move(active.params, direction, Status.REUSED, float(loss))
-
-    def _gather(self, call: Closure) -> tuple[Tensor, StepOutcome]:
-        """A batch whose gradient goes into the direction; the last of them is measured, too."""
-        memory = self.memory
-        if memory.gathered + 1 < memory.batches_per_update:
-            loss, active = self._gradient(call)
-            return loss, self._accumulate(active, float(loss))
-        with self._quiet_room() as room:
-            loss, active = self._gradient(call)
-            value0 = self._mean(loss)
-            if not (math.isfinite(value0) and active.is_finite):
-                return loss, rejected(value0)
-            active.grads = self._kept_direction(active)
-            return loss, self._measure(call, room, loss, active, memory.batches_per_update)
-
-    def _accumulate(self, active: Active, value0: float) -> StepOutcome:
-        """Add a batch's gradient to the larger batch (iterative sampling)."""
-        if not active.is_finite:
-            return rejected(value0)
-        _params.add_scaled(
-            active.memory(self.state, "gradient_sum"), active.grads, active.ones, 1.0
-        )
-        self.memory.gathered += 1
-        return StepOutcome(0.0, 0.0, Status.ACCUMULATING, value0)
 
     def _direction(self, active: Active) -> Direction | None:
         """The direction of an update that is not measured; None if the gradient is not finite."""
@@ -414,46 +280,49 @@ class LABPAL(LineSearchOptimizer):
             tensors, share = buffers, 1.0
         return steepest(tensors, [r * share for r in active.ratios])
 
+    def _begin_to_measure(self, call: Closure) -> tuple[Tensor, StepOutcome]:
+        """The batch that completes the direction to be measured is measured first."""
+        with self._quiet_room() as room:
+            loss, active = self._gradient(call)
+            value0 = self._mean(loss)
+            if not (math.isfinite(value0) and active.is_finite):
+                return loss, rejected(value0)
+            active.grads = self._kept_direction(active)
+            return loss, self._measure(call, room, loss, active, self.memory.batches_per_update)
+
     def _kept_direction(self, active: Active) -> list[Tensor]:
         """The (negated) direction as a copy that outlives this call and its ``.grad``.
 
         Nothing else changes, so that an exception in a probe leaves the optimizer as it was.
         """
-        memory, settings = self.memory, self._settings
-        share = 1.0 / memory.batches_per_update
+        beta, batches = self._settings["heavy_ball"], self.memory.batches_per_update
+        parts = [(active.grads, 1.0 / batches)]
+        if batches > 1:
+            parts.append((active.memory(self.state, "gradient_sum"), 1.0 / batches))
+        if beta > 0.0:
+            parts.append((active.memory(self.state, "momentum"), beta))
         for p in active.params:
             self.state[p].pop("direction", None)
         kept = active.memory(self.state, "direction")
-        _params.add_scaled(kept, active.grads, active.ones, share)
-        if memory.batches_per_update > 1:
-            sums = active.memory(self.state, "gradient_sum")
-            _params.add_scaled(kept, sums, active.ones, share)
-        if settings["heavy_ball"] > 0.0:
-            buffers = active.memory(self.state, "momentum")
-            _params.add_scaled(kept, buffers, active.ones, settings["heavy_ball"])
+        for tensors, share in parts:
+            _params.add_scaled(kept, tensors, active.ones, share)
         return kept
 
     def _measure_further(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """A batch that only measures: three forward passes along the kept direction."""
+
+        def direction_of(p: Tensor) -> Tensor | None:
+            return self.state.get(p, {}).get("direction") if p.requires_grad else None
+
         with self._quiet_room() as room:
             loss = call.value(rewind=room.rewind)
-            kept = self._keepers()
+            kept = self._all_with(direction_of)  # in place of gradients
             if math.isfinite(value0 := self._mean(loss)):
                 return loss, self._measure(call, room, loss, kept, weight=1)
-        memory = self.memory
-        memory.skipped += 1
-        if memory.skipped < memory.measuring * memory.batches_per_update:
+        if not self.memory.skip():
             return loss, rejected(value0)
         # as many bad batches as were to be measured: conclude from the good ones
         return loss, self._finish(self._search(loss, kept.params), kept)
-
-    def _keepers(self) -> Active:
-        """The parameters that a direction is kept for, that direction in place of gradients."""
-
-        def kept(p: Tensor) -> Tensor | None:
-            return self.state.get(p, {}).get("direction") if p.requires_grad else None
-
-        return self._all_with(kept)
 
     def _measure(
         self, call: Closure, room: QuietRoom, loss: Tensor, kept: Active, weight: int
@@ -469,28 +338,17 @@ class LABPAL(LineSearchOptimizer):
         with self._line(kept.params, direction.unit(), call, room, value0) as line:
             if not memory.is_repeatable:
                 line.check_repeatable()
-            values = [value0, *(line.value(length) for length in search.lengths)]
+            values = [line.value(length) for length in search.lengths]
         memory.is_repeatable = True
-        if not all(map(math.isfinite, values)):
-            return self._shy_away(search, values)
-        sums = memory.value_sums
-        memory.value_sums = tuple(s + weight * v for s, v in zip(sums, values, strict=True))
-        memory.measured += weight
-        memory.gathered = memory.batches_per_update
-        if memory.measured < memory.measuring * memory.batches_per_update:
-            memory.collected += 1
+        edges = [s for s, v in zip(search.lengths, values, strict=True) if not math.isfinite(v)]
+        if edges:
+            memory.shy_away(min(edges))
+            self._tell_of_failures(Status.NON_FINITE)
+            self._reset()
+            return rejected(value0)
+        if not memory.add([value0, *values], weight):
             return StepOutcome(0.0, 0.0, Status.COLLECTING, value0)
         return self._finish(search, kept)
-
-    def _shy_away(self, search: LargeBatchSearch, values: list[float]) -> StepOutcome:
-        """A loss is finite at the start and not at a probe: measure anew, much nearer."""
-        memory = self.memory
-        places = zip(search.lengths, values[1:], strict=True)
-        memory.edge = min(length for length, value in places if not math.isfinite(value))
-        memory.probe_length = 0.1 * memory.edge
-        self._note_failure(Status.NON_FINITE)
-        self._reset()
-        return rejected(values[0])
 
     def _search(self, loss: Tensor, params: list[Tensor]) -> LargeBatchSearch:
         memory, settings = self.memory, self._settings
@@ -506,98 +364,48 @@ class LABPAL(LineSearchOptimizer):
 
     def _finish(self, search: LargeBatchSearch, kept: Active) -> StepOutcome:
         """Fit the parabola to the mean losses, keep what it says, move."""
-        memory, params = self.memory, kept.params
+        memory, params, settings = self.memory, kept.params, self._settings
         direction = steepest(kept.grads, kept.ratios)
         means = [s / memory.measured for s in memory.value_sums]
         found = search(_MeanLine(dict(zip((0.0, *search.lengths), means, strict=True))))
-        near_edge = memory.edge
+        near_edge = memory.edge is not None
         memory.since_measurement, memory.measured_for = 0, memory.batches_per_update
-        per_length = 1.0 if self._settings["mode"] == "nsgd" else 1.0 / direction.norm
-        learn = self._pool if self._is_pooled else self._average
-        learn(search, found, per_length)
+        per_length = 1.0 if settings["mode"] == "nsgd" else 1.0 / direction.norm
+        if self._is_pooled:
+            memory.pool(search, found, per_length)
+        else:
+            memory.average(search, found, per_length, settings["burn_in"])
         if found.status in (Status.MINIMUM, Status.CAPPED):
             memory.failures, memory.minimum_at = 0, memory.steps
         else:
-            self._note_failure(found.status)
-        self._adapt(search, found, per_length, params)
+            memory.failures += 1
+            self._tell_of_failures(found.status)
+        given = settings["measuring_length"]
+        if given is None:
+            memory.probe_length = memory.aim(search.measuring_length, found, per_length)
+        if near_edge:
+            usual = given or _FIRST_PROBE * weights_norm(params)
+            memory.leave_edge(search.measuring_length, given or math.inf, usual)
         if self._is_pooled:
             memory.weights_norm = norm_along(params, direction.tensors)
-        if self._settings["heavy_ball"] > 0.0:
+        if settings["heavy_ball"] > 0.0:
             for p in params:
                 self.state[p]["momentum"] = self.state[p].pop("direction")
         if memory.rate is None:
             self._reset()
             return found
-        seen = None if near_edge is None else search.measuring_length
+        seen = search.measuring_length if near_edge else None
         moved = self._move(params, direction, found.status, found.value0, seen)
         if memory.edge is not None:
             memory.rate = None  # so near to losses that are not finite, every step is measured
         return dataclasses.replace(moved, slope0=found.slope0, parabola=found.parabola)
 
-    def _pool(self, search: LargeBatchSearch, found: StepOutcome, per_length: float) -> None:
-        """The minimum of all lines so far; see :class:`surefoot.reuse.Pooled`."""
+    def _tell_of_failures(self, status: Status) -> None:
+        """Tell, once, of a run that finds no minimum."""
         memory = self.memory
-        if found.parabola is None or found.status is Status.FLAT:
-            return
-        slope, bend = found.parabola.slope0, found.parabola.curvature
-        lines = Pooled(*memory.pooled).and_of(
-            slope / per_length, bend / per_length**2, weight=memory.measured
-        )
-        memory.pooled = (lines.slope, lines.curvature)
-        if memory.rate is not None:
-            memory.rate = within_growth(lines.minimum, memory.rate)
-        elif lines.minimum > 0.0:
-            # no farther than seen where the loss only falls, where it bends not much farther
-            times = 1.0 if found.status is Status.NOT_CONVEX else 4.0
-            memory.rate = min(lines.minimum, times * search.measuring_length * per_length)
-
-    def _average(self, search: LargeBatchSearch, found: StepOutcome, per_length: float) -> None:
-        """The mean of the newest minima, once the burn-in is over: the papers' rule."""
-        memory, burn_in = self.memory, self._settings["burn_in"]
-        if found.status in (Status.MINIMUM, Status.CAPPED):
-            memory.rate = found.length * per_length
-            if memory.updates > burn_in or burn_in == 0:
-                memory.recent = (*memory.recent, memory.rate)[-_NEWEST:]
-                memory.rate = mean_of(memory.recent)
-        elif memory.rate is None and found.status is Status.NOT_CONVEX:
-            # nothing to keep yet: as far as the loss was seen to fall, as PAL does
-            memory.rate = min(search.measuring_length, search.max_length) * per_length
-
-    def _note_failure(self, status: Status) -> None:
-        """Count a measurement without a minimum; tell, once, of a run that finds none."""
-        memory = self.memory
-        memory.failures += 1
         since = memory.steps - memory.minimum_at
-        if since >= _PATIENCE and memory.failures > 1 and not self._told_of_failures:
-            self._told_of_failures = True
-            warnings.warn(
-                f"LABPAL has found no minimum in {since} steps; the last measurement ended with "
-                f"{status}. It happens on plateaus and saddles, and where losses are constant or "
-                "overflow: look at the loss, or use surefoot.MeasuredLR",
-                stacklevel=7,
-            )
-
-    def _adapt(
-        self, search: LargeBatchSearch, found: StepOutcome, per_length: float, params: list[Tensor]
-    ) -> None:
-        """Measure the next time about twice as far away as the minimum now is."""
-        memory, given = self.memory, self._settings["measuring_length"]
-        reach = search.measuring_length
-        if given is None:
-            if found.status is Status.FLAT:
-                wanted = math.inf  # differences that drown in rounding
-            elif memory.rate is None:
-                wanted = 0.0
-            else:
-                wanted = 2.0 * memory.rate / per_length
-            reach = min(max(wanted, reach / 4.0), 4.0 * reach)
-            memory.probe_length = reach
-        if memory.edge is not None:
-            memory.edge *= 2.0
-            farthest = math.inf if given is None else given
-            memory.probe_length = min(2.0 * search.measuring_length, 0.5 * memory.edge, farthest)
-            if memory.edge > 2.0 * (given or _FIRST_PROBE * weights_norm(params)):
-                memory.edge = None
+        if since >= _PATIENCE and memory.failures > 1:
+            self._watch.no_minimum(since, status)
 
     def _move(
         self,
@@ -646,9 +454,7 @@ class LABPAL(LineSearchOptimizer):
 
     def _reset(self) -> None:
         """Between updates: nothing gathered, nothing kept, by no parameter frozen meanwhile."""
-        memory = self.memory
-        memory.gathered = memory.measured = memory.skipped = 0
-        memory.value_sums = (0.0, 0.0, 0.0)
+        self.memory.clear()
         for state in self.state.values():
             state.pop("direction", None)
             state.pop("gradient_sum", None)
@@ -671,29 +477,3 @@ class _MeanLine:
 
     def value_and_slope(self, t: float) -> tuple[float, float]:
         raise NotImplementedError("only losses were measured")
-
-
-def _check_growth(growth: Any, total_steps: int | None) -> list[list[float]]:
-    """The schedule as plain lists, in order, or an error that says what is wrong with it."""
-    pairs: list[list[float]] = []
-    if not isinstance(growth, Iterable):
-        raise TypeError(f"batch_growth must be a list of pairs (start, factor), got {growth!r}")
-    for pair in growth:
-        if len(pair) != 2:
-            raise ValueError(f"batch_growth needs pairs (start, factor), got {pair!r}")
-        start, factor = pair
-        check_number("a start in batch_growth", start, at_least=0.0)
-        check_number("a factor in batch_growth", factor, at_least=0.0, above=True)
-        if 0.0 < start < 1.0 and total_steps is None:
-            raise ValueError(f"batch_growth starts at {start:g} of the run: pass total_steps, too")
-        pairs.append([start, factor])
-    return sorted(pairs)
-
-
-def _batches_at(step: int, growth: list[list[float]], noise: float, total_steps: int | None) -> int:
-    """Batches per update at a step: the schedule's factor times the noise factor, rounded."""
-    batches = 1
-    for start, factor in growth:
-        if step >= (start * (total_steps or 1) if start < 1 else start):
-            batches = max(1, round(factor * noise))
-    return batches

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from surefoot.optim._keywords import Shared, formerly
-from surefoot.optim.base import ParamsLike
-from surefoot.optim.line_search import LineSearch
+from surefoot.optim.named import NamedSearch
 from surefoot.searches.probabilistic import ProbabilisticSearch
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
-
-class PLS(LineSearch):
+class PLS(NamedSearch):
     r"""Probabilistic line search (PLS): SGD whose rate meets the Wolfe conditions, probably.
 
     A Gaussian process, updated with the values and slopes seen along the line and with how noisy
@@ -32,15 +27,7 @@ class PLS(LineSearch):
     Args:
         params: the model.
         step_multiplier: multiple of the accepted rate that is taken. Torch's schedulers act on it.
-        start: α₀, learning rate that the first step tries first.
-        sufficient_decrease: c₁.
-        curvature: c₂.
-        threshold: c_W.
-        growth: the next step tries this many times the accepted rate first.
-        max_change: where that is further than this factor away from the average accepted rate,
-            the average is tried instead.
-        max_evaluations: budget of a step.
-        averaging: weight of the past in the noise measured between batches.
+        **settings: as :class:`surefoot.searches.ProbabilisticSearch` has them.
         **shared: keywords of every line search.
 
     Example:
@@ -68,30 +55,5 @@ class PLS(LineSearch):
     takes it for independent.
     """
 
-    @formerly(lr="step_multiplier")
-    def __init__(
-        self,
-        params: ParamsLike,
-        step_multiplier: float = 1.0,
-        *,
-        start: float = 0.01,
-        sufficient_decrease: float = 0.05,
-        curvature: float = 0.5,
-        threshold: float = 0.3,
-        growth: float = 1.3,
-        max_change: float = 100.0,
-        max_evaluations: int = 7,
-        averaging: float = 0.9,
-        **shared: Unpack[Shared],
-    ) -> None:
-        search = ProbabilisticSearch(
-            start=start,
-            sufficient_decrease=sufficient_decrease,
-            curvature=curvature,
-            threshold=threshold,
-            growth=growth,
-            max_change=max_change,
-            max_evaluations=max_evaluations,
-            averaging=averaging,
-        )
-        super().__init__(params, step_multiplier, search=search, **shared)
+    search_class = ProbabilisticSearch
+    changed: ClassVar = {"max_evaluations": 7}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, ClassVar
 
 from surefoot._numbers import check_count, check_number
-from surefoot.optim._keywords import Shared, formerly
+from surefoot.optim._keywords import formerly
 from surefoot.optim.base import ParamsLike
-from surefoot.optim.line_search import LineSearch
+from surefoot.optim.named import NamedSearch
 from surefoot.searches.armijo import ArmijoSearch
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
-
-class SLS(LineSearch):
+class SLS(NamedSearch):
     r"""Stochastic line search (SLS): SGD whose rate backs off until the batch loss falls enough.
 
     .. math:: L(\theta - \eta\, g) \le L(\theta) - c\, \eta\, \lVert g \rVert^2
@@ -22,17 +19,10 @@ class SLS(LineSearch):
     Args:
         params: the model.
         step_multiplier: multiple of the accepted rate that is taken. The condition holds for 1.
-        start: learning rate that the first step tries first.
-        max_rate: η_max, largest rate.
-        condition: ``"armijo"``, or ``"goldstein"``, which also refuses rates that are too small.
-        sufficient_decrease: c; the paper uses 0.1 for networks.
-        shrink: factor after a refused rate.
-        grow: factor after a rate that is too small; for ``"goldstein"`` only.
-        reset: what the next step tries first: ``"growing"``, the last rate times
-            γ^(batch size / data set size); ``"previous"``, the last rate; ``"maximum"``, η_max.
         reset_growth: γ, by how much the rate may grow in an epoch.
         dataset_size, batch_size: for ``reset="growing"``; 500 batches per epoch if not given, as
             in the authors' code.
+        **settings: as :class:`surefoot.searches.ArmijoSearch` has them; ``max_rate`` its ``max_t``.
         **shared: keywords of every line search.
 
     Example:
@@ -56,39 +46,25 @@ class SLS(LineSearch):
     one batch and too long for the others; with BatchNorm the rate tends to grow to η_max.
     """
 
+    search_class = ArmijoSearch
+    changed: ClassVar = {"reset": "growing"}
+    renamed: ClassVar = {"max_rate": "max_t"}
+
     @formerly(lr="step_multiplier")
     def __init__(
         self,
         params: ParamsLike,
         step_multiplier: float = 1.0,
         *,
-        start: float = 1.0,
-        max_rate: float = 10.0,
-        condition: Literal["armijo", "goldstein"] = "armijo",
-        sufficient_decrease: float = 0.1,
-        shrink: float = 0.9,
-        grow: float = 2.0,
-        reset: Literal["growing", "previous", "maximum"] = "growing",
         reset_growth: float = 2.0,
         dataset_size: int | None = None,
         batch_size: int | None = None,
-        **shared: Unpack[Shared],
+        **settings: Any,
     ) -> None:
-        check_number("max_rate", max_rate, at_least=0.0, above=True)
         check_number("reset_growth", reset_growth, at_least=1.0)
         share = 1.0 / 500.0
         if dataset_size is not None and batch_size is not None:
-            share = check_count("batch_size", batch_size) / check_count(
-                "dataset_size", dataset_size
-            )
-        search = ArmijoSearch(
-            start=start,
-            condition=condition,
-            sufficient_decrease=sufficient_decrease,
-            shrink=shrink,
-            grow=grow,
-            max_t=max_rate,
-            reset=reset,
-            growth_per_step=reset_growth**share,
-        )
-        super().__init__(params, step_multiplier, search=search, **shared)
+            batches = check_count("batch_size", batch_size)
+            share = batches / check_count("dataset_size", dataset_size)
+        settings["growth_per_step"] = reset_growth**share
+        super().__init__(params, step_multiplier, **settings)

@@ -40,14 +40,35 @@ def replaying() -> Iterator[None]:
 
 @dataclass
 class Modes:
-    """Tells evaluations from the training of a model that is never in training mode."""
+    """Tells evaluations from training, whatever mode the loop trains in.
+
+    Attributes:
+        has_trained: whether the model was seen in training mode.
+        trains_anyway: whether the loop was then seen to train it in evaluation mode, as one does
+            that calls ``eval()`` and never ``train()`` again.
+    """
 
     has_trained: bool = False
+    trains_anyway: bool = False
+    _in_training: bool = False
+    _in_evaluation: bool = False
 
     def is_evaluation(self, model: nn.Module) -> bool:
-        """Whether a pass of the model, in the mode that it is in, is one."""
-        self.has_trained = self.has_trained or model.training
-        return self.has_trained and not model.training
+        """Whether a pass of the model that records a graph, in the mode that it is in, is one."""
+        if model.training:
+            self.has_trained = self._in_training = True
+            self.trains_anyway = False
+            return False
+        self._in_evaluation = True
+        return self.has_trained and not self.trains_anyway
+
+    def stepped(self) -> bool:
+        """A step is made; whether its loss was taken for an evaluation."""
+        mistaken = self._in_evaluation and not self._in_training and self.has_trained
+        mistaken = mistaken and not self.trains_anyway
+        self.trains_anyway = self.trains_anyway or mistaken
+        self._in_training = self._in_evaluation = False
+        return mistaken
 
 
 @dataclass(frozen=True)

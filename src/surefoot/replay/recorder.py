@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from surefoot.replay._guests import Guest, hide_guests
 from surefoot.replay._state import Modes, devices, is_measuring
 from surefoot.replay.tape import Tape, stop_abandoned
 
@@ -24,9 +25,10 @@ class Recorder:
     Args:
         model: the model; None where it is yet to be found: the first module called that owns a
             parameter.
+        modes: what is known of the modes that the model is trained in.
     """
 
-    def __init__(self, model: nn.Module | None) -> None:
+    def __init__(self, model: nn.Module | None, modes: Modes | None = None) -> None:
         self.model = model
         self._hooked: list[nn.Module] = []
         self._handles: list[tuple[nn.Module, list[Any]]] = []
@@ -35,9 +37,11 @@ class Recorder:
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
         self._keeps_inputs = self._has_looked = False
-        self._modes = Modes()
+        self._modes = Modes() if modes is None else modes
         # a loop that breaks off between forward and step leaves its tape on
         weakref.finalize(self, stop_abandoned).atexit = False
+        self._removable: list[Any] = []  # knows no module, as it is held until then
+        weakref.finalize(self, _remove, self._removable).atexit = False
         self.backwards = 0
         """Backward passes since :meth:`arm`."""
 
@@ -85,11 +89,13 @@ class Recorder:
             self._handles.append((module, [_AroundCompiled(module, self._before, self._after)]))
             return
         self._hooked.append(module)
+        hide_guests(module)
         handles = [
             module.register_forward_pre_hook(_Hook(self._before), prepend=True, with_kwargs=True),
             module.register_forward_hook(_Hook(self._after), with_kwargs=True, always_call=True),
         ]
         self._handles.append((module, handles))
+        self._removable += handles
 
     def _search(self) -> None:
         """Find the outermost module that owns a parameter, by a hook on all modules."""
@@ -107,8 +113,8 @@ class Recorder:
                 recorder._before(module, args, {})
 
         handle = nn.modules.module.register_module_forward_pre_hook(before)
-        weakref.finalize(self, handle.remove)
         self._handles.append((nn.Module(), [handle]))
+        self._removable.append(handle)
 
     def disarm(self) -> None:
         """Take all hooks away and forget what was recorded."""
@@ -116,6 +122,7 @@ class Recorder:
             for handle in handles:
                 handle.remove()
         self._handles, self._depth = [], 0
+        self._removable.clear()
         if self._tape is not None:
             self._tape.close()
             self._tape = None
@@ -181,6 +188,11 @@ class Recorder:
         self._handles = [(m, h) for m, h in self._handles if id(m) not in below]
 
 
+def _remove(handles: Iterable[Any]) -> None:
+    for handle in handles:
+        handle.remove()
+
+
 def _is_no_training_pass() -> bool:
     """Whether a forward pass is a replay, without a graph, or recomputed by a backward pass."""
     return is_measuring() or not torch.is_grad_enabled() or torch._C._current_graph_task_id() != -1
@@ -203,7 +215,7 @@ def _compiled_form_of(model: nn.Module) -> nn.Module:
     return model
 
 
-class _Hook:
+class _Hook(Guest):
     """A hook that copies of the model, and its files, do without.
 
     Kept out of the graphs of ``torch.compile``, where that is in use.

@@ -340,7 +340,8 @@ class Tape(Loss, Listener, TorchDispatchMode):
         elif x.grad_fn is not None and self._leads_to_weights(x.grad_fn):
             self._refuse(
                 "a part of it was computed from the weights out of sight: by a custom kernel, a "
-                "differentiation inside the loop, or inside the model without being returned"
+                "differentiation inside the loop, or inside the model without being returned, as "
+                "by a call of model.forward() instead of model()"
             )
 
     def _leads_to_weights(self, node: Any) -> bool:

@@ -25,11 +25,13 @@ class Search(ABC):
         compares_losses: whether the loss must be the same when it is evaluated again.
         takes_slopes: whether it asks for slopes away from the start.
         compares_batches: whether it wants to know how noisy a batch is: see :meth:`knowing`.
+        internal: fields that an optimizer sets, not its user.
     """
 
     compares_losses: ClassVar[bool] = True
     takes_slopes: ClassVar[bool] = False
     compares_batches: ClassVar[bool] = False
+    internal: ClassVar[tuple[str, ...]] = ("rounding",)
 
     @abstractmethod
     def __call__(self, line: Walkable) -> StepOutcome:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from surefoot._numbers import check_number
+from surefoot._numbers import check_choice, check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._search import Search, all_finite, drowns, outcome
@@ -54,6 +54,8 @@ class ArmijoSearch(Search):
     can fit every sample) the steps stay too long and do not converge.
     """
 
+    internal: ClassVar[tuple[str, ...]] = ("rounding", "growth_per_step")
+
     start: float = 1.0
     condition: Literal["armijo", "goldstein"] = "armijo"
     sufficient_decrease: float = 0.1
@@ -66,12 +68,8 @@ class ArmijoSearch(Search):
     growth_per_step: float = 2.0 ** (1.0 / 500.0)
 
     def __post_init__(self) -> None:
-        if self.condition not in ("armijo", "goldstein"):
-            raise ValueError(f'condition must be "armijo" or "goldstein", got {self.condition!r}')
-        if self.reset not in ("growing", "previous", "maximum"):
-            raise ValueError(
-                f'reset must be "growing", "previous" or "maximum", got {self.reset!r}'
-            )
+        check_choice("condition", self.condition, ("armijo", "goldstein"))
+        check_choice("reset", self.reset, ("growing", "previous", "maximum"))
         check_number("start", self.start, at_least=0.0, above=True)
         check_number("max_t", self.max_t, at_least=0.0, above=True)
         check_number("sufficient_decrease", self.sufficient_decrease, at_least=0.0, above=True)

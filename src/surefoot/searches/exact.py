@@ -6,19 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from surefoot._numbers import check_count, check_number
+from surefoot._numbers import check_choice, check_count, check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
-from surefoot.searches._minimize import (
-    GOLDEN,
-    Bracket,
-    BudgetError,
-    Probe,
-    binary,
-    bracket,
-    brent,
-    golden,
-)
+from surefoot.searches._minimize import BudgetError, Probe, binary, bracket, brent, golden
 from surefoot.searches._search import Search, all_finite, drowns, outcome
 
 
@@ -35,7 +26,6 @@ class ExactSearch(Search):
             loss falls, then halved steps to the right and to the left.
         first_length: first distance tried; that of the next search is the distance found.
         max_length: largest distance.
-        interval: two distances to search between, instead of bracketing.
         tolerance: relative error of the minimum's place.
         max_evaluations: budget.
         rounding: relative rounding error of a loss; differences below it count as zero.
@@ -59,14 +49,12 @@ class ExactSearch(Search):
     method: Literal["brent", "golden", "binary"] = "brent"
     first_length: float = 0.1
     max_length: float = 10.0
-    interval: tuple[float, float] | None = None
     tolerance: float = 1e-3
     max_evaluations: int = 60
     rounding: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.method not in ("brent", "golden", "binary"):
-            raise ValueError(f'method must be "brent", "golden" or "binary", got {self.method!r}')
+        check_choice("method", self.method, ("brent", "golden", "binary"))
         for name in ("first_length", "max_length", "tolerance"):
             check_number(name, getattr(self, name), at_least=0.0, above=True)
         check_count("max_evaluations", self.max_evaluations)
@@ -98,8 +86,6 @@ class ExactSearch(Search):
     def _explore(self, probe: Probe, line: Walkable) -> Status:
         per_t, value0 = line.direction_norm, line.value0
         first, top = self.first_length / per_t, self.max_length / per_t
-        if self.interval is not None:
-            return self._between(probe, self.interval[0] / per_t, self.interval[1] / per_t)
         if self.method == "binary":
             falls = binary(probe, first, top, self.tolerance)
             return Status.CAPPED if falls else Status.MINIMUM
@@ -108,17 +94,8 @@ class ExactSearch(Search):
             return Status.FLAT
         if inside.middle == inside.high:
             return Status.CAPPED
-        self._close_in(probe, inside)
-        return Status.MINIMUM
-
-    def _between(self, probe: Probe, low: float, high: float) -> Status:
-        start = low + GOLDEN * (high - low)
-        self._close_in(probe, Bracket(low, start, high, probe(start)))
-        near = 2.0 * self.tolerance * high
-        return Status.CAPPED if min(probe.best - low, high - probe.best) < near else Status.MINIMUM
-
-    def _close_in(self, probe: Probe, inside: Bracket) -> None:
         (golden if self.method == "golden" else brent)(probe, inside, self.tolerance)
+        return Status.MINIMUM
 
     def _is_level(self, value0: float, value: float) -> bool:
         return all_finite(value) and drowns(value - value0, (value, value0), self.rounding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +46,9 @@ class LargeBatchSearch(Search):
     not_convex: Literal["stay", "probe"] = "stay"
 
     def __post_init__(self) -> None:
-        check_number("measuring_length", self.measuring_length, at_least=0.0, above=True)
+        for name in ("measuring_length", "max_length"):
+            if getattr(self, name) != math.inf:
+                check_number(name, getattr(self, name), at_least=0.0, above=True)
 
     @property
     def lengths(self) -> tuple[float, float]:

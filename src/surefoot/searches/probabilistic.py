@@ -71,6 +71,13 @@ class ProbabilisticSearch(Search):
     compares_losses: ClassVar[bool] = False
     takes_slopes: ClassVar[bool] = True
     compares_batches: ClassVar[bool] = True
+    internal: ClassVar[tuple[str, ...]] = (
+        "value_noise",
+        "slope_noise",
+        "rounding",
+        "average",
+        "noise",
+    )
 
     start: float = 0.01
     value_noise: float = 0.0

@@ -1,11 +1,10 @@
-"""One batch's losses at one place, and what makes sure that it is the same batch each time."""
+"""One batch's losses at one place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from surefoot._batches import pair_in, samples_in, to_device
@@ -46,19 +45,3 @@ class BatchLoss:
 def samples_of(batch: Any) -> int:
     """Samples in a prepared batch: its targets', or its inputs'."""
     return samples_in(batch[1]) or samples_in(batch[0]) or 1
-
-
-def fingerprint(batch: Any) -> tuple[Any, ...]:
-    """Something that differs, as a rule, where two batches differ."""
-    if isinstance(batch, Tensor):
-        numbers = batch.detach().double()
-        weights = torch.linspace(
-            1.0, 2.0, numbers.numel(), dtype=torch.float64, device=numbers.device
-        )
-        # weighted by position, so that a batch in another order is another batch
-        return (tuple(batch.shape), float(torch.dot(numbers.flatten(), weights)))
-    if isinstance(batch, Mapping):
-        return tuple(fingerprint(v) for v in batch.values())
-    if isinstance(batch, (list, tuple)):
-        return tuple(fingerprint(v) for v in batch)
-    return (repr(batch),)

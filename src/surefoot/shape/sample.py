@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,6 @@ from surefoot.shape._gather import agree_on_direction, gather_rows
 from surefoot.shape._walk import SampleProgress, Walk
 from surefoot.shape.directions import gradient_direction
 from surefoot.shape.line_sample import LineSample
-
-Order = Literal["auto", "batches", "places"]
 
 
 def default_lengths(count: int = 41, farthest: float = 0.5) -> tuple[float, ...]:
@@ -36,7 +34,6 @@ def sample_line(
     lengths: Iterable[float] | None = None,
     own_batch: Any = None,
     slopes: bool = False,
-    order: Order = "auto",
     on_progress: Callable[[SampleProgress], None] | None = None,
     process_group: Any = None,
     kind: str | None = None,
@@ -64,10 +61,6 @@ def sample_line(
         own_batch: the batch that defined ``direction``, to be measured along its own line as well.
             Where ``direction`` is None it is the first one.
         slopes: measure derivatives along the line, too; three times the cost.
-        order: ``"batches"`` reads the data once and moves the weights for every batch and place;
-            ``"places"`` moves the weights once a place and reads the data for each. ``"auto"``
-            takes the latter for lists and tuples, whose reading costs nothing. Both measure the
-            same numbers.
         on_progress: called with a :class:`SampleProgress` after each batch at each place.
         process_group: processes that share the data, each with batches of its own; all get the
             whole sample. None for torch's default group, if there is one.
@@ -77,8 +70,8 @@ def sample_line(
         The sample: ask it with ``.parabola()``, ``.exact_minimum()``, ``.plot()``.
 
     Raises:
-        ValueError: for a grid without places, a direction of length zero or of other shapes, no
-            batches, or data that change between passes.
+        ValueError: for a grid without places, a direction of length zero or of other shapes, or no
+            batches.
         NotRepeatableError: if the loss of a batch is not the same when it is evaluated again.
 
     Example:
@@ -97,30 +90,21 @@ def sample_line(
     References: Mutschler and Zell, "Empirically explaining SGD from a line search perspective",
     2103.17132.
 
-    *When it fails*: data that are augmented anew at every reading make another line at every
-    place with ``order="places"`` (noticed, and refused); read them once, or fix them.
+    *When it fails*: between the places nothing is known; see :class:`surefoot.LineSample`.
     """
-    if order not in get_args(Order):
-        raise ValueError(f"order must be one of {get_args(Order)}, got {order!r}")
     if direction is not None and not isinstance(direction, Direction):
         raise TypeError(f"direction must be a surefoot.directions.Direction, got {direction!r}")
     places = _check_lengths(default_lengths() if lengths is None else lengths)
-    by_place = order == "places" or (order == "auto" and isinstance(batches, (list, tuple)))
-    if by_place and isinstance(batches, Iterator):
-        raise ValueError("an iterator can be read only once: order='batches', or pass a list")
     evaluate = BatchLoss(model, loss_fn)
     with undisturbed(model, devices_of(evaluate.params)), torch.no_grad():
-        if direction is None:
-            first, batches = _peek(batches, by_place)
+        if first_is_own := direction is None:
+            first, batches = _peek(batches)
             direction, kind = gradient_direction(model, loss_fn, first), kind or "gradient"
-            first_is_own = True
-        else:
-            first_is_own = False
         direction = agree_on_direction(direction, process_group)
         _check_direction(direction, evaluate.params)
         unit = direction.unit()
         with Walk(evaluate, unit, places, slopes, on_progress) as walk:
-            rows = walk.by_places(batches) if by_place else walk.by_batches(batches)
+            rows = walk.rows(batches)
             own = None if own_batch is None else walk.row(own_batch)
     rows, own = gather_rows(rows, own, process_group)
     own = rows[0] if first_is_own else own
@@ -138,14 +122,16 @@ def sample_line(
     )
 
 
-def _peek(batches: Iterable[Any], again: bool) -> tuple[Any, Iterable[Any]]:
+def _peek(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     """The first batch, and batches that still begin with it."""
+    if batches and isinstance(batches, (list, tuple)):
+        return batches[0], batches
     reader = iter(batches)
     try:
         first = next(reader)
     except StopIteration:
         raise ValueError("there are no batches to measure on") from None
-    return first, batches if again else itertools.chain([first], reader)
+    return first, itertools.chain([first], reader)
 
 
 def _check_lengths(lengths: Iterable[float]) -> tuple[float, ...]:

@@ -1,18 +1,9 @@
-"""For writers of searches and optimizers: functions with known minima, and two contracts.
+"""For writers of searches: functions with known minima, and what every search must do on them.
 
 Public, like ``torch.testing``. Nothing here is imported by the rest of the library.
 """
 
-from surefoot.testing._optimizer_contract import OPTIMIZER_CONTRACTS, check_optimizer
-from surefoot.testing._search_contract import check_search
 from surefoot.testing.functions import FUNCTIONS, FunctionLine, LineFunction, function
+from surefoot.testing.search_contract import check_search
 
-__all__ = [
-    "FUNCTIONS",
-    "OPTIMIZER_CONTRACTS",
-    "FunctionLine",
-    "LineFunction",
-    "check_optimizer",
-    "check_search",
-    "function",
-]
+__all__ = ["FUNCTIONS", "FunctionLine", "LineFunction", "check_search", "function"]

@@ -12,7 +12,7 @@ from surefoot_lab.data.examples import Splits
 from surefoot_lab.data.file_loader import FileLoader
 from surefoot_lab.data.files import ImageFiles
 from surefoot_lab.data.images import PUBLISHED
-from surefoot_lab.data.loader import Normalize, TrainLoader
+from surefoot_lab.data.loader import Normalizer, TrainLoader
 from surefoot_lab.errors import UserError
 
 # Settings that mean nothing to other data sets.
@@ -72,7 +72,7 @@ def load_data(config: DataConfig) -> Splits:
 def loader_of(
     data: Splits,
     config: DataConfig,
-    normalizer: Normalize,
+    normalizer: Normalizer,
     batch_size: int,
     seed: int,
     device: torch.device,

@@ -68,18 +68,19 @@ def read_table(path: Path, header: bool | None = None) -> Table:
             "semicolons or spaces"
         )
     values = np.stack([_numbers(frame.iloc[:, k]) for k in range(frame.shape[1])], axis=1)
-    words = frame.iloc[:, -1]
-    if np.isfinite(values[:, -1]).any() or words.map(_is_missing).all():
-        _check(path, frame, np.isfinite(values))
+    good, words = np.isfinite(values), frame.iloc[:, -1]
+    missing = words.map(_is_missing)
+    of_classes = not good[:, -1].any() and not missing.all()
+    if of_classes:
+        good[:, -1] = ~missing
+    _check(path, frame, good)
+    if not of_classes:
         if (values[:, -1] == values[0, -1]).all():
             raise UserError(
                 f"{path}: column {words.name!r} is {words.iloc[0]} in every row; put what is to be "
                 "predicted into the last column"
             )
         return Table(values[:, :-1], values[:, -1], str(words.name), ())
-    good = np.isfinite(values)
-    good[:, -1] = ~words.map(_is_missing)
-    _check(path, frame, good)
     numbers, classes = pd.factorize(words, sort=True)
     if len(classes) == 1 or 2 * len(classes) > len(frame):
         raise UserError(
@@ -92,18 +93,19 @@ def read_table(path: Path, header: bool | None = None) -> Table:
 def _cells(path: Path, text: str) -> pd.DataFrame:
     """All cells as texts, the rows by the numbers of their lines; none that are empty."""
     lines = text.split("\n")
-    if lines[0].startswith("sep=") and len(lines[0]) == 5:  # Excel's way to name the separator
-        lines[0] = ""
     bare = [re.sub(r'"[^"]*"', '""', line) for line in lines if line.strip()]
     counts = {each: sum(each in line for line in bare) for each in SEPARATORS}
     separator = max(counts, key=lambda each: counts[each])
     if 2 * counts[separator] < len(bare) or not counts[separator]:
         separator = r"\s+"
+    above = _lines_above(lines, separator)
     try:
         frame = pd.read_csv(
-            io.StringIO(_without_extras(lines, separator)),
+            io.StringIO(text),
             sep=separator,
             header=None,
+            skiprows=above,
+            skip_blank_lines=False,
             dtype=str,
             keep_default_na=False,
             skipinitialspace=True,
@@ -116,29 +118,26 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
             "the names"
         ) from None
     frame = frame.fillna("").map(str.strip)
-    blank = " \t".replace(separator, "")  # lines of nothing else are passed over
-    frame.index = pd.Index(
-        [n for n, line in enumerate(lines, 1) if line.strip(blank)][: len(frame)]
-    )
+    frame.index += above + 1
     frame = frame.loc[(frame != "").any(axis=1)]
     while frame.shape[1] > 1 and (frame.iloc[:, -1] == "").all():  # a separator at every end
         frame = frame.iloc[:, :-1]
     return frame if separator == "," else _with_points(frame)
 
 
-def _without_extras(lines: list[str], separator: str) -> str:
-    """The text without comments above it, and with a separator at every end or at none."""
-    lines = list(lines)
-    full = [place for place, line in enumerate(lines) if line.strip()]
-    while len(full) > 1 and lines[full[0]].startswith("#"):
-        first, second = (lines[place].count(separator) for place in full[:2])
-        if first and first == second:  # names
-            break
-        lines[full.pop(0)] = ""
-    if len(full) > 1 and all(lines[place].rstrip().endswith(separator) for place in full[1:]):
-        first, second = (lines[place].count(separator) for place in full[:2])
-        lines[full[0]] += separator * (second == first + 1)
-    return "\n".join(lines)
+def _lines_above(lines: list[str], separator: str) -> int:
+    """How many lines stand above the table: empty ones, and comments that are no names."""
+    cells = [len(re.split(separator if len(separator) > 1 else f"[{separator}]", x)) for x in lines]
+    rows = (n for n, line in zip(cells, lines, strict=True) if line.strip() and line[0] != "#")
+    wide = next(rows, 0)
+    return next(
+        (
+            place
+            for place, line in enumerate(lines)
+            if line.strip() and (line[0] != "#" or wide in (cells[place], cells[place] - 1))
+        ),
+        len(lines),
+    )
 
 
 def _with_points(frame: pd.DataFrame) -> pd.DataFrame:
@@ -156,23 +155,12 @@ def _begins_with_names(path: Path, frame: pd.DataFrame) -> bool:
     given = np.isfinite(_numbers(first))
     if not given.any():
         return not first.map(_is_missing).all()
-    counts = list(first) == [str(place) for place in range(len(first))]
-    if counts or (given.all() and _is_far(first, rest)):
-        what = "0, 1, 2, ..." if counts else "far from all others"
-        said = f"the first line ({what}) is read as data; if it holds names, say"
+    if list(first) == [str(place) for place in range(len(first))]:
+        said = "the first line (0, 1, 2, ...) is read as data; if it holds names, say"
         warnings.warn(f"{path}: {said} data.header: true", stacklevel=3)
     words = first.map(lambda cell: any(map(str.isalpha, cell)) and not _is_missing(cell))
     below = [np.isfinite(_numbers(rest.iloc[:, place])) for place in np.flatnonzero(words)]
     return any(numbers.all() for numbers in below if len(numbers))
-
-
-def _is_far(first: pd.Series, rest: pd.DataFrame) -> bool:
-    """Whether a row lies outside of the others in every column, by more than their whole range."""
-    if len(rest) < 8:
-        return False
-    values = np.stack([_numbers(rest.iloc[:, place]) for place in range(rest.shape[1])], axis=1)
-    low, high, own = np.nanmin(values, 0), np.nanmax(values, 0), _numbers(first)
-    return bool((np.maximum(low - own, own - high) > high - low).all())
 
 
 def _is_index(name: str, column: pd.Series) -> bool:

@@ -22,53 +22,39 @@ class Normalizer:
     """Turn bytes into floats with mean 0 and deviation 1 per channel.
 
     Args:
-        images: uint8 images whose mean and deviation are used: the training images.
+        images: uint8 images whose mean and deviation are used: the training images. None leaves
+            what it is given as it is: characters, standardized tables.
         device: where the batches are.
         statistics: published mean and deviation, on the scale 0 to 1, to use instead.
     """
 
     def __init__(
-        self, images: Tensor, device: torch.device, statistics: Statistics | None = None
+        self, images: Tensor | None, device: torch.device, statistics: Statistics | None = None
     ) -> None:
+        self.device = device
+        self._scale: tuple[Tensor, Tensor] | None = None
+        if images is None:
+            return
         if statistics is None:
             mean, deviation = channel_statistics(images)
         else:
             mean, deviation = (255 * torch.tensor(values) for values in statistics)
-        self.device = device
-        self.mean = mean.view(1, -1, 1, 1).to(device)
-        self.deviation = deviation.clamp_min(1.0).view(1, -1, 1, 1).to(device)  # blank channels
+        deviation = deviation.clamp_min(1.0)  # blank channels
+        self._scale = mean.view(1, -1, 1, 1).to(device), deviation.view(1, -1, 1, 1).to(device)
 
-    def __call__(self, images: Tensor | ImageFiles) -> Tensor:
+    def __call__(self, inputs: Tensor | ImageFiles) -> Tensor:
         """Normalize a batch of bytes; images that are on the disk are read first."""
-        if isinstance(images, ImageFiles):
-            images = images.read()
-        images = images.to(self.device)
-        return images.float().sub_(self.mean).div_(self.deviation)
+        if isinstance(inputs, ImageFiles):
+            inputs = inputs.read()
+        if self._scale is None:
+            return inputs
+        mean, deviation = self._scale
+        return inputs.to(self.device).float().sub_(mean).div_(deviation)
 
 
-class AsTheyAre:
-    """Characters and standardized tables need no normalization.
-
-    Args:
-        device: where the batches are.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """The batch itself."""
-        return inputs
-
-
-Normalize = Normalizer | AsTheyAre
-
-
-def normalizer_of(data: Splits, device: torch.device) -> Normalize:
+def normalizer_of(data: Splits, device: torch.device) -> Normalizer:
     """What the batches of a data set are normalized by, in training and in evaluation."""
-    if data.kind != "images":
-        return AsTheyAre(device)
-    images = data.train.inputs
+    images = data.train.inputs if data.kind == "images" else None
     if isinstance(images, ImageFiles) and data.statistics is None:
         images = images[:: max(1, len(images) // FILES_MEASURED)].read()
     return Normalizer(images, device, data.statistics)
@@ -94,7 +80,7 @@ class TrainLoader:
     def __init__(
         self,
         examples: Examples,
-        normalizer: Normalize,
+        normalizer: Normalizer,
         *,
         batch_size: int,
         seed: int,
@@ -190,7 +176,7 @@ class InOrder:
     """All examples in their order, normalized; the last batch may be smaller."""
 
     examples: Examples
-    normalizer: Normalize
+    normalizer: Normalizer
     batch_size: int
 
     def __len__(self) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +22,6 @@ PLACES = {
 }
 HINTS = {"fashion-mnist": " (Debian and Ubuntu: apt install dataset-fashion-mnist)"}
 BATCHES = ("cifar-10-batches-py", "cifar-100-python")
-IDX = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
 def official(config: DataConfig) -> Splits:
@@ -89,10 +86,14 @@ def _read(name: str, root: Path, download: bool = False) -> tuple[Examples, Exam
     of_idx = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[name]
     if download:
         of_idx(root, download=True)
-    with _plain_idx(root / of_idx.__name__ / "raw", root) as folder:
-        kind = type(of_idx.__name__, (of_idx,), {"raw_folder": str(folder)})
-        parts = [kind(root, train=train) for train in (True, False)]
-    train, test = (_examples(part.data.unsqueeze(1), part.targets) for part in parts)
+    raw = root / of_idx.__name__ / "raw"
+    folder = raw if any(raw.glob("*-ubyte*")) else root
+    train, test = (
+        _examples(
+            _idx(folder, f"{part}-images-idx3").unsqueeze(1), _idx(folder, f"{part}-labels-idx1")
+        )
+        for part in ("train", "t10k")
+    )
     return train, test, of_idx.classes
 
 
@@ -104,20 +105,12 @@ def _examples(images: Any, labels: Any) -> Examples:
     return Examples(inputs, targets)
 
 
-@contextmanager
-def _plain_idx(*folders: Path) -> Iterator[Path]:
-    """The first folder that holds IDX files; unpacked elsewhere where they are gzipped."""
-    names = [f"{stem}-ubyte" for stem in IDX]
-    found = next((f for f in folders if any(f.glob("*-ubyte*"))), folders[-1])
-    if all((found / name).is_file() for name in names):
-        yield found
-        return
-    with tempfile.TemporaryDirectory() as place:
-        for name in names:
-            path = found / f"{name}.gz"
-            plain = found / name
-            if not (path.is_file() or plain.is_file()):
-                raise FileNotFoundError(f"{name}(.gz) not found")
-            content = plain.read_bytes() if plain.is_file() else gzip.decompress(path.read_bytes())
-            Path(place, name).write_bytes(content)
-        yield Path(place)
+def _idx(folder: Path, stem: str) -> Tensor:
+    """The bytes of an IDX file, gzipped or not, in the shape that its header tells."""
+    plain, packed = folder / f"{stem}-ubyte", folder / f"{stem}-ubyte.gz"
+    if not (plain.is_file() or packed.is_file()):
+        raise FileNotFoundError(f"{plain.name}(.gz) not found")
+    content = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
+    axes = content[3]
+    shape = np.frombuffer(content, ">u4", axes, offset=4).tolist()
+    return torch.frombuffer(bytearray(content[4 + 4 * axes :]), dtype=torch.uint8).view(shape)

@@ -78,34 +78,31 @@ def _made(config: DataConfig) -> Any:
 
 def _examples(dataset: Any, where: str) -> Examples:
     """All pairs; bytes that are no images, and labels, are put into the type that they are for."""
+    inputs: list[Tensor] = []
+    labels: list[Tensor] = []
     try:
-        count = len(dataset)
-    except Exception as error:  # of one's own: anything
-        raise UserError(f"{where} has no length ({one_line(error)})") from error
-    if count == 0:
-        raise UserError(f"{where} is empty")
-    inputs, labels = [], []
-    for place in range(count):
-        try:
+        for place in range(len(dataset)):
             value, label = dataset[place]
             inputs.append(_tensor(value))
             labels.append(_tensor(label))
-        except Exception as error:  # of one's own: anything
+    except Exception as error:  # of one's own: anything
+        raise UserError(
+            f"{where}: example {len(labels)} is no pair of input and label ({one_line(error)})"
+        ) from error
+    if not labels:
+        raise UserError(f"{where} is empty")
+    for what, values in (("an input", inputs), ("a label", labels)):
+        kinds = [(value.dtype, tuple(value.shape)) for value in values]
+        place = next((n for n, kind in enumerate(kinds) if kind != kinds[0]), 0)
+        if place:
             raise UserError(
-                f"{where}: example {place} is no pair of input and label ({one_line(error)})"
-            ) from error
-        for what, values in (("an input", inputs), ("a label", labels)):
-            if values[-1].shape != values[0].shape or values[-1].dtype != values[0].dtype:
-                shape, first = tuple(values[-1].shape), tuple(values[0].shape)
-                raise UserError(
-                    f"{where}: example {place} has {what} of {values[-1].dtype} {shape}, but the "
-                    f"first {values[0].dtype} {first}"
-                )
+                f"{where}: example {place} has {what} of {kinds[place]}, the first of {kinds[0]}"
+            )
     stacked, answers = torch.stack(inputs), torch.stack(labels)
     if stacked.dtype == torch.uint8 and stacked.dim() != 4:
         stacked = stacked.float()
     if answers.is_floating_point():
-        return Examples(stacked, answers.float().reshape(count, -1))
+        return Examples(stacked, answers.float().reshape(len(labels), -1))
     single = answers.dim() == 2 and answers.shape[1] == 1
     return Examples(stacked, answers.long().squeeze(-1) if single else answers.long())
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import nn
 
-VGG_PLANS = {11: "A", 13: "B", 16: "D", 19: "E"}  # the paper's columns
-
 
 def small_resnet(depth: int, num_classes: int = 10, in_channels: int = 3) -> Any:
     """ResNet-18 or -34 (the wide ones: 64 to 512 channels) for small images."""
@@ -45,64 +43,4 @@ def _with_first_filters(model: Any, in_channels: int) -> Any:
     stem = model.features[0]
     stem[0] = nn.Conv2d(in_channels, stem[0].out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem[0].weight, mode="fan_out")
-    return model
-
-
-def small_densenet(num_classes: int = 10, in_channels: int = 3) -> Any:
-    """DenseNet-121 (growth 32, bottlenecks) for small images."""
-    from torchvision.models import densenet121
-
-    model = densenet121(num_classes=num_classes)
-    model.features.conv0 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.features.conv0.weight)
-    model.features.pool0 = nn.Identity()
-    return model
-
-
-def small_vgg(depth: int, num_classes: int = 10, in_channels: int = 3) -> Any:
-    """VGG with BatchNorm, with one linear layer at its end instead of three of 4,096."""
-    from torchvision.models.vgg import cfgs, make_layers
-
-    features = make_layers(cfgs[VGG_PLANS[depth]], batch_norm=True)
-    if in_channels != 3:
-        features[0] = nn.Conv2d(in_channels, 64, 3, padding=1)
-    for module in features:
-        if isinstance(module, nn.Conv2d):  # as torchvision's VGG
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # these have one
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
-    return nn.Sequential(features, head)
-
-
-def small_googlenet(num_classes: int = 10, in_channels: int = 3) -> Any:
-    """GoogLeNet with BatchNorm for small images, without the heads at half height."""
-    from torchvision.models import GoogLeNet
-    from torchvision.models.googlenet import BasicConv2d
-
-    model = GoogLeNet(num_classes, aux_logits=False, init_weights=True)
-    model.conv1 = BasicConv2d(in_channels, 64, kernel_size=3, padding=1)
-    model.maxpool1 = model.maxpool2 = nn.Identity()
-    return model
-
-
-def small_inception(num_classes: int = 10, in_channels: int = 3) -> Any:
-    """Inception-v3 for small images, without the head at half height."""
-    from torchvision.models import Inception3
-    from torchvision.models.inception import BasicConv2d
-
-    model = Inception3(num_classes, aux_logits=False, init_weights=True)
-    model.Conv2d_1a_3x3 = BasicConv2d(in_channels, 32, kernel_size=3, padding=1)
-    model.Conv2d_2a_3x3.conv.padding = (1, 1)
-    model.maxpool1 = nn.Identity()
-    return model
-
-
-def small_alexnet(num_classes: int = 10, in_channels: int = 3) -> Any:
-    """AlexNet (without its local normalization, as torchvision's) for small images."""
-    from torchvision.models import alexnet
-
-    model = alexnet(num_classes=num_classes)
-    model.features[0] = nn.Conv2d(in_channels, 64, 3, padding=1)
-    model.avgpool = nn.AdaptiveAvgPool2d(2)  # 32x32 pixels end as 3x3
-    model.classifier[1] = nn.Linear(256 * 2 * 2, 4096)
     return model

@@ -15,7 +15,7 @@ from surefoot._evaluation import Graphless
 from surefoot_lab.config import Experiment
 from surefoot_lab.data import load_data, loader_of
 from surefoot_lab.data.examples import Splits
-from surefoot_lab.data.loader import Normalize, TrainLoader, normalizer_of
+from surefoot_lab.data.loader import Normalizer, TrainLoader, normalizer_of
 from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.models import build_loss, build_model
 from surefoot_lab.train.evaluate import averages_weights
@@ -52,7 +52,7 @@ class Parts:
     resolved: dict[str, Any]
     data: Splits
     loader: TrainLoader
-    normalizer: Normalize
+    normalizer: Normalizer
     model: nn.Module
     loss_fn: Callable[[Any, torch.Tensor], torch.Tensor]
     optimizer: Any
@@ -172,7 +172,7 @@ def _try_out(
     model: nn.Module,
     loss_fn: Callable[..., Any],
     data: Splits,
-    normalizer: Normalize,
+    normalizer: Normalizer,
     asked: Experiment,
 ) -> None:
     """Refuse a network or a loss that does not take these inputs and labels.

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from surefoot._evaluation import Graphless
 from surefoot._quiet import undisturbed
 from surefoot_lab.data.examples import Examples
-from surefoot_lab.data.loader import InOrder, Normalize, TrainLoader
+from surefoot_lab.data.loader import InOrder, Normalizer, TrainLoader
 from surefoot_lab.data.task import Classification, Task
 from surefoot_lab.train.processes import Team
 
@@ -35,7 +35,7 @@ class Score:
 def score(
     model: nn.Module,
     examples: Examples,
-    normalizer: Normalize,
+    normalizer: Normalizer,
     batch_size: int,
     task: Task = CLASSIFICATION,
     team: Team | None = None,

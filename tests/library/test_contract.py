@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from _contract import OPTIMIZER_CONTRACTS, check_optimizer
 from torch import Tensor
 
 from surefoot import PAL, SLS, LineSearchOptimizer
 from surefoot._closure import Closure
 from surefoot.outcome import StepOutcome
-from surefoot.testing import OPTIMIZER_CONTRACTS, check_optimizer
 
 
 class Broken(SLS):

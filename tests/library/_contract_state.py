@@ -8,10 +8,10 @@ import pickle
 from typing import Any
 
 import torch
+from _contract_bench import Bench, Net, batches, loss_of
 from torch import Tensor, nn
 
 from surefoot.optim import LineSearchOptimizer
-from surefoot.testing._bench import Bench, Net, batches, loss_of
 
 _STEPS = 12
 

@@ -1,0 +1,1 @@
+"""Measurements of this project, and what they compare with."""
