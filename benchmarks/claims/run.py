@@ -22,9 +22,8 @@ import torch
 from surefoot.shape import LineSample, fit_errors, is_convex
 from surefoot_lab.data import load_data
 from surefoot_lab.errors import UserError
-from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.findings import find, mark
-from surefoot_lab.lines.run import sample_experiment
+from surefoot_lab.lines.run import LinesConfig, sample_experiment
 from surefoot_lab.parse import parse_words
 from surefoot_lab.range_tests.measure import measure
 from surefoot_lab.records import RunRecord

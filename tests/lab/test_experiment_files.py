@@ -30,7 +30,7 @@ from surefoot_lab.config import (
 from surefoot_lab.data.examples import Examples, hold_out
 from surefoot_lab.data.loader import Normalizer, TrainLoader
 from surefoot_lab.errors import UserError
-from surefoot_lab.lines.config import LinesConfig
+from surefoot_lab.lines.run import LinesConfig
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RecordWriter, read_run
 from surefoot_lab.sweep.cells import trials_of

@@ -13,7 +13,6 @@ from torch import nn
 
 STAGE_WIDTHS = (16, 32, 64)
 CIFAR_SIZE = (32, 32)
-LAST_SURVIVAL = 0.5  # stochastic depth, section 3: p_L
 
 
 def cifar_resnet(
@@ -45,35 +44,6 @@ def cifar_resnet(
         "init_block_channels": widths[0],
     }
     return _built(CIFARResNet, num_classes, in_channels, image_size, bottleneck=False, **shape)
-
-
-def stochastic_depth(
-    depth: int,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    image_size: Sequence[int] = CIFAR_SIZE,
-    last_survival: float = LAST_SURVIVAL,
-) -> nn.Module:
-    """ResNet for CIFAR whose blocks are left out at random while it trains (Huang et al. 2016).
-
-    One draw a block and batch, from torch's generator. Survivors are scaled up while training,
-    where the paper scales all blocks down when testing; the expectation is the same. The last
-    block is there with probability `last_survival`, which falls linearly from 1 (eq. 4).
-
-    Raises:
-        ValueError: `depth` is not 6n + 2.
-    """
-    from pytorchcv.models.resdropresnet_cifar import CIFARResDropResNet
-
-    blocks = _blocks(f"sdresnet{depth}", depth, 2, 6)
-    total = 3 * blocks
-    shape: dict[str, Any] = {
-        "channels": [[width] * blocks for width in STAGE_WIDTHS],
-        "init_block_channels": STAGE_WIDTHS[0],
-        "life_probs": [1 - block / total * (1 - last_survival) for block in range(1, total + 1)],
-    }
-    facts = num_classes, in_channels, image_size
-    return _built(CIFARResDropResNet, *facts, bottleneck=False, **shape)
 
 
 def wide_resnet(

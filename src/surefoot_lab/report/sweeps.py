@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from surefoot_lab.compare.milestones import common_target, milestones
-from surefoot_lab.compare.robustness import Robustness, heat_map, robustness
+from surefoot_lab.compare.robustness import Robustness, robustness
 from surefoot_lab.compare.summary import MethodSummary
 from surefoot_lab.compare.text import short
 
@@ -47,5 +47,5 @@ def _map(grid: Robustness) -> Map:
     """The first two settings that vary; over the others, the best."""
     across, *others = grid.keys
     down = others[0] if others else None
-    values = heat_map(grid, "test_accuracy", across, down or "")
+    values = grid.heat_map(across, down or "")
     return Map(grid.method, short(across), down and short(down), values, len(others) > 1)

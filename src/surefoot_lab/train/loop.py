@@ -108,11 +108,9 @@ def train(
             with _heard(said.append):
                 parts = assemble(experiment, joined)
             check_reached(parts.optimizer, (sweep or {}).get("cell", {}))
-            team.lead(lambda: _claim(held, path, resume=resume, overwrite=overwrite))
-            if resume and (done := team.lead(lambda: _finished(path, parts))):
-                return done
-            state = team.lead(lambda: _saved(path, parts)) if resume else None
-            team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
+            state = team.lead(lambda: _enter(held, path, parts, resume=resume, overwrite=overwrite))
+            if isinstance(state, RunRecord):
+                return state
             run = _Run(parts, path, observe, sweep)
             run.carry_out(state, said, resumed=resume, progress=progress)
             return team.lead(lambda: read_run(path))
@@ -120,40 +118,35 @@ def train(
         team.close()
 
 
-def _claim(held: ExitStack, path: Path, **settings: bool) -> None:
-    """Keep other processes out of the directory; what they did until now counts."""
-    path.mkdir(parents=True, exist_ok=True)
-    held.enter_context(alone(path, patience_s=0.0))
-    check_run_dir(path, **settings)
+def _enter(
+    held: ExitStack, path: Path, parts: Parts, *, resume: bool, overwrite: bool
+) -> RunRecord | dict[str, Any] | None:
+    """Keep other processes out of the directory (what they did until now counts), and ready it.
 
-
-def _saved(path: Path, parts: Parts) -> dict[str, Any] | None:
-    """The run's checkpoint.
+    Returns:
+        The record of a run that needs no more training, the checkpoint to go on from, or None.
 
     Raises:
-        UserError: it cannot be used, or is another run's.
+        UserError: what lies there cannot be used, or is another run's.
     """
-    state = load_checkpoint(path)
-    if state is not None:
-        what = f"{path / CHECKPOINT_NAME}: is another run's: it"
-        check_same_experiment(state.get("experiment", {}), parts.resolved, what)
-    return state
-
-
-def _finished(path: Path, parts: Parts) -> RunRecord | None:
-    """The record of a run that needs no more training; None if there is something to do."""
-    record = read_run(path)
-    check_same_experiment(record.experiment, parts.resolved, "the run to resume")
-    done = record.end is not None and record.end["reason"] == "finished"
-    return record if done else None
-
-
-def _prepare(path: Path, experiment: Experiment, *, resume: bool, overwrite: bool) -> None:
-    if overwrite:
+    path.mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone(path, patience_s=0.0))
+    check_run_dir(path, resume=resume, overwrite=overwrite)
+    state = None
+    if resume:
+        record = read_run(path)
+        check_same_experiment(record.experiment, parts.resolved, "the run to resume")
+        if record.end is not None and record.end["reason"] == "finished":
+            return record
+        if (state := load_checkpoint(path)) is not None:
+            what = f"{path / CHECKPOINT_NAME}: is another run's: it"
+            check_same_experiment(state.get("experiment", {}), parts.resolved, what)
+    elif overwrite:
         clear_run(path)
     (path / TRACEBACK_NAME).unlink(missing_ok=True)  # of an attempt before this one
     if not resume:
-        write_whole(path / EXPERIMENT_NAME, to_yaml(experiment))
+        write_whole(path / EXPERIMENT_NAME, to_yaml(parts.experiment))
+    return state
 
 
 class _Run:
