@@ -22,16 +22,15 @@ import torch
 from surefoot.shape import LineSample, fit_errors, is_convex
 from surefoot_lab.data import load_data
 from surefoot_lab.errors import UserError
-from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.findings import find, mark
-from surefoot_lab.lines.run import sample_experiment
+from surefoot_lab.lines.run import LinesConfig, sample_experiment
 from surefoot_lab.parse import parse_words
 from surefoot_lab.range_tests.measure import measure
 from surefoot_lab.records import RunRecord
 from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.sweep.trial import run_trial
-from surefoot_lab.train import assemble
+from surefoot_lab.training import assemble
 from surefoot_lab.values import validated
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ import torch
 from GeN.GeN import lr_parabola
 from torch import Tensor
 
+from benchmarks.rivals.remember import parameters_of
 from surefoot._quiet import RngState
 from surefoot_lab.build import find
-from surefoot_lab.rivals.remember import parameters_of
 
 
 class GeN(torch.optim.Optimizer):

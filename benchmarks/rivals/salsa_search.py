@@ -13,8 +13,8 @@ import torch
 from salsa.SaLSA import SaLSA
 from torch import Tensor
 
+from benchmarks.rivals.remember import Remembers, parameters_of
 from surefoot._quiet import RngState
-from surefoot_lab.rivals.remember import Remembers, parameters_of
 
 
 class QuietSaLSA(Remembers, SaLSA):  # type: ignore[misc]  # its package has no types

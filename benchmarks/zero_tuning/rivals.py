@@ -359,7 +359,7 @@ def _muon(task: Task, model: nn.Module) -> Ordinary:
 
 def _distance(name: str) -> Callable[[Task, nn.Module], Ordinary]:
     def make(task: Task, model: nn.Module) -> Ordinary:
-        from surefoot_lab.rivals import distance
+        from benchmarks.rivals import distance
 
         normalized = any(isinstance(part, Norm) for part in model.modules())
         settings = {"reps_rel": 1e-4} if normalized else {}

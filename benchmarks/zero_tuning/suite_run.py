@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for benchmarks.rivals
 sys.path.insert(0, str(Path(__file__).parent))
 
 import suite

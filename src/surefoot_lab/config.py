@@ -114,10 +114,9 @@ class ModelConfig(Settings):
 
     Attributes:
         class_path: a short name, or an import path such as `torchvision.models.resnet50`. For small
-            images: `convnet`, `mlp`, `lenet`, `resnet8` (any 6n + 2), `resnet18`, `resnet34`,
-            `sdresnet110` (stochastic depth), `wrn16-10`, `wrn28-10`, `densenet40`, `mobilenetv2`,
-            `efficientnet`, `vgg11` to `vgg19`. For text: `char-lstm`, `char-transformer`. For
-            tables: `mlp`.
+            images: `convnet`, `mlp`, `resnet8` (any 6n + 2), `resnet18`, `resnet34`,
+            `wrn16-10`, `wrn28-10`, `densenet40`, `mobilenetv2`, `efficientnet`. For text:
+            `char-lstm`, `char-transformer`. For tables: `mlp`.
         init_args: arguments of the model.
     """
 
@@ -147,7 +146,7 @@ class OptimizerConfig(Settings):
 
     Attributes:
         class_path: a name from surefoot (`MeasuredAdamW`, `LABPAL`, `PAL`), from torch.optim
-            (`SGD`, `Adam`), of a rival (`Prodigy`, `SGDScheduleFree`, `DoG`, `Momo`, `Muon`, ...;
+            (`SGD`, `Adam`), of a rival (`Prodigy`, `AdamWScheduleFree`, `Muon`, ...;
             docs/rivals.md), or an import path. `MeasuredLR` wraps another: its
             `init_args.optimizer` has a `class_path` and `init_args` of its own.
         init_args: its arguments. `total_steps`, `dataset_size` and `batch_size` are filled in if

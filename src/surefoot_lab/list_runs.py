@@ -20,14 +20,12 @@ def main(options: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such folder, or no run in it.
     """
-    from rich.console import Console
-
-    from surefoot_lab.compare import runs_table
     from surefoot_lab.records import read_runs
 
     try:
         runs = read_runs(options.folders)
     except FileNotFoundError as error:
         raise UserError(str(error)) from None
-    Console(highlight=False).print(runs_table(runs))
+    for run in runs:
+        print(f"{run.path}: {run}")
     return 0

@@ -147,6 +147,17 @@ def plain(value: Any) -> Any:
     return value
 
 
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A mapping of mappings by dotted keys, without what is null or empty: nobody asked for it."""
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            found |= flat(item, f"{prefix}{key}.")
+        elif item not in (None, ""):
+            found[f"{prefix}{key}"] = item
+    return found
+
+
 def number(value: Any) -> Any:
     """The number that a value means: of a text, of NumPy; a whole one as an int."""
     value = plain(value)

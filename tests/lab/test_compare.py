@@ -326,4 +326,6 @@ def test_environments_are_told_apart_and_counted(tmp_path: Path) -> None:
         threads = 1 if seed < 2 else 8
         write_run(tmp_path, "SGD", seed, [], environment={**ENVIRONMENT, "threads": threads})
     found = environments(read_runs([tmp_path]))
-    assert [(environment["threads"], count) for environment, count in found] == [("1", 2), ("8", 1)]
+    assert [one["threads"] for one in found.differing.values()] == ["1", "8"]
+    assert list(found.runs.values()) == [2, 1]
+    assert found.common["torch"] == ENVIRONMENT["torch"]

@@ -14,7 +14,7 @@ from _records import end, evaluation, step, write_run
 from surefoot_lab import DataConfig, Experiment, OptimizerConfig, read_run, read_runs, train
 from surefoot_lab.cli import main
 from surefoot_lab.errors import UserError
-from surefoot_lab.train import progress
+from surefoot_lab.training import progress
 
 LINES = [
     step(10, 2.0),
@@ -40,8 +40,8 @@ def test_a_run_in_a_notebook_is_harmless_and_holds_its_curve(tmp_path: Path) -> 
     assert "test accuracy 87.5%" in html
     run.problems.append("long" * 40)
     assert "long" * 40 in run._repr_html_()
-    (points,) = re.findall(r'points="([^"]*)"', html)
-    (x0, y0), (x1, y1) = (map(float, pair.split(",")) for pair in points.split())
+    (points,) = re.findall(r'<path aria-label="step[^>]* d="M([^"]*)"', html)
+    (x0, y0), (x1, y1) = (map(float, pair.split(",")) for pair in points.split("L"))
     assert (x0, x1) == (0.0, 240.0)
     assert y0 < y1  # the loss falls, and SVG counts downwards
 
@@ -113,16 +113,15 @@ def test_the_command_says_what_it_needs_where_the_library_alone_is_installed() -
     )
 
 
-def test_runs_are_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
-    write_run(tmp_path, "SGD [0.1]", 3, LINES)
+def test_runs_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = write_run(tmp_path, "SGD [0.1]", 3, LINES)
     write_run(tmp_path, "PAL", 0, [])
     assert main(["ls", str(tmp_path)]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    for part in ("SGD [0.1]", "finished 20", "87.5 %", "PAL", "unfinished"):
-        assert part in shown
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{place}: ")
+    for part in ("SGD [0.1]", "finished at step 20", "87.5%"):
+        assert part in first
+    assert "PAL, seed 0: not finished" in second
     assert main(["ls", str(tmp_path / "nowhere")]) == 2
     assert "no such directory" in capsys.readouterr().err
 

@@ -22,10 +22,10 @@ from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RunRecord
 from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
-from surefoot_lab.train import train
-from surefoot_lab.train.assemble import assemble
-from surefoot_lab.train.optimizers import Extent, build_optimizer, check_reached
-from surefoot_lab.train.stepping import Stepper, effective_lr
+from surefoot_lab.training import train
+from surefoot_lab.training.assemble import assemble
+from surefoot_lab.training.optimizers import Extent, build_optimizer, check_reached
+from surefoot_lab.training.stepping import Stepper, effective_lr
 
 SGD = {"class_path": "SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}
 ADAMW = {"class_path": "AdamW", "init_args": {"lr": 0.001}}
@@ -99,7 +99,10 @@ def test_the_rate_of_an_optimizer_with_an_estimate_includes_it() -> None:
         (measured({"class_path": "AdamW", "init_args": [1]}), r"init_args: must be a mapping"),
         (measured({"class_path": "PAL"}), "PAL measures its steps already"),
         (measured({"class_path": "LBFGS"}), "LBFGS evaluates the loss itself"),
-        (measured({"class_path": "Momo"}), "Momo needs the loss for its own step"),
+        (
+            measured({"class_path": "benchmarks.rivals.alig.AliG"}),
+            "AliG needs the loss for its own step",
+        ),
         (measured(SGD, horizons="none"), r"init_args\.horizons: MeasuredLR has no such argument"),
         (measured(SGD, overhead=-1.0), r"MeasuredLR: overhead must be"),
         (measured(SGD, growth=2.0), r"init_args\.growth: MeasuredLR has no such argument"),
@@ -109,8 +112,8 @@ def test_the_rate_of_an_optimizer_with_an_estimate_includes_it() -> None:
 def test_what_cannot_be_wrapped_is_refused_in_one_line(
     optimizer: OptimizerConfig, message: str, tmp_path: Path
 ) -> None:
-    if "Momo" in message:
-        pytest.importorskip("momo")
+    if "AliG" in message:
+        pytest.importorskip("pytorch_optimizer")
     with pytest.raises(UserError, match=message) as caught:
         train(experiment(optimizer), tmp_path / "run", progress=False)
     assert "\n" not in str(caught.value)

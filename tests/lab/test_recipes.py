@@ -29,15 +29,14 @@ from surefoot.shape import LineRecords
 from surefoot_lab.cli import COMMANDS
 from surefoot_lab.config import Experiment, ModelConfig
 from surefoot_lab.errors import UserError
-from surefoot_lab.lines.config import LinesConfig
-from surefoot_lab.lines.run import OTHERS, RECORDS
+from surefoot_lab.lines.run import OTHERS, RECORDS, LinesConfig
 from surefoot_lab.models import build_model
 from surefoot_lab.parse import SWEEP_KEYS, parse_words
 from surefoot_lab.records import RunRecord, read_run
 from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.sweep.trial import run_trial
-from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
+from surefoot_lab.training.optimizers import Extent, build_optimizer, build_scheduler
 from surefoot_lab.values import validated
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +83,7 @@ TRUE_SIZES: dict[str, tuple[int, dict[str, Any]]] = {
 
 # Networks that take long to train for a few steps; tests of the networks take those steps. Here
 # they stand for smaller ones, but for the first cell of a sweep.
-LARGE = re.compile(r"torchvision\..*|resnet\d{2,}|mobilenet.*|densenet.*|efficientnet|vgg.*|wrn.*")
+LARGE = re.compile(r"torchvision\..*|resnet\d{2,}|mobilenet.*|densenet.*|efficientnet|wrn.*")
 STAND_IN = "convnet"
 MODEL = ("model.class_path", "model.init_args")
 

@@ -78,12 +78,9 @@ CHARTS = ["validation_accuracy", "train_loss", "effective_lr", "validation_loss"
 def test_every_chart_is_drawn_with_a_curve_for_each_method(browser: Browser, page: Path) -> None:
     browser.open(page)
     charts = browser.js("[...document.querySelectorAll('[data-chart]')].map(p => p.dataset.chart)")
-    assert charts == ["dots", *CHARTS]
+    assert charts == CHARTS
     for chart in CHARTS:
         assert _lines(browser, chart) == 5
-    assert (
-        browser.js("document.querySelectorAll('[data-chart=dots] .mark-symbol path').length") == 8
-    )
 
 
 def test_a_name_made_of_markup_is_text(browser: Browser, page: Path) -> None:

@@ -13,7 +13,7 @@ from _chromium import IN_THE_BROWSER, Browser
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.records import read_runs
 from surefoot_lab.report import write_report
-from surefoot_lab.train import train
+from surefoot_lab.training import train
 
 pytestmark = IN_THE_BROWSER
 
@@ -146,11 +146,6 @@ def test_whatever_a_record_holds_is_text(browser: Browser, page: Path) -> None:
     browser.js("document.querySelectorAll('[title]').forEach((e) => e.focus())")
     titles = browser.js("[...document.querySelectorAll('[title]')].map((e) => e.title)")
     assert any(HOSTILE in title for title in titles)
-    x, y = browser.middle("[data-chart='dots-2'] .mark-symbol path")
-    browser.mouse("mouseMoved", x, y)
-    browser.wait("document.querySelector('#vg-tooltip-element.visible')")
-    assert HOSTILE in browser.js("document.querySelector('#vg-tooltip-element').textContent")
-    assert browser.js("document.querySelectorAll('svg[onload], img[onerror], [src=x]').length") == 0
 
 
 def test_tables_sort_by_click_and_by_key(browser: Browser, page: Path) -> None:
@@ -203,7 +198,7 @@ def test_nothing_sticks_out_overlaps_or_fades(
     assert browser.js("document.documentElement.scrollWidth") <= width
     # whatever is wider than the window is inside something that scrolls
     assert browser.js(_STICKING_OUT) == []
-    for chart in [f"[data-chart={name}]" for name in [*CHARTS, "dots"]]:
+    for chart in [f"[data-chart={name}]" for name in CHARTS]:
         assert browser.js(_OVERLAPS % json.dumps(f"{chart} .role-axis-label text")) == [], chart
     assert browser.js(_FADED) == []
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
+import threading
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from _measured import loop_step
-from torch import Tensor, nn
+from torch import nn
 
 from surefoot import MeasuredLR
-from surefoot.replay import Recorder
+from surefoot.replay import Hearing
 
 
 def net(*widths: int) -> nn.Sequential:
@@ -46,33 +49,58 @@ def test_losses_are_heard_between_measurements_and_cost_no_forward_pass(
     assert passes == optimizer.cost.forwards
 
 
-def value_of(loss: Tensor, recorder: Recorder) -> float:
-    loss.backward()
-    tape = recorder.finish()
-    assert tape is not None
-    assert tape.problem() is None
-    return float(tape.unscaled)
-
-
-@pytest.mark.parametrize("hears_only", [False, True])
-def test_a_scalers_factor_is_left_out(hears_only: bool) -> None:
-    model, x = net(4, 8, 1), torch.ones(3, 4)
-    recorder = Recorder(model)
+def test_a_scalers_factor_is_left_out() -> None:
+    model, x, hearing = net(4, 8, 1), torch.ones(3, 4), Hearing()
     true = float(model(x).square().mean().detach())
     for factor in (1.0, 65536.0, 131072.0):
-        recorder.arm(list(model.parameters()), hears_only=hears_only)
-        loss = model(x).square().mean() * torch.tensor(factor)
-        assert value_of(loss, recorder) == pytest.approx(true)
+        hearing.start(list(model.parameters()))
+        (model(x).square().mean() * torch.tensor(factor)).backward()
+        assert hearing.finish() == pytest.approx(true)
 
 
 def test_what_another_optimizer_differentiates_is_not_heard() -> None:
-    generator, critic = net(2, 8, 4), net(4, 8, 1)
-    recorder = Recorder(generator)
-    recorder.arm(list(generator.parameters()), hears_only=True)
+    generator, critic, hearing = net(2, 8, 4), net(4, 8, 1), Hearing()
+    hearing.start(list(generator.parameters()))
     made = generator(torch.ones(3, 2))
     critic(made.detach()).mean().backward()
     own = 3.0 + critic(made).square().mean()
-    assert value_of(own, recorder) == pytest.approx(float(own.detach()))
+    own.backward()
+    assert hearing.finish() == pytest.approx(float(own.detach()))
+
+
+def test_torchs_own_function_is_back_when_nobody_listens() -> None:
+    before, model = torch.autograd.backward, net(2, 1)
+    first, second = Hearing(), Hearing()
+    for hearing in (first, second):
+        hearing.start(list(model.parameters()))
+    assert torch.autograd.backward is not before
+    model(torch.ones(1, 2)).sum().backward()
+    assert first.finish() == second.finish()
+    assert torch.autograd.backward is before
+    first.start([])
+    del first, hearing
+    gc.collect()
+    assert torch.autograd.backward is before
+
+
+def test_a_gradient_that_was_given_and_a_backward_pass_inside_another_are_not_heard() -> None:
+    model, hearing, x = net(2, 4), Hearing(), torch.ones(1, 2, requires_grad=True)
+    hearing.start(list(model.parameters()))
+    model(x).backward(torch.ones(1, 4))
+    assert math.isnan(hearing.finish())
+    hearing.start(list(model.parameters()))
+    loss = torch.utils.checkpoint.checkpoint(model, x, use_reentrant=True).square().mean()
+    loss.backward()
+    assert hearing.finish() == pytest.approx(float(loss.detach()))
+
+
+def test_another_threads_loss_is_not_heard() -> None:
+    model, hearing = net(2, 1), Hearing()
+    hearing.start(list(model.parameters()))
+    thread = threading.Thread(target=lambda: model(torch.ones(1, 2)).sum().backward())
+    thread.start()
+    thread.join()
+    assert math.isnan(hearing.finish())
 
 
 def test_a_long_run_bounds_its_steps_more() -> None:

@@ -102,14 +102,11 @@ def test_between_measurements_the_model_has_no_hooks() -> None:
     bare = 0
     for batch in batches(200):
         hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-        heard = optimizer._stepper.rate.heard
         walk(model, optimizer, [batch])
         assert optimizer.last is not None
-        if hooks == 0:
-            assert not optimizer.last.status.measured
-            assert optimizer._stepper.rate.heard == heard
-            bare += 1
-    assert bare > 60
+        assert (hooks > 0) == optimizer.last.status.measured
+        bare += hooks == 0
+    assert bare > 120
 
 
 # What is measured

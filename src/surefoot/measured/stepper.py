@@ -40,7 +40,7 @@ from surefoot.measured.settings import Settings
 from surefoot.measured.trouble import Trouble
 from surefoot.optim.base import rejected
 from surefoot.outcome import Cost, Status, StepOutcome
-from surefoot.replay import Loss, Recorder, ReplayError, Tape, Watched
+from surefoot.replay import Hearing, Loss, Recorder, ReplayError, Tape, Watched
 from surefoot.replay._state import Modes
 from surefoot.taken_step import TakenStep
 
@@ -127,7 +127,7 @@ class Stepper:
         self._process_group, self._on_measure = group, on_measure
         averages = self._averages
         self._modes = Modes() if averages is None else averages.modes
-        self._recorder = Recorder(self.model, self._modes)
+        self._recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
         if averages is not None:  # if the model is gone, too, nobody asks for it
             weakref.finalize(self, _end, weakref.ref(averages)).atexit = False
         self._line = TakenStep(group, keeps_line=self.settings.advice)
@@ -273,18 +273,20 @@ class Stepper:
     def plan(self) -> None:
         """Decide whether the next step measures, and listen if so."""
         self.is_due = is_due(self.settings, self.rate, self.steps)
-        listens = self.rate.listens(self.steps, self._reach.often)
-        self._listens = listens and not self.settings.frozen
         measures = self.is_due or self._fresh.waits
+        listens = self.is_due or self.rate.listens(self.steps, self._reach.often)
+        self._listens = listens and not self.settings.frozen
         self.hears = measures or self._listens
-        if self.hears and self.closure_differentiates is not False:
-            self._recorder.arm(self.groups.params(), hears_only=not measures)
+        if self.closure_differentiates is not False:
+            if measures:
+                self._recorder.arm(self.groups.params())
+            if self._listens:
+                self._hearing.start(self.groups.params())
 
-    def _hear(self, loss: Loss | None, value: float | None) -> None:
+    def _hear(self, value: float | None) -> None:
         """Take note of the loss on the way."""
-        if value is None:
-            known = loss is not None and loss.problem() is None
-            value = float(loss.unscaled) if known and loss is not None else math.nan
+        heard = self._hearing.finish()
+        value = heard if value is None else value
         value = _reduce.mean(value, self._process_group, self.groups.params()[0].device)
         self.rate = self.rate.hears(self.steps, value, self._reach.most)
 
@@ -324,12 +326,12 @@ class Stepper:
         if self._fresh.waits:
             self._end_move(loss, value)
         if self.is_due:
-            self._measured_step(loss)
+            self._measured_step(loss, value)
         elif self._is_bad(value):
             self._refuse(math.nan if value is None else value)
         else:
             if self._listens:
-                self._hear(loss, value)
+                self._hear(value)
             self._plain_step()
 
     @torch.no_grad()
@@ -423,7 +425,7 @@ class Stepper:
     # A step that measures
 
     @torch.no_grad()
-    def _measured_step(self, loss: Loss | None) -> None:
+    def _measured_step(self, loss: Loss | None, value: float | None) -> None:
         """The wrapped optimizer's step, and a measurement of it."""
         problem = self._problem(loss)
         if problem is not None:
@@ -439,7 +441,7 @@ class Stepper:
             self._refuse(value0)
             return
         if not frozen:
-            self._hear(loss, None)
+            self._hear(value)
         self._notice_schedules()
         loud = 1.0 if frozen else self._listen()
         self.rate, self._echo = dataclasses.replace(self.rate, loud=loud), 0.0

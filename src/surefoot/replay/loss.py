@@ -146,11 +146,6 @@ class Loss(ABC):
         """The loss where it was computed, detached."""
 
     @property
-    def unscaled(self) -> Tensor:
-        """The same before a scaler multiplied it."""
-        return self.value
-
-    @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """The loop's own, which tells how well the loss is known."""

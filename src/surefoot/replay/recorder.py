@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from surefoot.replay._guests import Guest, hide_guests
 from surefoot.replay._state import Modes, devices, is_measuring
-from surefoot.replay.tape import Hearing, Tape, stop_abandoned
+from surefoot.replay.tape import Tape, stop_abandoned
 
 
 class Recorder:
@@ -36,7 +36,7 @@ class Recorder:
         self._tape: Tape | None = None
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
-        self._keeps_inputs = self._has_looked = self._hears_only = False
+        self._keeps_inputs = self._has_looked = False
         self._modes = Modes() if modes is None else modes
         # a loop that breaks off between forward and step leaves its tape on
         weakref.finalize(self, stop_abandoned).atexit = False
@@ -64,16 +64,15 @@ class Recorder:
         in_place = any(m._compiled_call_impl is not None for m in self._hooked)
         return self.model is not before or in_place
 
-    def arm(self, params: Sequence[Tensor], *, hears_only: bool = False) -> None:
+    def arm(self, params: Sequence[Tensor]) -> None:
         """Record the next forward passes.
 
         Args:
             params: the parameters that are trained.
-            hears_only: whether the value of the loss is all that is wanted.
         """
         self.disarm()
         stop_abandoned()
-        self._params, self._hears_only = params, hears_only
+        self._params = params
         if self.model is None:
             self._search()
             return
@@ -109,7 +108,7 @@ class Recorder:
                 return
             if any(id(p) in own for p in module.parameters()):
                 recorder.model = module
-                recorder.arm(recorder._params, hears_only=recorder._hears_only)
+                recorder.arm(recorder._params)
                 # torch has begun this call: it sees later hooks only
                 recorder._before(module, args, {})
 
@@ -158,8 +157,7 @@ class Recorder:
             kept = any(p.grad is not None for p in self._params)
             self._tape, self.backwards = None, self.backwards + 1 if kept else 0
         if self._tape is None:
-            kind = Hearing if self._hears_only else Tape
-            self._tape = kind(
+            self._tape = Tape(
                 self._params, self.model, devices(self._params), keeps_inputs=self._keeps_inputs
             )
             self._tape.owner = weakref.ref(self)

@@ -30,6 +30,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings
+from surefoot.replay.backward import Listener, total
 from surefoot.replay.loss import FreshGradient, Loss
 
 _on: list[Tape] = []
@@ -121,34 +122,13 @@ class _Root:
     Args:
         name: on the tape; None where it does not follow from the model's outputs.
         value: detached.
-        factor: what a scaler had multiplied it by.
     """
 
     name: Name | None
     value: Tensor
-    factor: Tensor | None
 
 
-def _forward_only(mode: Any) -> Any:
-    """Let the operations of a backward pass, which are the most, go by a mode.
-
-    On a class that is made: torch has wrapped what its own body defines, to keep its compiler out.
-    """
-    record = mode.__torch_dispatch__
-
-    def dispatch(
-        self: Any, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if torch._C._current_graph_task_id() != -1:
-            return func(*args, **kwargs) if kwargs else func(*args)
-        return record(self, func, types, args, kwargs)
-
-    mode.__torch_dispatch__ = dispatch
-    return mode
-
-
-@_forward_only
-class Tape(Loss, TorchDispatchMode):
+class Tape(Loss, Listener, TorchDispatchMode):
     """One loss, from its forward passes to the scalar that was differentiated.
 
     On, it records what depends on the outputs of the model, or on parameters directly. Off while
@@ -173,13 +153,13 @@ class Tape(Loss, TorchDispatchMode):
         Loss.__init__(self, model, params)
         self._devices, self._keeps = tuple(devices), keeps_inputs
         self._own = {id(p) for p in params}
-        self._remember_start()
+        self._before = Buffers(self._model).snapshot()
+        self._surroundings = Surroundings.capture(self._devices)
         self._entries: list[_Entry] = []
         self._names: dict[int, tuple[weakref.ref[Tensor], Name]] = {}
         self._places: dict[Any, tuple[StorageWeakRef, Name]] = {}
         self._outside: dict[int, tuple[Tensor, int]] = {}
         self._roots: list[_Root] = []
-        self._scales: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._refusal: str | None = None
         self._seen: set[int] = set()
         self._drawn: set[int] = set()
@@ -190,16 +170,13 @@ class Tape(Loss, TorchDispatchMode):
         """Who started it."""
         self.gradient = FreshGradient(params)
 
-    def _remember_start(self) -> None:
-        self._before = Buffers(self._model).snapshot()
-        self._surroundings = Surroundings.capture(self._devices)
-
     # On and off
 
     def start(self) -> None:
         """Record from here on."""
         if not self._is_on:
             self._is_on, self.thread = True, threading.get_ident()
+            self.listen()
             _on.append(self)
             self.__enter__()
 
@@ -224,6 +201,7 @@ class Tape(Loss, TorchDispatchMode):
     def close(self) -> None:
         """Record no more, for good."""
         self.is_closed = True
+        self.turn_away()
         self.stop()
 
     @property
@@ -254,10 +232,7 @@ class Tape(Loss, TorchDispatchMode):
     ) -> Any:
         """Record an operation that depends on what is known."""
         kwargs = kwargs or {}
-        if self.is_closed:
-            return func(*args, **kwargs)
-        if func is torch.ops.aten.ones_like.default and args[0].numel() == 1 and _begins_backward():
-            self._differentiated(args[0])
+        if self.is_closed or torch._C._current_graph_task_id() != -1:  # a backward pass runs
             return func(*args, **kwargs)
         flat, spec = tree_flatten((args, kwargs))
         known = any(
@@ -279,7 +254,6 @@ class Tape(Loss, TorchDispatchMode):
             self._drawn.add(len(self._entries))
         out = func(*args, **kwargs)
         self._entries.append(entry)
-        self._note_scale(func, args, out)
         for slot, x in enumerate(tensors_in(out)):
             self._call_it(x, (len(self._entries) - 1, slot))
         for x in written:
@@ -287,11 +261,9 @@ class Tape(Loss, TorchDispatchMode):
                 self._call_it(x, _LOST)
         return out
 
-    def _differentiated(self, loss: Tensor) -> None:
-        scaled, factor = self._scales.get(id(loss), (None, None))
-        if scaled is None or scaled() is not loss:
-            factor = None
-        root = _Root(self._name_of(loss), loss.detach(), factor)
+    def begins(self, loss: Tensor) -> Callable[[], None]:
+        """What is differentiated; the operations of the backward pass go unseen."""
+        root = _Root(self._name_of(loss), loss.detach())
         self._roots.append(root)
 
         def done(is_own: bool) -> None:
@@ -300,13 +272,14 @@ class Tape(Loss, TorchDispatchMode):
 
         if self.gradient is not None and loss.requires_grad:
             self.gradient.watch(loss, done)
+        was_on = self._is_on
+        self.stop()
 
-    def _note_scale(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
-        """Remember which number was a scaler's product, and the factor."""
-        if func is torch.ops.aten.mul.Tensor and out.dim() == 0:
-            factor = args[1]
-            if isinstance(factor, Tensor) and factor.dim() == 0 and not factor.requires_grad:
-                self._scales[id(out)] = (weakref.ref(out), factor)
+        def go_on() -> None:
+            if was_on and not self.is_closed:
+                self.start()
+
+        return go_on
 
     def _call_it(self, x: Tensor, name: Name) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
@@ -392,15 +365,7 @@ class Tape(Loss, TorchDispatchMode):
     @property
     def value(self) -> Tensor:
         """The loss where it was computed: the sum of what was differentiated."""
-        return _total(root.value for root in self._roots)
-
-    @property
-    def unscaled(self) -> Tensor:
-        """The same before a scaler multiplied it, whose factor changes on the way."""
-        return _total(
-            root.value if root.factor is None else root.value.float() / root.factor
-            for root in self._roots
-        )
+        return total([root.value for root in self._roots])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -471,45 +436,7 @@ class Tape(Loss, TorchDispatchMode):
                 with _no_autocast(self._devices):
                     out = entry.run(*args, **kwargs)
             values.update(((i, slot), x) for slot, x in enumerate(tensors_in(out)))
-        return _total(values[root.name] for root in self._roots if root.name is not None)
-
-
-@_forward_only
-class Hearing(Tape):
-    """Hears the value of what is differentiated, and keeps nothing to play it again: cheap."""
-
-    def _remember_start(self) -> None:
-        pass
-
-    def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        """A forward pass begins."""
-        return 0
-
-    def returned(self, number: int, output: Any) -> None:
-        """It has answered."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Look for the start of a backward pass, and for a scaler's product."""
-        out = func(*args, **(kwargs or {}))
-        if self.is_closed:
-            return out
-        if func is torch.ops.aten.ones_like.default and args[0].numel() == 1 and _begins_backward():
-            self._differentiated(args[0])
-        else:
-            self._note_scale(func, args, out)
-        return out
-
-    def problem(self) -> str | None:
-        """Why nothing was heard."""
-        return None if self._roots else "no scalar was differentiated by backward()"
-
-
-def _total(losses: Iterable[Tensor]) -> Tensor:
-    low = (torch.float16, torch.bfloat16)
-    parts = [x.detach().reshape(()) for x in losses]
-    return torch.stack([x.float() if x.dtype in low else x for x in parts]).sum()
+        return total([values[root.name] for root in self._roots if root.name is not None])
 
 
 def tensors_in(tree: Any, depth: int = 6) -> list[Tensor]:
@@ -554,21 +481,6 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
             given = args[place] if place < len(args) else kwargs.get(argument.name)
             found.extend(tensors_in(given))
     return found
-
-
-_ENTRANCES = (torch.autograd.backward.__code__, torch.autograd.grad.__code__)
-
-
-def _begins_backward() -> bool:
-    """Whether torch asks for the gradient that a call of ``backward()`` starts with."""
-    frame = sys._getframe(2)
-    for _ in range(24):
-        if frame is None:
-            return False
-        if frame.f_code in _ENTRANCES:
-            return frame.f_code is _ENTRANCES[0]
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
 
 
 def _no_autocast(devices: Sequence[torch.device]) -> contextlib.ExitStack:

@@ -80,8 +80,8 @@ def method_columns(methods: Iterable[MethodSummary]) -> list[Column]:
     return _without_stand_ins(_columns({method.label: method for method in methods}, cell))
 
 
-def run_columns(runs: Iterable[RunSummary], *, brief: bool = False) -> list[Column]:
-    """The columns of the list of single runs, by path; `brief` as those of methods."""
+def run_columns(runs: Iterable[RunSummary]) -> list[Column]:
+    """The columns of the list of single runs, by path."""
     by_path = {run.path: run for run in runs}
 
     def cell(run: RunSummary, figure: str, text: Text) -> Cell:
@@ -89,9 +89,7 @@ def run_columns(runs: Iterable[RunSummary], *, brief: bool = False) -> list[Colu
         return Cell(NOTHING, None) if value is None else Cell(text(Spread((value,))), value)
 
     batches = {path: Cell(f"{run.steps:,}", run.steps) for path, run in by_path.items()}
-    columns = _columns(by_path, cell)
-    columns = _without_stand_ins(columns) if brief else columns
-    return [Column("steps", "Batches", "", "descending", batches), *columns]
+    return [Column("steps", "Batches", "", "descending", batches), *_columns(by_path, cell)]
 
 
 def _columns(rows: Mapping[str, Row], cell_of: Callable[[Row, str, Text], Cell]) -> list[Column]:

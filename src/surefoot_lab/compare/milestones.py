@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scipy.integrate import trapezoid
-
 from surefoot_lab.compare.intervals import Interval
 from surefoot_lab.compare.summary import MethodSummary, Spread
 
@@ -26,7 +24,6 @@ class Milestone:
         reached: of each run the first evaluation that met the target; those that never got there
             are left out.
         runs: number of runs, those included.
-        area: mean height of the validation curve over the steps.
         behind: test accuracy minus that of the first method, by seed; None for that method
             itself and where no seed is shared.
     """
@@ -34,7 +31,6 @@ class Milestone:
     label: str
     reached: tuple[dict[str, Any], ...]
     runs: int
-    area: Spread | None
     behind: Interval | None
 
     def spent(self, figure: str) -> Spread | None:
@@ -59,20 +55,6 @@ def time_to_target(run: RunRecord, target: float) -> dict[str, Any] | None:
     return next((line for line in lines if line["accuracy"] >= target), None)
 
 
-def area_under_curve(run: RunRecord) -> float | None:
-    """The mean height of the validation accuracy over the steps between first and last evaluation.
-
-    By the trapezoid rule; divided by the number of steps, so that runs of different length
-    compare. None without an evaluation.
-    """
-    lines = [line for line in run.split("validation") if line.get("accuracy") is not None]
-    steps = [line["step"] for line in lines]
-    heights: list[float] = [line["accuracy"] for line in lines]
-    if len(lines) < 2:
-        return heights[0] if lines else None
-    return float(trapezoid(heights, steps) / (steps[-1] - steps[0]))
-
-
 def milestones(
     runs: Sequence[RunRecord], methods: Sequence[MethodSummary], target: float
 ) -> list[Milestone]:
@@ -81,8 +63,7 @@ def milestones(
     for method in methods:
         own = [run for run in runs if run.label == method.label]
         times = [line for run in own if (line := time_to_target(run, target)) is not None]
-        height = Spread.of(area_under_curve(run) for run in own)
         other = method is not methods[0]
         behind = method.difference(methods[0], "test_accuracy") if other else None
-        found.append(Milestone(method.label, tuple(times), len(own), height, behind))
+        found.append(Milestone(method.label, tuple(times), len(own), behind))
     return found

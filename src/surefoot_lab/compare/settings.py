@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from surefoot_lab.values import flat
 
 if TYPE_CHECKING:
     from surefoot_lab.records import RunRecord
@@ -17,59 +20,51 @@ _LEFT_OUT = ("name", "label", "seed", "filled_in")
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved experiments taken apart: `common` to all runs, and `differing` by label.
+    """Resolved experiments, or environments, taken apart.
 
-    Keys are dotted paths, values compact JSON. A label whose own runs disagree shows each value.
+    Attributes:
+        common: what all runs have, by dotted key.
+        differing: the other keys: of a label (of an environment, its place) what its runs have,
+            each value where they disagree.
+        runs: how many there are of each.
     """
 
     common: dict[str, str]
-    differing: dict[str, dict[str, str]]
+    differing: dict[Any, dict[str, str]]
+    runs: dict[Any, int]
 
     @property
     def keys(self) -> list[str]:
-        """The keys in which the labels differ."""
+        """The keys in which they differ."""
         return list(dict.fromkeys(key for row in self.differing.values() for key in row))
 
 
 def settings(runs: Iterable[RunRecord]) -> Settings:
-    """Split the resolved experiments into what is common and what differs."""
-    flat: list[tuple[str, dict[str, str]]] = []
-    for run in runs:
-        flat.append((run.label, {k: _text(v) for k, v in _flatten(run.experiment)}))
-    keys = list(dict.fromkeys(key for _, row in flat for key in row))
-    common = {key: flat[0][1][key] for key in keys if len({row.get(key) for _, row in flat}) == 1}
-    differing: dict[str, dict[str, str]] = {}
-    for label in dict.fromkeys(label for label, _ in flat):
-        rows = [row for other, row in flat if other == label]
-        differing[label] = {
-            key: " / ".join(dict.fromkeys(row[key] for row in rows if key in row))
-            for key in keys
-            if key not in common and any(key in row for row in rows)
-        }
-    return Settings(common, differing)
+    """Split the resolved experiments into what is common and what differs by label."""
+    runs = list(runs)
+    rows = [{k: v for k, v in run.experiment.items() if k not in _LEFT_OUT} for run in runs]
+    return _taken_apart(rows, [run.label for run in runs])
 
 
-def environments(runs: Iterable[RunRecord]) -> list[tuple[dict[str, str], int]]:
-    """The distinct environments in order of appearance, each with its number of runs.
-
-    An entry that is empty says nothing and is left out; versions stand by their package's name.
+def environments(runs: Iterable[RunRecord]) -> Settings:
+    """The same of the distinct environments, in order of appearance; a package's version stands by
+    its name.
     """
-    found = Counter(
-        tuple((key.rpartition(".")[2], str(value)) for key, value in _flatten(run.environment))
-        for run in runs
-    )
-    return [(dict(environment), count) for environment, count in found.items()]
+    found = [{k.rpartition(".")[2]: v for k, v in flat(run.environment).items()} for run in runs]
+    return _taken_apart(found, list(pd.factorize(pd.Series(map(str, found)))[0]))
 
 
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, item in value.items():
-        if not prefix and key in _LEFT_OUT:
-            continue
-        if isinstance(item, Mapping):
-            yield from _flatten(item, f"{prefix}{key}.")
-        elif item not in (None, ""):  # null stands for "not asked for"
-            yield f"{prefix}{key}", item
+def _taken_apart(rows: list[dict[str, Any]], labels: list[Any]) -> Settings:
+    texts = [{key: _text(value) for key, value in flat(row).items()} for row in rows]
+    table = pd.DataFrame(texts, dtype=object)
+    common = [key for key in table if table[key].nunique(dropna=False) == 1]
+    groups = table.drop(columns=common).groupby(pd.Series(labels), sort=False)
+    differing = {
+        label: {k: " / ".join(own[k].dropna().unique()) for k in own if own[k].notna().any()}
+        for label, own in groups
+    }
+    return Settings(table[common].iloc[0].to_dict(), differing, groups.size().to_dict())
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)

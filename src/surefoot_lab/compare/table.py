@@ -1,21 +1,16 @@
-"""Methods, and single runs, as tables for the terminal."""
+"""Methods as a table for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from surefoot_lab.compare.columns import Cell, method_columns, run_columns
-from surefoot_lab.compare.summary import MethodSummary, summarize_run
-from surefoot_lab.compare.text import LEVEL, LEVEL_MEANS, NOTHING, failures
-
-if TYPE_CHECKING:
-    from surefoot_lab.records import RunRecord
+from surefoot_lab.compare.columns import Cell, method_columns
+from surefoot_lab.compare.summary import MethodSummary
+from surefoot_lab.compare.text import LEVEL, LEVEL_MEANS, failures
 
 
 def terminal_table(methods: Sequence[MethodSummary]) -> Table:
@@ -25,7 +20,7 @@ def terminal_table(methods: Sequence[MethodSummary]) -> Table:
         "counted as two, over those of plain SGD"
     ]
     notes += [f"{m.label}: {failures(m)} of {len(m.runs)}" for m in methods if m.failures]
-    table = _table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
     table.add_column("Method", overflow="fold", min_width=10)
     columns = method_columns(methods)
     if any(cell.is_level for column in columns for cell in column.cells.values()):
@@ -46,38 +41,6 @@ def terminal_table(methods: Sequence[MethodSummary]) -> Table:
             Text(runs, style="red" if method.failures else ""),
         )
     return table
-
-
-def runs_table(runs: Sequence[RunRecord]) -> Table:
-    """A rich table with a run a row, by path: how it ended, what it reached."""
-    table = _table()
-    found = [summarize_run(run) for run in sorted(runs, key=lambda run: str(run.path))]
-    columns = [c for c in run_columns(found, brief=True) if c.figure != "relative_cost"]
-    for heading in ("Run", "Method", "Seed", "End", *(column.heading for column in columns)):
-        words = heading in ("Run", "Method", "End")
-        table.add_column(
-            heading.replace(" ", "\n"),
-            overflow="fold",
-            no_wrap=not words or heading == "End",
-            justify="left" if words else "right",
-        )
-    for run in found:
-        seed = NOTHING if run.seed is None else str(run.seed)
-        figures = (column.cells[run.path].text for column in columns)
-        table.add_row(*map(Text, (_short(run.path), run.label, seed, run.state.value, *figures)))
-    return table
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
-
-
-def _short(path: str) -> str:
-    """As seen from the current folder, where it lies in it."""
-    try:
-        return str(Path(path).resolve().relative_to(Path.cwd().resolve()))
-    except ValueError:
-        return path
 
 
 def _shown(cell: Cell) -> str:

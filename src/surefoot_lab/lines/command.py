@@ -7,9 +7,11 @@ file, too; every setting of the experiment can be overridden as in `surefoot tra
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,12 @@ from surefoot.shape import LineRecords, LineSample
 from surefoot_lab._command import add_settings, settings_of
 from surefoot_lab.config import Experiment
 from surefoot_lab.errors import UserError, of_the_system
-from surefoot_lab.lines.config import LinesConfig
 from surefoot_lab.lines.draw import draw
 from surefoot_lab.lines.findings import find, mark
-from surefoot_lab.lines.run import OTHERS, RECORDS, sample_experiment
+from surefoot_lab.lines.run import OTHERS, RECORDS, LinesConfig, sample_experiment
 from surefoot_lab.parse import parse_words
 from surefoot_lab.report.files import write_pictures
-from surefoot_lab.train.progress import bar_of
+from surefoot_lab.training.progress import bar_of
 
 ASKED = "asked.json"
 
@@ -75,10 +76,14 @@ def conclude(experiment: Experiment, config: LinesConfig, folder: Path) -> dict[
     (folder / "findings.json").write_text(text + "\n", encoding="utf-8")
     made = draw(samples, marked, others, experiment.batch_size, folder)
     pictures = {title: path.read_bytes() for title, path in made.items()}
+    facts = list(_facts(copy.deepcopy(found)))
     page = write_pictures(
-        pictures, folder / "lines.html", title=f"{experiment.name}: lines", facts=_facts(found)
+        pictures, folder / "lines.html", title=f"{experiment.name}: lines", facts=facts
     )
-    _show(found)
+    table = Table("", "median (lowest to highest)")
+    for row in facts:
+        table.add_row(*row)
+    Console().print(table)
     print(f"{len(samples)} lines: {page}")
     return found
 
@@ -125,46 +130,17 @@ def _claim(folder: Path, experiment: Experiment, config: LinesConfig, overwrite:
         path.write_text(text, encoding="utf-8")
 
 
-def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """The findings in words, for the page and the terminal."""
-    facts = [
-        ("lines", f"{found['lines']}, {found['minimum_inside']} with their minimum inside"),
-        ("full batch", f"{found['full_batch']} examples"),
-        ("convex lines", f"{100 * found['convex_share']:.0f} %"),
-        *((f"error of the fit, {k}", _text(v)) for k, v in found["fit_errors"].items()),
-        ("parabola's error / range", _text(found["parabola_error_over_range"])),
-        ("distance of the minimum", _text(found["minimum_length"])),
-        ("its standard error", _text(found["minimum_standard_error"])),
-    ]
-    if found["tuned_rate"] is not None:
-        facts.append(("rate nearest to all minima", f"{found['tuned_rate']:.3g}"))
-    if p := found["proportionality"]:
-        said = "the norms do not vary"
-        if p["correlation"] is not None:
-            said = f"correlation {p['correlation']:.2f}, spread of the ratio "
-            said += f"{p['ratio_spread']:.2f}, of the distance {p['step_spread']:.2f}"
-        facts.append(("minimum's distance ∝ gradient norm?", said))
-    for row in found["batch_sizes"] or []:
-        said = f"optimal rate {row['optimal_rate']:.3g} (× {row['rate_ratio']:.2f}), "
-        said += f"gradient norm × {row['norm_ratio']:.2f}"
-        facts.append((f"batches of {row['batch_size']}", said))
-    for name, row in found["methods"].items():
-        gain = row["gain_over_possible"]
-        share = "–" if gain is None else f"{100 * gain:.0f} % of the possible fall of the loss"
-        outside = f"; {row['outside']} steps outside" if row["outside"] else ""
-        ratio = _text(row["length_over_minimum"])
-        facts.append((name, f"goes {ratio} times as far as the minimum; {share}{outside}"))
-    return facts
-
-
-def _text(spread: dict[str, Any]) -> str:
-    if spread["median"] is None:
-        return "–"
-    return f"{spread['median']:.3g} ({spread['low']:.3g} to {spread['high']:.3g})"
-
-
-def _show(found: dict[str, Any]) -> None:
-    table = Table("", "median (lowest to highest)", show_header=True)
-    for name, text in _facts(found):
-        table.add_row(name, text)
-    Console().print(table)
+def _facts(found: dict[str, Any], name: str = "") -> Iterator[tuple[str, str]]:
+    """The findings for the page and the terminal: name and text of each."""
+    for key, value in found.items():
+        key = f"{name} {key}".strip().replace("_", " ")
+        if isinstance(value, list):
+            for row in value:
+                yield from _facts(row, f"batches of {row.pop('batch_size')}:")
+        elif isinstance(value, dict) and "median" in value:
+            if value["n"]:
+                yield key, f"{value['median']:.3g} ({value['low']:.3g} to {value['high']:.3g})"
+        elif isinstance(value, dict):
+            yield from _facts(value, key.removeprefix("methods"))
+        elif value is not None:
+            yield key, f"{value:.3g}" if isinstance(value, float) else str(value)

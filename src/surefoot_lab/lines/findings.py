@@ -19,7 +19,7 @@ from surefoot.shape import (
     successive_distances,
     tuned_rate,
 )
-from surefoot_lab.lines.config import LinesConfig
+from surefoot_lab.lines.run import LinesConfig
 
 UPDATE = "the update itself"
 TUNED = "tuned rate"

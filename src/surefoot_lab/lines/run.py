@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
 from surefoot.shape import LineRecords, LineSample, gradient_direction, sample_line, sample_run
 from surefoot_lab.config import Experiment
 from surefoot_lab.data.loader import Batch, InOrder
 from surefoot_lab.errors import UserError, one_line
-from surefoot_lab.lines.config import LinesConfig
-from surefoot_lab.train.assemble import Parts, assemble
+from surefoot_lab.training.assemble import Parts, assemble
+from surefoot_lab.values import Finite, Positive, Real, Settings
 
 RECORDS = "lines.jsonl"
 OTHERS = "lines-batch-size-{}.jsonl"
 SEED_STEP = 7919  # a prime, so that the batches of neighbouring seeds and steps differ
+
+
+@dataclass(frozen=True)
+class LinesConfig(Settings):
+    """Which lines are sampled, and where.
+
+    Attributes:
+        every: steps between two lines; the first lies before the first step.
+        along: the `gradient` of the step's batch, or the optimizer's next `update`.
+        lengths: distances from the start; None for 41 places from −0.5 to 0.5.
+        images: training examples that make up the full batch; None for all of them.
+        batch_sizes: at the same places also lines along gradients of batches of these sizes.
+        measuring_length: μ of PAL, FBPAL and LABPAL, whose steps are marked.
+    """
+
+    every: Positive = 10
+    along: Literal["gradient", "update"] = "gradient"
+    lengths: tuple[Finite, ...] | None = None
+    images: Positive | None = None
+    batch_sizes: tuple[Positive, ...] = ()
+    measuring_length: Annotated[Real, Field(gt=0, allow_inf_nan=False)] = 0.1
+
+    def __post_init__(self) -> None:
+        if self.along == "update" and self.batch_sizes:
+            raise ValueError("batch_sizes: only along gradients; an update has no batch size")
+        if self.lengths is not None and len(set(self.lengths) | {0.0}) < 3:
+            raise ValueError("lengths: needs two places besides 0")
 
 
 def sample_experiment(

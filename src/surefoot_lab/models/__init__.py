@@ -15,27 +15,24 @@ from surefoot_lab.data.examples import Splits
 from surefoot_lab.data.task import Task
 from surefoot_lab.errors import UserError, did_you_mean
 from surefoot_lab.models import stems
-from surefoot_lab.models.cifar import cifar_resnet, densenet, stochastic_depth, wide_resnet
-from surefoot_lab.models.small import MLP, ConvNet, LeNet
+from surefoot_lab.models.cifar import cifar_resnet, densenet, wide_resnet
+from surefoot_lab.models.small import MLP, ConvNet
 from surefoot_lab.models.text import CharLSTM, CharTransformer
 
 # Names of one network each.
 NAMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "convnet": (ConvNet, {}),
     "mlp": (MLP, {}),
-    "lenet": (LeNet, {}),
     "resnet18": (stems.small_resnet, {"depth": 18}),
     "resnet34": (stems.small_resnet, {"depth": 34}),
     "mobilenetv2": (stems.small_mobilenet, {}),
     "efficientnet": (stems.small_efficientnet, {}),
-    **{f"vgg{depth}": (stems.small_vgg, {"depth": depth}) for depth in (11, 13, 16, 19)},
     "char-lstm": (CharLSTM, {}),
     "char-transformer": (CharTransformer, {}),
 }
 # Families: a pattern, what builds it, the names of the numbers in the pattern, examples.
 FAMILIES: list[tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = [
     (r"resnet(\d+)", cifar_resnet, ("depth",), ("resnet8", "resnet20", "resnet56", "resnet110")),
-    (r"sdresnet(\d+)", stochastic_depth, ("depth",), ("sdresnet20", "sdresnet110")),
     (r"wrn(\d+)-(\d+)", wide_resnet, ("depth", "widen"), ("wrn16-10", "wrn28-10")),
     (r"densenet(\d+)", densenet, ("depth",), ("densenet40",)),
 ]

@@ -5,7 +5,6 @@ Each takes `num_classes`, `in_channels` and `image_size` (height and width, at l
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import nn
 
 STAGE_WIDTHS = (16, 32, 64)
 CIFAR_SIZE = (32, 32)
-LAST_SURVIVAL = 0.5  # stochastic depth, section 3: p_L
 
 
 def cifar_resnet(
@@ -47,35 +45,6 @@ def cifar_resnet(
     return _built(CIFARResNet, num_classes, in_channels, image_size, bottleneck=False, **shape)
 
 
-def stochastic_depth(
-    depth: int,
-    num_classes: int = 10,
-    in_channels: int = 3,
-    image_size: Sequence[int] = CIFAR_SIZE,
-    last_survival: float = LAST_SURVIVAL,
-) -> nn.Module:
-    """ResNet for CIFAR whose blocks are left out at random while it trains (Huang et al. 2016).
-
-    One draw a block and batch, from torch's generator. Survivors are scaled up while training,
-    where the paper scales all blocks down when testing; the expectation is the same. The last
-    block is there with probability `last_survival`, which falls linearly from 1 (eq. 4).
-
-    Raises:
-        ValueError: `depth` is not 6n + 2.
-    """
-    from pytorchcv.models.resdropresnet_cifar import CIFARResDropResNet
-
-    blocks = _blocks(f"sdresnet{depth}", depth, 2, 6)
-    total = 3 * blocks
-    shape: dict[str, Any] = {
-        "channels": [[width] * blocks for width in STAGE_WIDTHS],
-        "init_block_channels": STAGE_WIDTHS[0],
-        "life_probs": [1 - block / total * (1 - last_survival) for block in range(1, total + 1)],
-    }
-    facts = num_classes, in_channels, image_size
-    return _built(CIFARResDropResNet, *facts, bottleneck=False, **shape)
-
-
 def wide_resnet(
     depth: int,
     widen: int,
@@ -97,24 +66,22 @@ def densenet(
     num_classes: int = 10,
     in_channels: int = 3,
     image_size: Sequence[int] = CIFAR_SIZE,
-) -> nn.Module:
+) -> Any:
     """DenseNet for CIFAR without bottlenecks (Huang et al. 2017); depth 3n + 4.
 
     pytorchcv's: a transition halves the channels (the paper's DenseNet-C), and the first layer has
     2k. Depth 40 with k = 12 so has 0.6 million parameters; the paper's, which keeps all channels,
     has 1.0 million.
     """
-    from pytorchcv.models.densenet_cifar import CIFARDenseNet
+    from pytorchcv.models.densenet_cifar import get_densenet_cifar
 
-    layers = _blocks(f"densenet{depth}", depth, 4, 3)
-    stages: list[list[int]] = []
-    channels = first = 2 * growth
-    for stage in range(3):
-        start = channels if stage == 0 else channels // 2
-        stages.append(list(itertools.accumulate([growth] * layers, initial=start))[1:])
-        channels = stages[-1][-1]
-    shape = {"channels": stages, "init_block_channels": first}
-    return _built(CIFARDenseNet, num_classes, in_channels, image_size, bottleneck=False, **shape)
+    _blocks(f"densenet{depth}", depth, 4, 3)
+    known = num_classes if num_classes in (10, 100) else 10  # pytorchcv makes no others
+    shape = {"blocks": depth, "growth_rate": growth, "bottleneck": False}
+    model: Any = _built(get_densenet_cifar, known, in_channels, image_size, **shape)
+    if known != num_classes:
+        model.output = nn.Linear(model.output.in_features, num_classes)
+    return model
 
 
 def _blocks(name: str, depth: int, fixed: int, per_block: int) -> int:

@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import nn
 
-VGG_PLANS = {11: "A", 13: "B", 16: "D", 19: "E"}  # the paper's columns
-
 
 def small_resnet(depth: int, num_classes: int = 10, in_channels: int = 3) -> Any:
     """ResNet-18 or -34 (the wide ones: 64 to 512 channels) for small images."""
@@ -46,18 +44,3 @@ def _with_first_filters(model: Any, in_channels: int) -> Any:
     stem[0] = nn.Conv2d(in_channels, stem[0].out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem[0].weight, mode="fan_out")
     return model
-
-
-def small_vgg(depth: int, num_classes: int = 10, in_channels: int = 3) -> Any:
-    """VGG with BatchNorm, with one linear layer at its end instead of three of 4,096."""
-    from torchvision.models.vgg import cfgs, make_layers
-
-    features = make_layers(cfgs[VGG_PLANS[depth]], batch_norm=True)
-    if in_channels != 3:
-        features[0] = nn.Conv2d(in_channels, 64, 3, padding=1)
-    for module in features:
-        if isinstance(module, nn.Conv2d):  # as torchvision's VGG
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # these have one
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
-    return nn.Sequential(features, head)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from surefoot_lab.records.reader import RunRecord
 
-WIDTH, HEIGHT = 240, 44
 POINTS = 120
 
 
@@ -29,26 +27,26 @@ def as_html(run: RunRecord) -> str:
         head += f" · seed {run.seed}"
     with pandas.option_context("display.max_colwidth", None):  # long texts as they are
         table = pandas.DataFrame(list(facts(run))).to_html(header=False, index=False, border=0)
-    losses = [loss for line in run.steps if (loss := line.get("train_loss")) is not None]
-    return f"<div>{head}{table}{sparkline(losses)}</div>"
+    return f"<div>{head}{table}{_curve(run)}</div>"
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """A curve as SVG in the colour of the text around it; logarithmic where all are positive."""
-    shown = [float(v) for v in values[:: max(1, len(values) // POINTS)] if math.isfinite(v)]
-    if len(shown) < 2:
+def _curve(run: RunRecord) -> str:
+    """The training loss as a small SVG; logarithmic where it is positive throughout."""
+    import altair as alt
+    import vl_convert
+
+    lines = [line for line in run.steps if line.get("train_loss") is not None]
+    if len(lines) < 2:
         return ""
-    heights = [math.log(v) for v in shown] if min(shown) > 0.0 else shown
-    low, span = min(heights), (max(heights) - min(heights)) or 1.0
-    points = " ".join(
-        f"{WIDTH * i / (len(heights) - 1):.1f},{2 + (HEIGHT - 4) * (1 - (h - low) / span):.1f}"
-        for i, h in enumerate(heights)
+    lines = lines[:: max(1, len(lines) // POINTS)]
+    kind: Any = "log" if min(line["train_loss"] for line in lines) > 0.0 else "linear"
+    scale = alt.Scale(type=kind, zero=False, nice=False)
+    chart = (
+        alt.Chart(alt.Data(values=lines))
+        .mark_line()
+        .encode(x=alt.X("step:Q", axis=None), y=alt.Y("train_loss:Q", axis=None, scale=scale))
     )
-    return (
-        f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" '
-        f'aria-label="from {shown[0]:.3g} to {shown[-1]:.3g}">'
-        f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5"/></svg>'
-    )
+    return vl_convert.vegalite_to_svg(chart.properties(width=240, height=44).to_dict())
 
 
 def as_rows(run: RunRecord) -> list[dict[str, Any]]:

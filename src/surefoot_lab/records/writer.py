@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from surefoot_lab.records.environment import describe_node
 from surefoot_lab.values import plain
@@ -100,11 +101,13 @@ class RecordWriter:
         Raises:
             OSError: the line could not be written as a whole; nothing of it is left.
         """
-        clean, non_finite = _strict({"kind": kind, **fields})
-        if non_finite:
-            clean["non_finite"] = True
-        text = json.dumps(clean, allow_nan=False, ensure_ascii=False) + "\n"
-        self._append(text.encode("utf-8", "replace"))  # half a character, from a file's name
+        line = plain({"kind": kind, **fields})
+        try:
+            text = json.dumps(line, allow_nan=False, ensure_ascii=False)
+        except ValueError:  # a number that JSON cannot hold
+            line = {**to_jsonable_python(line, inf_nan_mode="null"), "non_finite": True}
+            text = json.dumps(line, ensure_ascii=False)
+        self._append(f"{text}\n".encode("utf-8", "replace"))  # half a character, of a file's name
         if sync:
             self.sync()
 
@@ -161,22 +164,6 @@ def _void_end(content: bytes, step: int) -> tuple[int, list[bytes]]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _strict(value: Any) -> tuple[Any, bool]:
-    """Replace every number that JSON cannot hold by null; say whether there was one."""
-    value = plain(value) if type(value).__module__ == "numpy" else value
-    if isinstance(value, float):
-        return (value, False) if math.isfinite(value) else (None, True)
-    if isinstance(value, dict):
-        pairs = {str(key): _strict(item) for key, item in value.items()}
-        return {key: item for key, (item, _) in pairs.items()}, any(
-            bad for _, bad in pairs.values()
-        )
-    if isinstance(value, list | tuple):
-        items = [_strict(item) for item in value]
-        return [item for item, _ in items], any(bad for _, bad in items)
-    return value, False
 
 
 def _repair_last_line(path: Path) -> None:

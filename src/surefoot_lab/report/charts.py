@@ -17,17 +17,6 @@ import altair as alt
 from surefoot_lab.compare.summary import MethodSummary
 
 _TICKS: Any = {"expr": "max(2, floor(width / 75))"}  # a phone has room for four numbers
-_LABELS: Any = {"expr": "max(120, 0.3 * containerSize()[0])"}
-# ... and breaks a long name once, at a space, instead of cutting off what tells it from others
-_SPACE = "lastindexof(slice(datum.label, 0, 16), ' ')"
-_CUT = f"({_SPACE} > 4 ? {_SPACE} : 15)"
-_BROKEN = (
-    "containerSize()[0] < 500 && length(datum.label) > 15 ? "
-    f"[slice(datum.label, 0, {_CUT}), slice(datum.label, {_CUT})] : datum.label"
-)
-ROW_HEIGHT = 30
-CLOSE_ROWS = 24  # in pixels, where there are many
-MANY = 25
 
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 COLOURS = 10  # in style.css, `--c0` to `--c9`; the eleventh method repeats a colour, dashed
@@ -37,7 +26,6 @@ _IN_FOCUS = (
     "isDefined(hover.method) ? hover.method[0] === datum.method : "
     "one === '' ? !datum.faint : one === datum.method"
 )
-_CHOSEN = "one === '' || one === datum.method"
 
 
 @dataclass(frozen=True)
@@ -131,50 +119,6 @@ def _touched(base: alt.Chart, chart: CurveChart) -> alt.Chart:
     )
 
 
-def dots_spec(
-    figure: str,
-    methods: Sequence[MethodSummary],
-    seeds: Sequence[Mapping[str, Any]],
-    means: Sequence[Mapping[str, Any]],
-    controls: str,
-) -> dict[str, Any]:
-    """One dot a seed, a tick for the mean and a line of one standard deviation each way."""
-    order = [method.label for method in methods]
-    share = figure.endswith("accuracy")
-    written = ".1~%" if share else "~g"
-    names = alt.Axis(
-        labelLimit=_LABELS,
-        labelExpr=_BROKEN,
-        labelLineHeight=11,
-        ticks=False,
-        domain=False,
-        grid=True,
-        labelPadding=8,
-    )
-    x = alt.X(
-        "value:Q",
-        title=None,
-        axis=alt.Axis(format=written, tickCount=_TICKS),
-        scale=alt.Scale(zero=False, padding=12),
-    )
-    y = alt.Y("method:N", sort=order, title=None, axis=names)
-    each = _chart(seeds).encode(x=x, y=y, color=_colour(order))
-    base = _chart(means).encode(x=x, y=y, color=_colour(order))
-    spread = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title=None), x2="high:Q", opacity=_faded(0.5, _CHOSEN)
-    )
-    mean = base.mark_tick(thickness=3, size=18).encode(opacity=_faded(1.0, _CHOSEN))
-    tooltip = [
-        alt.Tooltip("method:N", title="method"),
-        alt.Tooltip("seed:N", title="seed"),
-        alt.Tooltip("value:Q", title="value", format=written),
-    ]
-    dots = each.mark_point(size=42, strokeWidth=1.5, filled=False)
-    dots = dots.encode(opacity=_faded(0.85, _CHOSEN), tooltip=tooltip)
-    height = len(methods) * (ROW_HEIGHT if len(methods) < MANY else CLOSE_ROWS)
-    return _spec([spread, mean, dots], order, height, controls, one="", part="")
-
-
 def _spec(
     layers: Sequence[alt.Chart], names: Sequence[str], height: int, controls: str, **steered: str
 ) -> dict[str, Any]:
@@ -239,6 +183,6 @@ def _dash(names: Sequence[str]) -> alt.StrokeDash:
     return alt.StrokeDash("method:N", scale=scale, legend=None)
 
 
-def _faded(opacity: float, where: str = _IN_FOCUS) -> Any:
-    shown = alt.when(where).then(alt.value(opacity))
+def _faded(opacity: float) -> Any:
+    shown = alt.when(_IN_FOCUS).then(alt.value(opacity))
     return shown.otherwise(alt.value(opacity * FAINT))

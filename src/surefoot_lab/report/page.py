@@ -7,6 +7,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ import vl_convert
 from surefoot_lab.compare import advise, summarize
 from surefoot_lab.compare.columns import method_columns, run_columns
 from surefoot_lab.compare.curves import curve, mean_band
+from surefoot_lab.compare.milestones import common_target, milestones
+from surefoot_lab.compare.robustness import Robustness, robustness
 from surefoot_lab.compare.settings import environments, settings
-from surefoot_lab.compare.summary import MethodSummary, State, ranked_by
-from surefoot_lab.compare.text import NOTHING
-from surefoot_lab.report.charts import COLOURS, CROWDED, CURVE_CHARTS, DASHES, curve_spec, dots_spec
+from surefoot_lab.compare.summary import MethodSummary, State
+from surefoot_lab.compare.text import NOTHING, short
+from surefoot_lab.report.charts import COLOURS, CROWDED, CURVE_CHARTS, DASHES, curve_spec
 from surefoot_lab.report.files import asset, render
-from surefoot_lab.report.sweeps import across
 from surefoot_lab.text_files import write_whole
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str
         runs=every,
         swatches=[_swatch(i) for i in range(max(len(task["methods"]) for task in tasks))],
         run_columns=run_columns(every),
-        where=_where(runs),
+        where=environments(runs),
         nodes=_nodes(runs),
         problems=problems,
         warned=_warned(runs),
@@ -120,9 +122,6 @@ def _task(runs: Sequence[RunRecord], end: str, named: bool) -> dict[str, Any]:
     points = {chart: _rows(runs, methods, chart.key) for chart in CURVE_CHARTS}
     charts = [chart for chart, rows in points.items() if rows]
     specs = {c.key + end: curve_spec(c, methods, points[c], f"c{end}") for c in charts}
-    figure = ranked_by(methods)
-    if figure is not None:
-        specs["dots" + end] = dots_spec(figure, methods, *_dots(methods, figure), f"c{end}")
     return {
         "name": f"{runs[0].name or 'unnamed'}, {_epochs(runs[0]):g} epochs" if named else "",
         "end": end,
@@ -131,10 +130,9 @@ def _task(runs: Sequence[RunRecord], end: str, named: bool) -> dict[str, Any]:
         "columns": columns,
         "any_level": any(cell.is_level for c in columns for cell in c.cells.values()),
         "charts": charts,
-        "dots": figure and f"{figure.replace('_', ' ').capitalize()} of each seed",
         "specs": specs,
         "settings": settings(runs),
-        **across(runs, methods),
+        **_across(runs, methods),
     }
 
 
@@ -159,35 +157,44 @@ def _rows(
     return rows
 
 
-def _dots(methods: list[MethodSummary], figure: str) -> tuple[list[Any], list[Any]]:
-    """A figure of each seed, and its mean with a standard deviation each way."""
-    seeds = [
-        {"rank": index, "seed": run.seed, "value": getattr(run, figure)}
-        for index, method in enumerate(methods)
-        for run in method.counted(figure)
-    ]
-    means = []
-    for index, method in enumerate(methods):
-        if (spread := method.spread(figure)) is not None:
-            low, high = spread.mean - (spread.sd or 0), spread.mean + (spread.sd or 0)
-            means.append({"rank": index, "value": spread.mean, "low": low, "high": high})
-    return seeds, means
+@dataclass(frozen=True)
+class Map:
+    """A heat map: the accuracy of each pair of settings, which decides how dark its place is."""
+
+    method: str
+    across: str
+    down: str | None
+    values: Any
+    best_of: bool
+
+    def heat(self, value: float) -> int:
+        """How dark, in percent."""
+        low, high = float(self.values.min(axis=None)), float(self.values.max(axis=None))
+        return round(8 + 62 * (value - low) / ((high - low) or 1.0))
+
+
+def _across(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> dict[str, Any]:
+    """What `across.html` shows of the runs of one task, besides their methods; all may be empty."""
+    target = common_target(methods)
+    grids = [grid for grid in robustness(runs) if len(grid.cells) > 1]
+    return {
+        "target": target,
+        "milestones": [] if target is None else milestones(runs, methods, target),
+        "grids": grids,
+        "maps": [_map(grid) for grid in grids if grid.keys],
+    }
+
+
+def _map(grid: Robustness) -> Map:
+    """The first two settings that vary; over the others, the best."""
+    across, *others = grid.keys
+    down = others[0] if others else None
+    values = grid.heat_map(across, down or "")
+    return Map(grid.method, short(across), down and short(down), values, len(others) > 1)
 
 
 def _title(runs: Sequence[RunRecord]) -> str:
     return " · ".join(list(dict.fromkeys(run.name for run in runs if run.name))[:3])
-
-
-def _where(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """What all environments have in common, and a row for each of them of what differs."""
-    found = environments(runs)
-    keys = list(dict.fromkeys(key for environment, _ in found for key in environment))
-    differing = [key for key in keys if len({env.get(key) for env, _ in found}) > 1]
-    return {
-        "common": [(key, found[0][0][key]) for key in keys if key not in differing],
-        "differing": differing,
-        "rows": [(count, [env.get(key, NOTHING) for key in differing]) for env, count in found],
-    }
 
 
 def _nodes(runs: Sequence[RunRecord]) -> dict[str, str]:

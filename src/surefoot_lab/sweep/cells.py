@@ -16,10 +16,17 @@ from typing import Any
 from surefoot_lab.config import Experiment, SweepConfig
 from surefoot_lab.errors import UserError
 from surefoot_lab.parse import check_key, parse_values, put
-from surefoot_lab.train.log import ADDED, FREE_ON_RESUME
+from surefoot_lab.training.log import FREE_ON_RESUME
 from surefoot_lab.values import Finite, Positive, Settings, Whole, plain, shown, validated
 
 SECTIONS = [name for name, value in vars(Experiment()).items() if is_dataclass(value)]
+# Settings that earlier sweeps do not have, with what they stand for there.
+ADDED: dict[str, Any] = {
+    "data.class_path": None,
+    "data.init_args": {},
+    "data.header": None,
+    "loss": {"class_path": None, "init_args": {}},
+}
 DIGITS = 4  # of a random value: enough to repeat it by hand
 
 

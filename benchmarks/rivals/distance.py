@@ -9,7 +9,7 @@ import torch
 from dog import DoG, LDoG, PolynomialDecayAverager
 from torch import Tensor, nn
 
-from surefoot_lab.rivals.remember import fill_missing_gradients, parameters_of
+from benchmarks.rivals.remember import fill_missing_gradients, parameters_of
 
 
 class _Averaged:

@@ -9,7 +9,7 @@ import momo
 import torch
 from torch import Tensor
 
-from surefoot_lab.rivals.remember import Remembers, fill_missing_gradients, parameters_of
+from benchmarks.rivals.remember import Remembers, fill_missing_gradients, parameters_of
 
 
 class RememberingMomo(Remembers, momo.Momo):  # type: ignore[misc]  # its package has no types

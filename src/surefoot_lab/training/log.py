@@ -11,8 +11,9 @@ from typing import Any
 
 from surefoot_lab.errors import UserError, named
 from surefoot_lab.records import RECORD_NAME, TRACEBACK_NAME, RecordWriter, has_record
-from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
-from surefoot_lab.train.progress import ProgressDisplay
+from surefoot_lab.training.checkpoint import CHECKPOINT_NAME
+from surefoot_lab.training.progress import ProgressDisplay
+from surefoot_lab.values import flat, plain
 
 EXPERIMENT_NAME = "experiment.yaml"
 TENSORBOARD_NAME = "tensorboard"
@@ -20,13 +21,6 @@ MESSAGE_LENGTH = 1000  # of what stands in the record; the rest is in the traceb
 # What a resumed run may be given anew: where the data lies and what else is written, not what is
 # computed (another device computes the same up to rounding).
 FREE_ON_RESUME = ("data.root", "data.download", "train.device", "train.tensorboard")
-# Settings that earlier records do not have, with what they stand for there.
-ADDED: dict[str, Any] = {
-    "data.class_path": None,
-    "data.init_args": {},
-    "data.header": None,
-    "loss": {"class_path": None, "init_args": {}},
-}
 
 
 class RunLog:
@@ -140,13 +134,15 @@ def check_same_experiment(old: dict[str, Any], resolved: dict[str, Any], what: s
     Raises:
         UserError: names the first setting that differs.
     """
-    difference = _first_difference(old, resolved) if old else None
-    if difference:
-        key, old, new = difference
-        raise UserError(
-            f"{key}: {what} has {old!r}, this experiment {new!r}; "
-            "resume with the same settings, or start a new run with another --out"
-        )
+    before, now = flat(plain(old)), flat(plain(resolved))
+    for key in dict.fromkeys([*before, *now] if old else []):
+        if key in (*FREE_ON_RESUME, "name"):  # a name may follow from the folder
+            continue
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{key}: {what} has {before.get(key)!r}, this experiment {now.get(key)!r}; "
+                "resume with the same settings, or start a new run with another --out"
+            )
 
 
 def clear_run(run_dir: Path) -> None:
@@ -154,16 +150,3 @@ def clear_run(run_dir: Path) -> None:
     for name in (RECORD_NAME, CHECKPOINT_NAME, EXPERIMENT_NAME, TRACEBACK_NAME):
         (run_dir / name).unlink(missing_ok=True)
     shutil.rmtree(run_dir / TENSORBOARD_NAME, ignore_errors=True)
-
-
-def _first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
-            inner = f"{key}.{name}" if key else str(name)
-            found = _first_difference(old.get(name, ADDED.get(inner)), new.get(name), inner)
-            if found and inner not in (*FREE_ON_RESUME, "name"):  # which the folder may decide
-                return found
-        return None
-    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
-        old, new = list(old), list(new)
-    return None if old == new else (key, old, new)

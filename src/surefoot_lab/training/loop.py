@@ -22,16 +22,16 @@ from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_e
 from surefoot_lab.records.lock import alone
 from surefoot_lab.signals import answered
 from surefoot_lab.text_files import write_whole
-from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
-from surefoot_lab.train.checkpoint import (
+from surefoot_lab.training.assemble import SEED_STRIDE, Parts, assemble, seed_everything
+from surefoot_lab.training.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
     random_state,
     restore_random_state,
     save_checkpoint,
 )
-from surefoot_lab.train.evaluate import evaluation_mode, score
-from surefoot_lab.train.log import (
+from surefoot_lab.training.evaluate import evaluation_mode, score
+from surefoot_lab.training.log import (
     EXPERIMENT_NAME,
     MESSAGE_LENGTH,
     RunLog,
@@ -40,10 +40,10 @@ from surefoot_lab.train.log import (
     check_same_experiment,
     clear_run,
 )
-from surefoot_lab.train.optimizers import check_reached
-from surefoot_lab.train.processes import Team, form_team
-from surefoot_lab.train.progress import ProgressDisplay
-from surefoot_lab.train.stepping import effective_lr, measures
+from surefoot_lab.training.optimizers import check_reached
+from surefoot_lab.training.processes import Team, form_team
+from surefoot_lab.training.progress import ProgressDisplay
+from surefoot_lab.training.stepping import effective_lr, measures
 
 # A line search rejects a non-finite loss and may recover; after so many log lines it did not.
 PATIENCE_LINES = 10
@@ -108,11 +108,9 @@ def train(
             with _heard(said.append):
                 parts = assemble(experiment, joined)
             check_reached(parts.optimizer, (sweep or {}).get("cell", {}))
-            team.lead(lambda: _claim(held, path, resume=resume, overwrite=overwrite))
-            if resume and (done := team.lead(lambda: _finished(path, parts))):
-                return done
-            state = team.lead(lambda: _saved(path, parts)) if resume else None
-            team.lead(lambda: _prepare(path, experiment, resume=resume, overwrite=overwrite))
+            state = team.lead(lambda: _enter(held, path, parts, resume=resume, overwrite=overwrite))
+            if isinstance(state, RunRecord):
+                return state
             run = _Run(parts, path, observe, sweep)
             run.carry_out(state, said, resumed=resume, progress=progress)
             return team.lead(lambda: read_run(path))
@@ -120,40 +118,35 @@ def train(
         team.close()
 
 
-def _claim(held: ExitStack, path: Path, **settings: bool) -> None:
-    """Keep other processes out of the directory; what they did until now counts."""
-    path.mkdir(parents=True, exist_ok=True)
-    held.enter_context(alone(path, patience_s=0.0))
-    check_run_dir(path, **settings)
+def _enter(
+    held: ExitStack, path: Path, parts: Parts, *, resume: bool, overwrite: bool
+) -> RunRecord | dict[str, Any] | None:
+    """Keep other processes out of the directory (what they did until now counts), and ready it.
 
-
-def _saved(path: Path, parts: Parts) -> dict[str, Any] | None:
-    """The run's checkpoint.
+    Returns:
+        The record of a run that needs no more training, the checkpoint to go on from, or None.
 
     Raises:
-        UserError: it cannot be used, or is another run's.
+        UserError: what lies there cannot be used, or is another run's.
     """
-    state = load_checkpoint(path)
-    if state is not None:
-        what = f"{path / CHECKPOINT_NAME}: is another run's: it"
-        check_same_experiment(state.get("experiment", {}), parts.resolved, what)
-    return state
-
-
-def _finished(path: Path, parts: Parts) -> RunRecord | None:
-    """The record of a run that needs no more training; None if there is something to do."""
-    record = read_run(path)
-    check_same_experiment(record.experiment, parts.resolved, "the run to resume")
-    done = record.end is not None and record.end["reason"] == "finished"
-    return record if done else None
-
-
-def _prepare(path: Path, experiment: Experiment, *, resume: bool, overwrite: bool) -> None:
-    if overwrite:
+    path.mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone(path, patience_s=0.0))
+    check_run_dir(path, resume=resume, overwrite=overwrite)
+    state = None
+    if resume:
+        record = read_run(path)
+        check_same_experiment(record.experiment, parts.resolved, "the run to resume")
+        if record.end is not None and record.end["reason"] == "finished":
+            return record
+        if (state := load_checkpoint(path)) is not None:
+            what = f"{path / CHECKPOINT_NAME}: is another run's: it"
+            check_same_experiment(state.get("experiment", {}), parts.resolved, what)
+    elif overwrite:
         clear_run(path)
     (path / TRACEBACK_NAME).unlink(missing_ok=True)  # of an attempt before this one
     if not resume:
-        write_whole(path / EXPERIMENT_NAME, to_yaml(experiment))
+        write_whole(path / EXPERIMENT_NAME, to_yaml(parts.experiment))
+    return state
 
 
 class _Run:
