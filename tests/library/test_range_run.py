@@ -242,7 +242,7 @@ def test_validation_does_not_change_training_and_sees_the_same_samples(
 ) -> None:
     from surefoot.lr_range._validate import Validator
 
-    monkeypatch.setattr(Validator.__init__, "__defaults__", (keep,))
+    monkeypatch.setattr(Validator.__init__, "__defaults__", (keep, 0))  # room, forwards
     seen: list[list[int]] = []
 
     def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
