@@ -91,8 +91,7 @@ class Line:
         return self.direction.slope0
 
     def __enter__(self) -> Line:
-        self._place, self._left = 0.0, False  # nothing is copied before the first move
-        return self
+        return self  # nothing is copied before the first move
 
     def __exit__(self, *raised: object) -> None:
         if self._left:

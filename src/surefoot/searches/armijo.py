@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from surefoot._numbers import check_choice, check_number
 from surefoot.line import Walkable
@@ -54,7 +54,7 @@ class ArmijoSearch(Search):
     can fit every sample) the steps stay too long and do not converge.
     """
 
-    internal: ClassVar[tuple[str, ...]] = ("rounding", "growth_per_step")
+    internal = (*Search.internal, "growth_per_step")
 
     start: float = 1.0
     condition: Literal["armijo", "goldstein"] = "armijo"

@@ -71,13 +71,7 @@ class ProbabilisticSearch(Search):
     compares_losses: ClassVar[bool] = False
     takes_slopes: ClassVar[bool] = True
     compares_batches: ClassVar[bool] = True
-    internal: ClassVar[tuple[str, ...]] = (
-        "value_noise",
-        "slope_noise",
-        "rounding",
-        "average",
-        "noise",
-    )
+    internal = (*Search.internal, "value_noise", "slope_noise", "average", "noise")
 
     start: float = 0.01
     value_noise: float = 0.0
