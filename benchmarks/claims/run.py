@@ -30,7 +30,7 @@ from surefoot_lab.records import RunRecord
 from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.sweep.trial import run_trial
-from surefoot_lab.train import assemble
+from surefoot_lab.training import assemble
 from surefoot_lab.values import validated
 
 ROOT = Path(__file__).parents[2]

@@ -63,7 +63,7 @@ def train_one(experiment: Experiment, path: Path) -> str:
     """Train, unless it is done; what went wrong, in a line."""
     import torch
 
-    from surefoot_lab.train import train
+    from surefoot_lab.training import train
 
     torch.set_num_threads(1)
     if is_done(path):

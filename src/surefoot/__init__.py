@@ -3,7 +3,6 @@
 from surefoot import plots
 from surefoot.line import NotRepeatableError
 from surefoot.lr_range import (
-    HessianFreeRate,
     NoSuggestion,
     RangeCurve,
     Suggestion,
@@ -50,7 +49,6 @@ __all__ = [
     "Cost",
     "ExactLineSearch",
     "FullBatchPAL",
-    "HessianFreeRate",
     "LineSample",
     "LineSearch",
     "LineSearchOptimizer",

@@ -11,8 +11,6 @@ library. Importing it is cheap: torch comes in when it is needed.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
         TrainConfig,
     )
     from surefoot_lab.records import RunRecord, read_run, read_runs
-    from surefoot_lab.train import train
+    from surefoot_lab.training import train
 
 __all__ = [
     "DataConfig",
@@ -42,7 +40,10 @@ __all__ = [
     "train",
 ]
 
-_ELSEWHERE = {"RunRecord": "records", "read_run": "records", "read_runs": "records"}
+_ELSEWHERE = {
+    **dict.fromkeys(("RunRecord", "read_run", "read_runs"), "records"),
+    "train": "training",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -51,18 +52,3 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_ELSEWHERE.get(name, 'config')}")
     return getattr(module, name)
-
-
-class _Lab(ModuleType):
-    """`surefoot_lab.train` is the function, also once the package of that name is imported."""
-
-    @property
-    def train(self) -> Any:
-        return importlib.import_module(f"{__name__}.train.loop").train
-
-    @train.setter
-    def train(self, package: ModuleType) -> None:
-        """The import system puts a package into the one that holds it."""
-
-
-sys.modules[__name__].__class__ = _Lab

@@ -8,7 +8,7 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from surefoot_lab.errors import UserError
 from surefoot_lab.parse import joined
@@ -22,18 +22,6 @@ INTERRUPTED = 130
 EXIT_CODES = {"finished": 0, "stopped": 0, "non_finite": 1, "failed": 1, "interrupted": INTERRUPTED}
 
 
-class Module(Protocol):
-    """What the module of a command has; its docstring is what `--help` says."""
-
-    __doc__: str | None
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the command's own options."""
-
-    def main(self, options: argparse.Namespace) -> int:
-        """Carry it out; the exit code."""
-
-
 @dataclass(frozen=True)
 class Command:
     """One of `surefoot`'s commands.
@@ -41,7 +29,8 @@ class Command:
     Attributes:
         name: the word on the command line.
         help: one sentence for `surefoot --help`.
-        module: path of its `Module` in this package, imported when the command is called.
+        module: path of its module in this package, imported when the command is called: it has
+            `add_arguments(parser)` and `main(options) -> int`, and its docstring is the help.
         takes_experiment: words that are not its options are an experiment file and `--KEY VALUE`
             overrides of its settings; they are `options.words`.
     """
@@ -58,17 +47,17 @@ class Command:
             UserError: a word cannot be used.
         """
         words = [re.sub("(?<==)~/", f"{Path.home()}/", word, count=1) for word in words]
-        module = cast(Module, importlib.import_module(f"surefoot_lab.{self.module}"))
+        module: Any = importlib.import_module(f"surefoot_lab.{self.module}")
         parser = OneLineParser(
             prog=f"surefoot {self.name}", description=module.__doc__, allow_abbrev=False
         )
         module.add_arguments(parser)
         if not self.takes_experiment:
-            return module.main(parser.parse_args(list(words)))
+            return int(module.main(parser.parse_args(list(words))))
         parser.usage = f"surefoot {self.name} [EXPERIMENT.yaml] [OPTIONS] [--KEY VALUE ...]"
         options, rest = parser.parse_known_args(joined(words))
         options.words = rest
-        return module.main(options)
+        return int(module.main(options))
 
 
 class OneLineParser(argparse.ArgumentParser):

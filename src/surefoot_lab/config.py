@@ -114,7 +114,7 @@ class ModelConfig(Settings):
 
     Attributes:
         class_path: a short name, or an import path such as `torchvision.models.resnet50`. For small
-            images: `convnet`, `mlp`, `lenet`, `resnet8` (any 6n + 2), `resnet18`, `resnet34`,
+            images: `convnet`, `mlp`, `resnet8` (any 6n + 2), `resnet18`, `resnet34`,
             `wrn16-10`, `wrn28-10`, `densenet40`, `mobilenetv2`, `efficientnet`. For text:
             `char-lstm`, `char-transformer`. For tables: `mlp`.
         init_args: arguments of the model.

@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -18,18 +19,18 @@ from surefoot_lab.errors import UserError, named
 from surefoot_lab.signals import answered
 from surefoot_lab.values import Positive, Settings
 
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+METHODS = {
     # Nothing to choose: all in their default settings, `total_steps: None` is averaged weights.
-    "Measured AdamW": ("MeasuredAdamW", {"total_steps": None}),
-    "Measured SGD": ("MeasuredSGD", {"total_steps": None}),
-    "PAL": ("PAL", {}),
-    "LABPAL": ("LABPAL", {}),
+    "Measured AdamW": OptimizerConfig("MeasuredAdamW", {"total_steps": None}),
+    "Measured SGD": OptimizerConfig("MeasuredSGD", {"total_steps": None}),
+    "PAL": OptimizerConfig("PAL"),
+    "LABPAL": OptimizerConfig("LABPAL"),
     # A rate to choose, or a default to trust.
-    "SGD 0.01": ("SGD", {"lr": 0.01, "momentum": 0.9}),
-    "SGD 0.1": ("SGD", {"lr": 0.1, "momentum": 0.9}),
-    "SGD 1.0": ("SGD", {"lr": 1.0, "momentum": 0.9}),
-    "Adam 0.001": ("Adam", {"lr": 0.001}),
-    "AdamW schedule-free": ("AdamWScheduleFree", {}),
+    "SGD 0.01": OptimizerConfig("SGD", {"lr": 0.01, "momentum": 0.9}),
+    "SGD 0.1": OptimizerConfig("SGD", {"lr": 0.1, "momentum": 0.9}),
+    "SGD 1.0": OptimizerConfig("SGD", {"lr": 1.0, "momentum": 0.9}),
+    "Adam 0.001": OptimizerConfig("Adam", {"lr": 0.001}),
+    "AdamW schedule-free": OptimizerConfig("AdamWScheduleFree"),
 }
 # Small enough for a minute, and with BatchNorm, as the networks these methods are made for.
 MODEL = ModelConfig("resnet8", {"widths": [8, 16, 32]})
@@ -40,31 +41,6 @@ WORKERS = 2  # one thread each, so that a run comes out the same on every number
 RUNS_FOLDER = "surefoot-demo"
 REPORT_NAME = "report.html"
 REPORT_MARK = '<meta name="generator" content="surefoot report">'
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run of the demo, small enough to be sent to a worker process."""
-
-    label: str
-    seed: int
-    epochs: int
-    run_dir: str
-
-    @property
-    def experiment(self) -> Experiment:
-        """The run in the words of an experiment file."""
-        class_path, init_args = METHODS[self.label]
-        return Experiment(
-            name="digits, small resnet8",
-            label=self.label,
-            seed=self.seed,
-            epochs=self.epochs,
-            batch_size=BATCH_SIZE,
-            model=MODEL,
-            optimizer=OptimizerConfig(class_path, dict(init_args)),
-            train=TrainConfig(device="cpu", log_every=3, tensorboard=False),
-        )
 
 
 @dataclass(frozen=True)
@@ -117,18 +93,30 @@ def main(options: argparse.Namespace) -> int:
     return _conclude(trials, failures, report, time.monotonic() - started, console)
 
 
-def _trials(folder: Path, seeds: int, epochs: int) -> list[Trial]:
-    """Seed by seed, so that an interrupted demo has compared all methods on the first seeds."""
-    return [
-        Trial(label, seed, epochs, str(folder / f"{label.lower().replace(' ', '-')}-seed{seed}"))
+def _trials(folder: Path, seeds: int, epochs: int) -> dict[Path, Experiment]:
+    """What is run, by its run directory.
+
+    Seed by seed, so that an interrupted demo has compared all methods on the first seeds.
+    """
+    return {
+        folder / f"{label.lower().replace(' ', '-')}-seed{seed}": Experiment(
+            name="digits, small resnet8",
+            label=label,
+            seed=seed,
+            epochs=epochs,
+            batch_size=BATCH_SIZE,
+            model=MODEL,
+            optimizer=optimizer,
+            train=TrainConfig(device="cpu", log_every=3, tensorboard=False),
+        )
         for seed in range(seeds)
-        for label in METHODS
-    ]
+        for label, optimizer in METHODS.items()
+    }
 
 
-def _run_all(trials: list[Trial], console: Any) -> list[str]:
+def _run_all(trials: dict[Path, Experiment], console: Any) -> list[str]:
     """Run the trials in worker processes; return what went wrong, one line a trial."""
-    from surefoot_lab.train.progress import bar_of
+    from surefoot_lab.training.progress import bar_of
 
     failures, others = [], set(active_children())
     workers = min(WORKERS, os.cpu_count() or 1, len(trials))
@@ -136,7 +124,7 @@ def _run_all(trials: list[Trial], console: Any) -> list[str]:
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
     try:
         with answered(signal.SIG_IGN):  # inherited by the workers: Ctrl-C is answered here
-            futures: dict[Future[None], Trial] = {pool.submit(_run, t): t for t in trials}
+            futures = {pool.submit(_run, *trial): trial[1] for trial in trials.items()}
         with bar_of(console) as bar:
             task = bar.add_task("", total=len(trials), figures="starting")
             for future in as_completed(futures):
@@ -163,14 +151,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _run(trial: Trial) -> None:
-    from surefoot_lab.train import train
+def _run(run_dir: Path, experiment: Experiment) -> None:
+    from surefoot_lab.training import train
 
-    train(trial.experiment, trial.run_dir, overwrite=True, progress=False)
+    train(experiment, run_dir, overwrite=True, progress=False)
 
 
 def _conclude(
-    trials: list[Trial], failures: list[str], report: Path, seconds: float, console: Any
+    trials: Iterable[Path], failures: list[str], report: Path, seconds: float, console: Any
 ) -> int:
     """Print the table, write the page, say where it is."""
     from surefoot_lab.records import has_record, read_runs
@@ -178,7 +166,7 @@ def _conclude(
 
     for failure in failures:
         console.print(f"failed: {failure}", style="red", markup=False)
-    run_dirs = [trial.run_dir for trial in trials if has_record(trial.run_dir)]
+    run_dirs = [run_dir for run_dir in trials if has_record(run_dir)]
     if not run_dirs:
         console.print("no run left a record, so there is nothing to compare")
         return 1

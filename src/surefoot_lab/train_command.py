@@ -61,7 +61,7 @@ def main(options: argparse.Namespace) -> int:
     if options.print_config:
         print(to_yaml(experiment, comments=True), end="")
         return 0
-    from surefoot_lab.train import train  # torch comes in here, not with --help
+    from surefoot_lab.training import train  # torch comes in here, not with --help
 
     run_dir = Path(out) if out else experiment.run_dir
     settings = {"resume": options.resume, "overwrite": options.overwrite}

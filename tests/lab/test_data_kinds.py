@@ -16,7 +16,7 @@ from surefoot_lab.data.loader import InOrder
 from surefoot_lab.data.loader import normalizer_of as normalizer_for
 from surefoot_lab.data.task import Classification, Regression
 from surefoot_lab.errors import UserError
-from surefoot_lab.train import train
+from surefoot_lab.training import train
 
 CPU = torch.device("cpu")
 

@@ -17,6 +17,7 @@ import pytest
 
 from surefoot_lab import demo
 from surefoot_lab.cli import main
+from surefoot_lab.config import OptimizerConfig
 from surefoot_lab.records import read_runs
 
 
@@ -67,12 +68,13 @@ def test_a_seed_gives_the_same_run_again(
     tmp_path: Path, label: str, short_demo: tuple[Path, str]
 ) -> None:
     """In another process than the first time."""
-    (done,) = (t for t in demo._trials(short_demo[0] / "surefoot-demo", 1, 1) if t.label == label)
-    first = _figures(Path(done.run_dir))
-    demo._run(dataclasses.replace(done, seed=8, run_dir=str(tmp_path / "again")))
+    trials = demo._trials(short_demo[0] / "surefoot-demo", 1, 1)
+    ((run_dir, experiment),) = (trial for trial in trials.items() if trial[1].label == label)
+    first = _figures(run_dir)
+    demo._run(tmp_path / "again", dataclasses.replace(experiment, seed=8))
     (tmp_path / "again" / "my-own").write_text("stays")
     assert _figures(tmp_path / "again")[1:] != first[1:]
-    demo._run(dataclasses.replace(done, run_dir=str(tmp_path / "again")))  # replaces the other
+    demo._run(tmp_path / "again", experiment)  # replaces the other
     assert _figures(tmp_path / "again") == first
     assert (tmp_path / "again" / "my-own").exists()
 
@@ -109,7 +111,7 @@ def test_a_file_in_place_of_the_folder_is_refused(
 def test_a_trial_that_raises_is_told_and_the_others_go_on(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = {"SGD 0.1": demo.METHODS["SGD 0.1"], "None": ("torch.optim.NoSuch", {})}
+    broken = {"SGD 0.1": demo.METHODS["SGD 0.1"], "None": OptimizerConfig("torch.optim.NoSuch")}
     monkeypatch.setattr(demo, "METHODS", broken)
     # The workers are new processes that know nothing of the patch, so the trials run here.
     monkeypatch.setattr(demo, "ProcessPoolExecutor", _InThisProcess)
@@ -128,12 +130,12 @@ class _InThisProcess:
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
-    def submit(self, function, argument):  # type: ignore[no-untyped-def]
+    def submit(self, function, *arguments):  # type: ignore[no-untyped-def]
         from concurrent.futures import Future
 
         future: Future[None] = Future()
         try:
-            future.set_result(function(argument))
+            future.set_result(function(*arguments))
         except Exception as error:
             future.set_exception(error)
         return future

@@ -34,8 +34,8 @@ from surefoot_lab.lines.run import LinesConfig
 from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RecordWriter, read_run
 from surefoot_lab.sweep.cells import trials_of
-from surefoot_lab.train import train
-from surefoot_lab.train.assemble import seed_everything
+from surefoot_lab.training import train
+from surefoot_lab.training.assemble import seed_everything
 from surefoot_lab.values import validated
 
 QUIET = TrainConfig(device="cpu", tensorboard=False)
@@ -510,8 +510,8 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
 def test_an_error_does_not_point_to_the_traceback_of_an_older_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from surefoot_lab.train import loop
-    from surefoot_lab.train.stepping import Stepper
+    from surefoot_lab.training import loop
+    from surefoot_lab.training.stepping import Stepper
 
     words = ["train", "--steps=3", "--model.class_path=mlp", "--train.tensorboard=false"]
     words += ["--out=run"]

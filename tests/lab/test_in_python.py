@@ -14,7 +14,7 @@ from _records import end, evaluation, step, write_run
 from surefoot_lab import DataConfig, Experiment, OptimizerConfig, read_run, read_runs, train
 from surefoot_lab.cli import main
 from surefoot_lab.errors import UserError
-from surefoot_lab.train import progress
+from surefoot_lab.training import progress
 
 LINES = [
     step(10, 2.0),

@@ -22,10 +22,10 @@ from surefoot_lab.parse import parse_words, to_yaml
 from surefoot_lab.records import RunRecord
 from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
-from surefoot_lab.train import train
-from surefoot_lab.train.assemble import assemble
-from surefoot_lab.train.optimizers import Extent, build_optimizer, check_reached
-from surefoot_lab.train.stepping import Stepper, effective_lr
+from surefoot_lab.training import train
+from surefoot_lab.training.assemble import assemble
+from surefoot_lab.training.optimizers import Extent, build_optimizer, check_reached
+from surefoot_lab.training.stepping import Stepper, effective_lr
 
 SGD = {"class_path": "SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}
 ADAMW = {"class_path": "AdamW", "init_args": {"lr": 0.001}}

@@ -46,7 +46,7 @@ def test_named_depths_are_pytorchcvs_networks(depth: int, name: str) -> None:
 
 @pytest.mark.parametrize("size", [8, 28, 32])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", ["convnet", "mlp", "lenet", "resnet8", "mobilenetv2"])
+@pytest.mark.parametrize("name", ["convnet", "mlp", "resnet8", "mobilenetv2"])
 def test_named_networks_take_images_of_all_our_data_sets(
     name: str, channels: int, size: int
 ) -> None:
@@ -200,7 +200,7 @@ def test_parameters_of_cifars_networks_are_the_published_ones(name: str, million
     )
 
 
-def test_densenet40_is_pytorchcvs_and_lenet_the_papers_size() -> None:
+def test_densenet40_is_pytorchcvs() -> None:
     from pytorchcv.models.densenet_cifar import densenet40_k12_cifar10
 
     theirs = densenet40_k12_cifar10().eval()
@@ -208,9 +208,6 @@ def test_densenet40_is_pytorchcvs_and_lenet_the_papers_size() -> None:
     ours.load_state_dict(theirs.state_dict())
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(ours(images), theirs(images))
-    convolutions = (6 * 25 + 6) + (16 * 6 * 25 + 16)
-    linear = (400 * 120 + 120) + (120 * 84 + 84) + (84 * 10 + 10)
-    assert _count(build_model(ModelConfig("lenet"), _splits(1, 28))) == convolutions + linear
 
 
 @pytest.mark.parametrize(

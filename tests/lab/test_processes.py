@@ -23,10 +23,10 @@ from surefoot_lab.data.loader import Normalizer
 from surefoot_lab.errors import UserError
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import RunRecord, read_run
-from surefoot_lab.train import train
-from surefoot_lab.train.evaluate import score
-from surefoot_lab.train.processes import Team
-from surefoot_lab.train.stepping import Stepper
+from surefoot_lab.training import train
+from surefoot_lab.training.evaluate import score
+from surefoot_lab.training.processes import Team
+from surefoot_lab.training.stepping import Stepper
 
 METHODS: dict[str, OptimizerConfig] = {
     "SGD": OptimizerConfig("SGD", {"lr": 0.05, "momentum": 0.9}),

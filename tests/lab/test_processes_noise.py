@@ -19,7 +19,7 @@ import torch.distributed as dist
 from _ranks import leave
 from surefoot_lab.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.records import read_run
-from surefoot_lab.train import train
+from surefoot_lab.training import train
 
 SEEDS = (0, 1, 2)
 METHODS = {

@@ -13,7 +13,7 @@ from surefoot_lab.cli import main
 from surefoot_lab.parse import parse_words
 from surefoot_lab.range_tests.measure import measure
 from surefoot_lab.records import read_run
-from surefoot_lab.train.assemble import assemble
+from surefoot_lab.training.assemble import assemble
 
 SGD = ["--optimizer.class_path=SGD", "--optimizer.init_args.momentum=0.9", "--train.device=cpu"]
 SMALL = [*SGD, "--model.class_path=mlp", "--batch_size=32", "--train.tensorboard=false"]

@@ -36,7 +36,7 @@ from surefoot_lab.records import RunRecord, read_run
 from surefoot_lab.sweep.cells import trials_of
 from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.sweep.trial import run_trial
-from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
+from surefoot_lab.training.optimizers import Extent, build_optimizer, build_scheduler
 from surefoot_lab.values import validated
 
 ROOT = Path(__file__).parents[2]

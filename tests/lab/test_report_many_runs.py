@@ -13,7 +13,7 @@ from _chromium import IN_THE_BROWSER, Browser
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.records import read_runs
 from surefoot_lab.report import write_report
-from surefoot_lab.train import train
+from surefoot_lab.training import train
 
 pytestmark = IN_THE_BROWSER
 

@@ -26,8 +26,8 @@ from surefoot_lab.config import (
 from surefoot_lab.errors import UserError
 from surefoot_lab.parse import to_yaml
 from surefoot_lab.records import read_run
-from surefoot_lab.train import checkpoint, train
-from surefoot_lab.train.stepping import Stepper
+from surefoot_lab.training import checkpoint, train
+from surefoot_lab.training.stepping import Stepper
 
 
 def _experiment(optimizer: OptimizerConfig, scheduler: SchedulerConfig, steps: int) -> Experiment:

@@ -15,10 +15,10 @@ from torch import nn
 from surefoot_lab.config import Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.errors import UserError
 from surefoot_lab.rivals import RIVALS
-from surefoot_lab.train.assemble import Parts, assemble
-from surefoot_lab.train.evaluate import evaluation_mode
-from surefoot_lab.train.optimizers import Extent, build_optimizer
-from surefoot_lab.train.stepping import closure_mode, effective_lr
+from surefoot_lab.training.assemble import Parts, assemble
+from surefoot_lab.training.evaluate import evaluation_mode
+from surefoot_lab.training.optimizers import Extent, build_optimizer
+from surefoot_lab.training.stepping import closure_mode, effective_lr
 
 GEN, SALSA = "benchmarks.rivals.gen.GeN", "benchmarks.rivals.salsa_search.QuietSaLSA"
 ALIG, HYPERGRADIENT = "benchmarks.rivals.alig.AliG", "benchmarks.rivals.hypergradient.SGDHD"

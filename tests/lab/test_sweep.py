@@ -18,7 +18,7 @@ from surefoot_lab.records.lock import alone
 from surefoot_lab.sweep.cells import Trial, trials_of
 from surefoot_lab.sweep.command import read_sweep
 from surefoot_lab.sweep.trial import close_record, is_done, run_trial
-from surefoot_lab.train.stepping import Stepper
+from surefoot_lab.training.stepping import Stepper
 
 pytest.importorskip("ray")
 

@@ -19,8 +19,7 @@ import pytest
 from surefoot_lab.cli import main
 from surefoot_lab.records import read_run
 from surefoot_lab.sweep.cells import trials_of
-from surefoot_lab.sweep.command import read_sweep
-from surefoot_lab.sweep.table import runs_of, write_table
+from surefoot_lab.sweep.command import read_sweep, runs_of, write_table
 from surefoot_lab.sweep.trial import is_done, run_trial
 
 pytest.importorskip("ray")

@@ -54,7 +54,7 @@ GOOD = {
     "quoted numbers": _lines(quote='"'),
     "quoted names": _lines(names="").join(['"a","b, in mm","y"\n', ""]),
     "a comma at every end": _lines(end=","),
-    "comments above": "# of a logger\n#, 2024 by hand\n" + _lines(),
+    "comments above": "# of a logger\n\n# by hand\n" + _lines(),
     "comments above names with a hash": "# of a logger\n# " + _lines(),
     "gzip": gzip.compress(_lines().encode()),
     "Windows": _lines().replace("\n", "\r\n"),

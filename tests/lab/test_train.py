@@ -21,11 +21,11 @@ from surefoot_lab.data.examples import Examples
 from surefoot_lab.data.loader import Normalizer, TrainLoader
 from surefoot_lab.errors import UserError
 from surefoot_lab.parse import parse_words
-from surefoot_lab.train import train
-from surefoot_lab.train.assemble import assemble
-from surefoot_lab.train.evaluate import evaluation_mode, score
-from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler, fill_in
-from surefoot_lab.train.stepping import Stepper, closure_mode, effective_lr
+from surefoot_lab.training import train
+from surefoot_lab.training.assemble import assemble
+from surefoot_lab.training.evaluate import evaluation_mode, score
+from surefoot_lab.training.optimizers import Extent, build_optimizer, build_scheduler, fill_in
+from surefoot_lab.training.stepping import Stepper, closure_mode, effective_lr
 
 EXTENT = Extent(total_steps=25, steps_per_epoch=10, dataset_size=1285, batch_size=128)
 

@@ -13,7 +13,7 @@ from _records import end, evaluation, step, write_run
 from surefoot_lab.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
 from surefoot_lab.records import RunRecord, read_run
 from surefoot_lab.report import write_report
-from surefoot_lab.train import train
+from surefoot_lab.training import train
 
 HEADS = "the loss adds up the losses of 3 heads"
 

@@ -20,9 +20,9 @@ from surefoot_lab.errors import UserError
 from surefoot_lab.parse import parse_words
 from surefoot_lab.records import RecordWriter, read_run, read_runs
 from surefoot_lab.report import write_report
-from surefoot_lab.train import train
-from surefoot_lab.train.checkpoint import load_checkpoint, save_checkpoint
-from surefoot_lab.train.stepping import Stepper
+from surefoot_lab.training import train
+from surefoot_lab.training.checkpoint import load_checkpoint, save_checkpoint
+from surefoot_lab.training.stepping import Stepper
 
 BASE = """\
 steps: 12

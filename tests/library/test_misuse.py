@@ -23,7 +23,6 @@ from surefoot import (
     SLS,
     ExactLineSearch,
     FullBatchPAL,
-    HessianFreeRate,
     LineSearch,
     LineSearchOptimizer,
     MeasuredAdamW,
@@ -160,7 +159,6 @@ class Relative(torch.optim.SGD):
         lambda m, o: one_cycle(o, total_steps=50, max_lr=0.1),
         lambda m, o: one_cycle(o, total_steps=50, max_lr=[0.1]),
         lambda m, o: cyclic(o, steps_per_epoch=5, epochs=8, base_lr=0.1, max_lr=0.5),
-        lambda m, o: HessianFreeRate(o),
     ],
 )
 def test_an_optimizer_without_a_rate(use: Any) -> None:
@@ -186,7 +184,6 @@ def test_whole_numbers_of_other_kinds(steps: Any) -> None:
     extend_schedule(scheduler, 2 * steps)
     assert scheduler.total_steps == 80
     cyclic(sgd, steps_per_epoch=steps, epochs=np.int16(8), base_lr=0.1, max_lr=np.float64(0.5))
-    HessianFreeRate(sgd, every=steps)
     data = batches(4)
     curve = range_test(
         model, sgd, data, nn.functional.cross_entropy, num_iter=steps,
@@ -500,3 +497,14 @@ def test_a_schedule_may_end_a_rounding_error_below_zero(name: str) -> None:
     optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
     for p, old in zip(model.parameters(), before, strict=True):
         assert torch.allclose(p, old, rtol=0.0, atol=1e-6)
+
+
+def test_a_loss_that_nothing_holds_from_below_is_told() -> None:
+    """Each update leads down ever more steeply, so no rate is the best of its line."""
+    model = _net()
+    optimizer = _measured(model)
+    with pytest.warns(UserWarning, match="the loss has no minimum"):
+        for _ in range(24):
+            (-model(X).square().mean()).backward()
+            optimizer.step()
+            optimizer.zero_grad()

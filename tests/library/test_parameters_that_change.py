@@ -20,7 +20,6 @@ from surefoot import (
     SLS,
     ExactLineSearch,
     FullBatchPAL,
-    HessianFreeRate,
     LineSearchOptimizer,
 )
 
@@ -129,23 +128,6 @@ def test_gradients_that_another_line_search_sent_are_no_reason_to_warn() -> None
     for _ in range(3):  # warnings are errors here
         theirs.step(lambda: (critic(x) - critic(generator(x).detach()) - 1.0).square().mean())
         ours.step(lambda: critic(generator(x)).square().mean())
-
-
-def test_the_hessian_free_monitor_goes_on_when_parameters_change() -> None:
-    model = noisy()
-    sgd = torch.optim.SGD(model.conv.parameters(), lr=0.01)
-    monitor = HessianFreeRate(sgd)
-    for i, batch in enumerate(batches(12)):
-        if i == 4:
-            sgd.add_param_group({"params": model.head.parameters()})
-        if i == 8:
-            model.conv.weight.requires_grad_(False)
-        sgd.zero_grad()
-        closure_for(model, batch)().backward()
-        sgd.step()
-        monitor.update()
-    assert len(monitor.rates) == 2
-    assert all(rate > 0.0 for rate in monitor.rates)
 
 
 @every

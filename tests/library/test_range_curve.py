@@ -42,7 +42,6 @@ def rich_curve() -> RangeCurve:
         stop=StopReason.NON_FINITE,
         accuracy=[0.1, 0.2, 0.0],
         validation=[ValidationPoint(1, 0.2, -math.inf, None, 10)],
-        hessian_free=[math.nan, 0.1, 0.2],
         optimizer="SGD",
         momentum=0.9,
         batch_norm=True,

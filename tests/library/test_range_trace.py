@@ -138,7 +138,6 @@ def with_validation(s: Setting) -> None:
         val_loader=held_out,
         val_every=2,
         val_share=0.5,
-        hessian_free=True,
         autocast=s.autocast,
     )
     assert [point.iteration for point in curve.validation] == [1, 3, 5]

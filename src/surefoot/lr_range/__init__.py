@@ -2,7 +2,6 @@
 
 from surefoot.lr_range._data import RangeData, ValidationPoint
 from surefoot.lr_range.curve import RangeCurve
-from surefoot.lr_range.estimate import HessianFreeRate
 from surefoot.lr_range.ramp import Ramp
 from surefoot.lr_range.range_test import Progress, range_test
 from surefoot.lr_range.schedules import cyclic, extend_schedule, one_cycle, resume_schedule
@@ -11,7 +10,6 @@ from surefoot.lr_range.suggest import RULES, NoSuggestion, Suggestion
 
 __all__ = [
     "RULES",
-    "HessianFreeRate",
     "NoSuggestion",
     "Progress",
     "Ramp",

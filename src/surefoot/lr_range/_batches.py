@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
@@ -15,28 +16,18 @@ def endless(loader: Iterable[Any]) -> Generator[Any, None, None]:
     Raises:
         ValueError: if a round yields nothing.
     """
-    if isinstance(loader, Iterator):
-        yield from _remembered(loader)
-    rounds = 0
-    while True:
+    once = isinstance(loader, Iterator)
+    kept: list[Any] = []
+    for round_ in itertools.count():
         empty = True
-        for batch in loader:
+        for batch in kept if once and round_ else loader:
+            if once and not round_:
+                kept.append(batch)
             empty = False
             yield batch
-        if empty and rounds:
+        if empty and round_:
             raise ValueError(
                 "the loader can be read only once: pass one that begins anew, or a smaller num_iter"
             )
         if empty:
             raise ValueError("the loader is empty: it gave no batch")
-        rounds += 1
-
-
-def _remembered(iterator: Iterator[Any]) -> Iterator[Any]:
-    seen = []
-    for batch in iterator:
-        seen.append(batch)
-        yield batch
-    while seen:
-        yield from seen
-    raise ValueError("the loader is empty: it gave no batch")

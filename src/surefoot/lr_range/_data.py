@@ -31,7 +31,6 @@ class RangeData:
         stop: why the test ended.
         accuracy: training accuracy of each iteration's batch (0 to 1), or empty.
         validation: what was measured on the validation set, or empty.
-        hessian_free: the simplified Hessian-free estimate after each step, or empty.
         optimizer: name of the optimizer's class.
         momentum: its momentum if it is SGD, else None; :func:`divergence` reads it.
         batch_norm: whether the network has BatchNorm; None if unknown. :func:`consensus` reads it.
@@ -45,7 +44,6 @@ class RangeData:
     stop: StopReason = StopReason.FINISHED
     accuracy: list[float] = field(default_factory=list)
     validation: list[ValidationPoint] = field(default_factory=list)
-    hessian_free: list[float] = field(default_factory=list)
     optimizer: str = ""
     momentum: float | None = None
     batch_norm: bool | None = None
@@ -53,7 +51,7 @@ class RangeData:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("loss", "accuracy", "hessian_free"):
+        for name in ("loss", "accuracy"):
             length = len(getattr(self, name))
             if length != len(self.lr) and (name == "loss" or length):
                 raise ValueError(f"{len(self.lr)} learning rates but {length} values of {name}")

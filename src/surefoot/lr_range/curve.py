@@ -200,6 +200,7 @@ class RangeCurve(RangeData):
             content = decode(json.loads(text))
             if content.pop("schema", None) != SCHEMA:
                 raise ValueError(f"its schema is not {SCHEMA}")
+            content.pop("hessian_free", None)  # of version 0.1
             ramp = content.pop("ramp")
             return cls(
                 ramp=Ramp(

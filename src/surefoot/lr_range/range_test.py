@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,6 @@ from surefoot.lr_range._loss import LossOf
 from surefoot.lr_range._position import LoaderPosition
 from surefoot.lr_range._validate import Validator
 from surefoot.lr_range.curve import RangeCurve
-from surefoot.lr_range.estimate import HessianFreeRate
 from surefoot.lr_range.ramp import Ramp, set_rate
 from surefoot.lr_range.stop import StopReason, StopRule
 from surefoot.outcome import Cost
@@ -61,7 +61,6 @@ def range_test(
     autocast: Any = None,
     grad_scaler: Any = None,
     diverge_threshold: float | None = 4.0,
-    hessian_free: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     process_group: Any = None,
 ) -> RangeCurve:
@@ -101,8 +100,6 @@ def range_test(
         grad_scaler: the run's ``torch.amp.GradScaler``, for float16.
         diverge_threshold: see :class:`~surefoot.lr_range.StopRule`; None never stops early, not
             even where every loss is NaN. A batch whose loss is not finite makes no step.
-        hessian_free: log the estimate of :class:`~surefoot.lr_range.HessianFreeRate`, too; costs
-            two more copies of the parameters.
         on_progress: called with a :class:`Progress` after each iteration.
         process_group: processes whose losses are averaged, so that all of them stop together;
             the default group if there is one.
@@ -157,7 +154,6 @@ def range_test(
             devices = devices_of(params)
             validator = Validator(val_loader, loss_of, model, val_share, devices, process_group)
         run = _Run(model, optimizer, ramp, loss_of, accumulation_steps, grad_scaler, process_group)
-        run.monitor = HessianFreeRate(optimizer) if hessian_free else None
         stop = StopRule(diverge_threshold, steps)
         # closed on every way out, so that the loader's workers do not outlive the test
         with contextlib.closing(endless(loader)) as batches:
@@ -169,7 +165,6 @@ def range_test(
         stop=reason,
         accuracy=run.accuracy if len(run.accuracy) == len(run.lr) else [],
         validation=run.validation,
-        hessian_free=run.estimates,
         optimizer=type(unwrapped(optimizer)[-1]).__name__,
         momentum=_momentum(unwrapped(optimizer)[-1]),
         batch_norm=None if model is None else has_batch_norm(model),
@@ -178,33 +173,22 @@ def range_test(
     )
 
 
+@dataclass
 class _Run:
     """The iterations of one range test, and what they yield."""
 
-    def __init__(
-        self,
-        model: nn.Module | None,
-        optimizer: Optimizer,
-        ramp: Ramp,
-        loss_of: LossOf,
-        accumulation_steps: int,
-        scaler: Any,
-        process_group: Any,
-    ) -> None:
-        self._model = model
-        self._optimizer = optimizer
-        self._ramp = ramp
-        self._loss_of = loss_of
-        self._accumulation = accumulation_steps
-        self._scaler = scaler
-        self._group = process_group
-        self.monitor: HessianFreeRate | None = None
-        self.lr: list[float] = []
-        self.loss: list[float] = []
-        self.accuracy: list[float] = []
-        self.validation: list[ValidationPoint] = []
-        self.estimates: list[float] = []
-        self.cost = Cost()
+    model: nn.Module | None
+    optimizer: Optimizer
+    ramp: Ramp
+    loss_of: LossOf
+    accumulation: int
+    scaler: Any
+    group: Any
+    lr: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    validation: list[ValidationPoint] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
 
     def walk(
         self,
@@ -215,49 +199,47 @@ class _Run:
         on_progress: Callable[[Progress], None] | None,
     ) -> StopReason:
         """Go along the ramp; the reason why it ended."""
-        last = self._ramp.num_iter - 1
-        for i in range(self._ramp.num_iter):
+        last = self.ramp.num_iter - 1
+        for i in range(self.ramp.num_iter):
             self._set_rates(i)
             loss = self._forward_backward(batches)
-            self.lr.append(self._ramp.rates(i)[self._ramp.reference])
+            self.lr.append(self.ramp.rates(i)[self.ramp.reference])
             self.loss.append(loss)
             reason = stop.update(loss)
             if reason is None and math.isfinite(loss):  # nobody wants the weights to be NaN, too
                 self._step()
-            if self.monitor is not None:
-                self.estimates.append(self.monitor.update() if reason is None else math.nan)
             due = reason is None and (i % val_every == val_every - 1 or i == last)
             if validator is not None and due:
                 self.validation.append(ValidationPoint(i, self.lr[-1], *validator.measure()))
             if on_progress is not None:
-                on_progress(Progress(i, self._ramp.num_iter, self.lr[-1], loss, stop.best))
+                on_progress(Progress(i, self.ramp.num_iter, self.lr[-1], loss, stop.best))
             if reason is not None:
                 return reason
         return StopReason.FINISHED
 
     def _set_rates(self, i: int) -> None:
         # written into the groups directly: a scheduler would leave its own keys behind
-        for group, rate in zip(self._optimizer.param_groups, self._ramp.rates(i), strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.ramp.rates(i), strict=True):
             set_rate(group, rate)
 
     @torch.enable_grad()
     def _forward_backward(self, batches: Iterator[Any]) -> float:
         """Gradients of one optimizer step; the mean loss, the same on every process."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         total: Any = 0.0
         correct: Any = 0.0
         samples = 0
-        for k in range(self._accumulation):
-            with self._synchronized(k == self._accumulation - 1):
-                found = self._loss_of(next(batches))
-                loss = found.loss / self._accumulation
+        for k in range(self.accumulation):
+            with self._synchronized(k == self.accumulation - 1):
+                found = self.loss_of(next(batches))
+                loss = found.loss / self.accumulation
                 if not loss.requires_grad:
                     raise RuntimeError(
                         "the loss has no gradient: return it attached to the graph (no .item(), "
                         "no .detach(), no torch.no_grad())"
                     )
                 try:
-                    (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+                    (loss if self.scaler is None else self.scaler.scale(loss)).backward()
                 except RuntimeError as error:
                     if "second time" not in str(error):
                         raise
@@ -269,24 +251,24 @@ class _Run:
             total = total + (loss.float() if loss.dtype.itemsize < 4 else loss)
             correct = None if correct is None or found.correct is None else correct + found.correct
             samples += found.samples
-        self.cost += Cost(forwards=self._accumulation, backwards=self._accumulation)
+        self.cost += Cost(forwards=self.accumulation, backwards=self.accumulation)
         if correct is not None and samples:
             total, correct = torch.stack((total, correct.to(total.dtype))).tolist()
-            self.accuracy.append(mean(correct / samples, self._group, self._loss_of.device))
-        return mean(float(total), self._group, self._loss_of.device)
+            self.accuracy.append(mean(correct / samples, self.group, self.loss_of.device))
+        return mean(float(total), self.group, self.loss_of.device)
 
     def _step(self) -> None:
-        if self._scaler is None:
-            self._optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
         else:
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
 
     def _synchronized(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """DDP need not exchange gradients before the last batch of a step."""
-        if last or not is_distributed(self._group) or not hasattr(self._model, "no_sync"):
+        if last or not is_distributed(self.group) or not hasattr(self.model, "no_sync"):
             return contextlib.nullcontext()
-        return self._model.no_sync()  # type: ignore[union-attr, operator, no-any-return]
+        return self.model.no_sync()  # type: ignore[union-attr, operator, no-any-return]
 
 
 def _momentum(optimizer: Any) -> float | None:

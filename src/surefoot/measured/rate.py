@@ -50,7 +50,7 @@ _EBB, _FLOW, _LEAST = 0.9, 1.03, 0.1
 """... what every loss that is heard then makes of α, and the least of it."""
 _COURSE = 96
 """Losses kept to see that."""
-_KEPT = 64
+_KEPT, _RECENT = 64, 16
 _CALM, _ALARM = 8, 8.0
 """Losses to have seen before one can be out of range; mean distances that are out of range."""
 FITS = (Status.MINIMUM, Status.CAPPED, Status.NOT_CONVEX, Status.NOT_DESCENT)
@@ -126,6 +126,13 @@ class RateState:
     def is_misfit(self) -> bool:
         """Whether most of the last checks found no parabola."""
         return sum(m > MISFIT for m in self.misfits[-4:]) >= 3
+
+    @property
+    def is_bottomless(self) -> bool:
+        """Whether the loss had no minimum along three of four of the last updates."""
+        recent = self.measurements[-_RECENT:]
+        bottomless = sum(m.curvature <= 0.0 for m in recent)
+        return len(recent) == _RECENT and bottomless >= 0.75 * _RECENT
 
     def approach(self, step: int) -> float:
         """The share of the first rate that is walked: 1/8, 1/4, 1/2, then all of it."""

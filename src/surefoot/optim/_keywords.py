@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import itertools
@@ -60,8 +59,8 @@ class Keyword(NamedTuple):
     doc: str
 
 
-def fields_of(cls: type, hidden: Sequence[str] = ()) -> dict[str, Keyword]:
-    """The fields of a dataclass, with the lines of its docstring that are about them."""
+def keywords_of(cls: type, hidden: Sequence[str] = ()) -> dict[str, Keyword]:
+    """The keywords of a constructor that are its own, with what its docstring says of them."""
     docs: dict[str, str] = {}
     lines = (inspect.getdoc(cls) or "").splitlines(keepends=True)
     for line in itertools.takewhile(str.strip, lines[lines.index("Args:\n") + 1 :]):
@@ -69,9 +68,9 @@ def fields_of(cls: type, hidden: Sequence[str] = ()) -> dict[str, Keyword]:
             name = line.strip().partition(":")[0]
         docs[name] = docs.get(name, "") + line[4:]
     return {
-        f.name: Keyword(f.default, f.type, docs[f.name])
-        for f in dataclasses.fields(cls)
-        if f.name not in hidden
+        p.name: Keyword(p.default, p.annotation, docs[p.name])
+        for p in inspect.signature(cls).parameters.values()
+        if p.name in docs and p.name not in ("params", "step_multiplier", *hidden, *DEFAULTS)
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from surefoot.directions import conjugate_or_steepest
-from surefoot.optim._keywords import Keyword, fields_of, formerly
+from surefoot.optim._keywords import Keyword, formerly, keywords_of
 from surefoot.optim.base import ParamsLike
 from surefoot.optim.line_search import FullLoss, LineSearch
 from surefoot.searches import Search
@@ -42,7 +42,7 @@ class NamedSearch(LineSearch):
     def _keywords(cls) -> dict[str, Keyword]:
         if not hasattr(cls, "search_class"):
             return {}
-        keywords = fields_of(cls.search_class, hidden=cls.search_class.internal)
+        keywords = keywords_of(cls.search_class, hidden=cls.search_class.internal)
         for keyword, field in cls.renamed.items():
             keywords[keyword] = keywords.pop(field)
         for name, (default, annotation, doc) in keywords.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from surefoot._closure import Closure
 from surefoot._numbers import check_count, check_number, check_share
 from surefoot.directions import Direction, conjugate_like, steepest
 from surefoot.optim._active import Active
-from surefoot.optim._keywords import Shared, formerly
+from surefoot.optim._keywords import Keyword, Shared, formerly, keywords_of
 from surefoot.optim.base import LineSearchOptimizer, Memory, ParamsLike, rejected
 from surefoot.outcome import Status, StepOutcome
 from surefoot.reuse import averaged
@@ -263,8 +263,7 @@ class SparsePAL(PAL):
         params: the model.
         step_multiplier: α, multiple of the averaged minimum that is walked.
         measure_every: steps between measurements.
-        averaging: weight of the past in the average of the lengths.
-        measuring_length, max_length, direction_adaptation: see :class:`PAL`.
+        **settings: the others of :class:`PAL`.
         **shared: keywords of every line search.
 
     Example:
@@ -283,19 +282,10 @@ class SparsePAL(PAL):
         step_multiplier: float = 1 / 0.6,
         *,
         measure_every: int = 10,
-        averaging: float = 0.7,
-        measuring_length: float = 1.0,
-        max_length: float | None = None,
-        direction_adaptation: float = 0.4,
-        **shared: Unpack[Shared],
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            params,
-            step_multiplier,
-            measuring_length=measuring_length,
-            max_length=max_length,
-            direction_adaptation=direction_adaptation,
-            measure_every=measure_every,
-            averaging=averaging,
-            **shared,
-        )
+        super().__init__(params, step_multiplier, measure_every=measure_every, **settings)
+
+    @classmethod
+    def _keywords(cls) -> dict[str, Keyword]:
+        return keywords_of(PAL)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
+from surefoot.plots._style import COLOURS, INK, axes_or_new, dress, legend_below, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def line_sample(
         >>> line_sample(sample).get_xlabel()
         'distance along the negated gradient'
     """
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     lengths = list(sample.lengths)
     _draw_batches(ax, sample, batches)
     if error and sample.standard_errors is not None:
@@ -86,9 +86,7 @@ def line_sample(
     for k, (name, step) in enumerate((steps or {}).items()):
         _mark(ax, name, step, lengths, k)
     names = {"gradient": "negated gradient", "update": "update", "random": "random direction"}
-    ax.set_xlabel(f"distance along the {names.get(sample.kind, 'line')}")
-    ax.set_ylabel("loss")
-    dress(ax)
+    dress(ax, f"distance along the {names.get(sample.kind, 'line')}", "loss")
     if legend:
         legend_below(ax)
     return ax
@@ -105,12 +103,11 @@ def _draw_batches(ax: Axes, sample: Any, most: int) -> None:
 
 def _fit_height(ax: Axes, sample: Any, own: bool) -> None:
     """The full-batch loss fills the picture; batches far away from it do not flatten it."""
-    rows = [sample.losses] + ([sample.own_losses] if own and sample.own_losses else [])
-    finite = [f for row in rows for f in row if math.isfinite(f)]
-    if not finite:
-        return
-    height = max(finite) - min(finite) or abs(finite[0]) or 1.0
-    ax.set_ylim(min(finite) - 0.35 * height, max(finite) + 0.25 * height)
+    shown = window((*sample.losses, *((own and sample.own_losses) or ())))
+    if shown is not None:
+        low, high = shown
+        height = high - low or abs(low) or 1.0
+        ax.set_ylim(low - 0.35 * height, high + 0.25 * height)
 
 
 def _mark(ax: Axes, name: str, step: Any, lengths: list[float], k: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from surefoot.outcome import StepOutcome
-from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
+from surefoot.plots._style import COLOURS, INK, axes_or_new, dress, legend_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def parabola(
     """
     if outcome.parabola is None:
         raise ValueError(f"nothing was measured in this step (status {outcome.status})")
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     measured, per_t = outcome.parabola, outcome.direction_norm
     points = sorted(sample)
     ends = [0.0, 1.25 * outcome.t, *(t for t, _ in points)]
@@ -61,8 +61,6 @@ def parabola(
     if measured.vertex is not None and 0.0 < measured.vertex <= high:
         at = measured.vertex
         ax.plot([at * per_t], [measured.value(at)], "v", color=COLOURS[0], label="its minimum")
-    ax.set_xlabel("distance along the direction")
-    ax.set_ylabel("loss")
-    dress(ax)
+    dress(ax, "distance along the direction", "loss")
     legend_below(ax)
     return ax

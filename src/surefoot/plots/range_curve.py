@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
+from surefoot.plots._style import COLOURS, INK, axes_or_new, dress, legend_below
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -36,7 +36,7 @@ def range_curve(
     Returns:
         The Axes. Nothing is shown or saved.
     """
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     is_log = curve.ramp.step_mode == "exp" if log is None else log
     if is_log:
         ax.set_xscale("log")
@@ -46,9 +46,7 @@ def range_curve(
     _fit_height(ax, losses)
     default = curve.suggest()
     _mark(ax, curve, {default.rule: default} if suggestions is None else suggestions, default.rule)
-    ax.set_xlabel("learning rate")
-    ax.set_ylabel(kind)
-    dress(ax)
+    dress(ax, "learning rate", kind)
     if suggestions or label:
         legend_below(ax)
     return ax

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from surefoot.plots._style import COLOURS, dress, legend_below, new_axes
+from surefoot.plots._style import (
+    COLOURS,
+    axes_or_new,
+    dress,
+    legend_below,
+    outer_labels,
+    small_multiples,
+)
 from surefoot.plots.range_curve import usual_heights
 
 
@@ -27,14 +34,16 @@ def range_curves(curves_by_label: Mapping[str, Any], ax: Any = None) -> Any:
     """
     if not curves_by_label:
         raise ValueError("there is no range curve to draw")
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     curves = curves_by_label.values()
     if any(curve.ramp.step_mode == "exp" for curve in curves):
         ax.set_xscale("log")
     validated = all(curve.validation for curve in curves)
     heights = []
     for k, (label, curve) in enumerate(curves_by_label.items()):
-        rates, losses = _losses(curve, validated)
+        rates, losses = curve.lr, curve.loss
+        if validated:
+            rates, losses = [p.lr for p in curve.validation], [p.loss for p in curve.validation]
         suggestion = curve.suggest()
         rate = "none" if suggestion.rate is None else f"{suggestion.rate:.2g}"
         width = 1.1 + 1.2 * (len(curves) - 1 - k)  # one below another of the same course is seen
@@ -44,9 +53,7 @@ def range_curves(curves_by_label: Mapping[str, Any], ax: Any = None) -> Any:
         heights += [limits] if (limits := usual_heights(losses)) else []
     if heights:  # every curve's fall is seen, none of their flights
         ax.set_ylim(min(low for low, _ in heights), max(high for _, high in heights))
-    ax.set_xlabel("learning rate")
-    ax.set_ylabel("validation loss" if validated else "training loss")
-    dress(ax)
+    dress(ax, "learning rate", "validation loss" if validated else "training loss")
     legend_below(ax, columns=2)
     return ax
 
@@ -67,30 +74,16 @@ def range_grid(panels: Mapping[str, Mapping[str, Any]], figure: Any = None) -> A
     if not panels:
         raise ValueError("there is no range curve to draw")
     columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
     if figure is None:
         from matplotlib import pyplot
 
-        figure = pyplot.figure(figsize=(0.8 + 4.2 * columns, 3.8 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+        size = (0.8 + 4.2 * columns, 3.8 * -(-len(panels) // columns))
+        figure = pyplot.figure(figsize=size, layout="constrained")
+    axes = small_multiples(figure, len(panels), columns, sharex=True, sharey=True)
     limits = []
-    for place, (title, curves) in enumerate(panels.items()):
-        ax = range_curves(curves, grid[place])
-        limits.append(ax.get_ylim())
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        limits.append(range_curves(curves, ax).get_ylim())
         ax.set_title(title, fontsize="medium")
-        if place % columns:
-            ax.set_ylabel("")
-        if place + columns < len(panels):
-            ax.set_xlabel("")
-        else:  # the lowest of its column, even if a row below is not full
-            ax.tick_params(labelbottom=True)
-    grid[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-    for unused in grid[len(panels) :]:
-        unused.remove()
+    outer_labels(axes, columns)
+    axes[0].set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     return figure
-
-
-def _losses(curve: Any, validated: bool) -> tuple[list[float], list[float]]:
-    if not validated:
-        return curve.lr, curve.loss
-    return [p.lr for p in curve.validation], [p.loss for p in curve.validation]

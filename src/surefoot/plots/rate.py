@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
+from surefoot.plots._style import COLOURS, INK, axes_or_new, dress, legend_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def rate(optimizer: Any, ax: Axes | None = None) -> Axes:
     points = optimizer.history() if hasattr(optimizer, "history") else list(optimizer)
     if not points:
         raise ValueError("nothing was measured yet: history() is empty")
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     steps = [p.step for p in points]
     applied = [p.effective_lr if p.effective_lr > 0.0 else math.nan for p in points]
     measured = [math.nan if p.measured is None else p.measured for p in points]
@@ -64,9 +64,7 @@ def rate(optimizer: Any, ax: Axes | None = None) -> Axes:
         ax.plot(steps, bounds, color=COLOURS[1], lw=1.2, ls="--", label="bound on a step")
     ax.set_yscale("log")
     ax.set_ylim(low, high)
-    ax.set_xlabel("step")
-    ax.set_ylabel("learning rate")
-    dress(ax)
+    dress(ax, "step", "learning rate")
     handles = ax.get_legend_handles_labels()[0]
     if any(p.decay < 1.0 for p in points):
         handles += _draw_decay(ax, steps, [p.decay for p in points])

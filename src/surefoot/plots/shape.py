@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from surefoot.plots._style import COLOURS, INK, dress, legend_below, new_axes
+from surefoot.plots._style import (
+    COLOURS,
+    INK,
+    axes_or_new,
+    dress,
+    legend_below,
+    outer_labels,
+    small_multiples,
+)
 from surefoot.plots.line import line_sample
 
 if TYPE_CHECKING:
@@ -40,30 +48,14 @@ def line_grid(
     if not samples or (steps is not None and len(steps) != len(samples)):
         raise ValueError(f"{len(samples)} lines, but steps for {len(steps or [])}")
     columns = min(columns, len(samples))
-    rows = math.ceil(len(samples) / columns)
-    figure: Figure
-    figure, axes = pyplot.subplots(
-        rows,
-        columns,
-        figsize=(3.1 * columns, 2.5 * rows + 0.6),
-        squeeze=False,
-        layout="constrained",
-    )
-    flat = list(axes.flat)
-    for i, sample in enumerate(samples):
-        line_sample(
-            sample, flat[i], steps=None if steps is None else steps[i], legend=False, **options
-        )
-        flat[i].set_title(
-            f"step {sample.step}" if sample.step is not None else f"line {i}", fontsize=10
-        )
-        if i % columns:
-            flat[i].set_ylabel("")
-        if i + columns < len(samples):
-            flat[i].set_xlabel("")
-    for unused in flat[len(samples) :]:
-        unused.remove()
-    handles, labels = flat[0].get_legend_handles_labels()
+    size = (3.1 * columns, 2.5 * math.ceil(len(samples) / columns) + 0.6)
+    figure: Figure = pyplot.figure(figsize=size, layout="constrained")
+    axes = small_multiples(figure, len(samples), columns)
+    for i, (ax, sample) in enumerate(zip(axes, samples, strict=True)):
+        line_sample(sample, ax, steps=None if steps is None else steps[i], legend=False, **options)
+        ax.set_title(f"line {i}" if sample.step is None else f"step {sample.step}", fontsize=10)
+    outer_labels(axes, columns)
+    handles, labels = axes[0].get_legend_handles_labels()
     plain = [label.split(" (")[0] for label in labels]  # the numbers are those of one line
     figure.legend(handles, plain, loc="outside lower center", ncols=min(len(plain), 6), fontsize=9)
     return figure
@@ -89,14 +81,12 @@ def over_training(
     Returns:
         The axes. Nothing is shown or saved.
     """
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     for k, (name, values) in enumerate(series.items()):
         ax.plot(steps, values, color=COLOURS[k % len(COLOURS)], lw=1.3, label=name)
     if log:
         ax.set_yscale("log")
-    ax.set_xlabel("training step")
-    ax.set_ylabel(ylabel)
-    dress(ax)
+    dress(ax, "training step", ylabel)
     if len(series) > 1:
         legend_below(ax)
     return ax
@@ -122,7 +112,7 @@ def steps_against_norms(
     Returns:
         The axes. Nothing is shown or saved.
     """
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     ax.plot(norms, lengths, ".", ms=5, alpha=0.6, color=COLOURS[0], label=label)
     if rate is not None and len(norms):
         far = 1.05 * max(norms)
@@ -130,9 +120,7 @@ def steps_against_norms(
     far_right = max([ax.get_xlim()[1], *(1.05 * n for n in norms)])
     ax.set_xlim(0.0, far_right)  # as a second call adds points, not what the first one fixed
     ax.set_ylim(min([0.0, *lengths]), max([ax.get_ylim()[1], *(1.05 * s for s in lengths)]))
-    ax.set_xlabel("gradient norm")
-    ax.set_ylabel("distance of the full-batch minimum")
-    dress(ax)
+    dress(ax, "gradient norm", "distance of the full-batch minimum")
     legend_below(ax)
     return ax
 
@@ -147,7 +135,7 @@ def batch_sizes(rows: Sequence[Any], ax: Axes | None = None) -> Axes:
     Returns:
         The axes. Nothing is shown or saved.
     """
-    ax = new_axes() if ax is None else ax
+    ax = axes_or_new(ax)
     sizes = [row.batch_size for row in rows]
     ax.plot(sizes, [row.rate_ratio for row in rows], "o-", color=COLOURS[0], label="optimal rate")
     ax.plot(sizes, [row.norm_ratio for row in rows], "s-", color=COLOURS[1], label="gradient norm")
@@ -155,8 +143,6 @@ def batch_sizes(rows: Sequence[Any], ax: Axes | None = None) -> Axes:
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.set_xticks(sizes, [str(n) for n in sizes])
-    ax.set_xlabel("samples in the direction's batch")
-    ax.set_ylabel(f"relative to {sizes[0]} samples")
-    dress(ax)
+    dress(ax, "samples in the direction's batch", f"relative to {sizes[0]} samples")
     legend_below(ax)
     return ax

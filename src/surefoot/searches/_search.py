@@ -69,6 +69,42 @@ def outcome(
     )
 
 
+def refusal(line: Walkable) -> StepOutcome | None:
+    """Why no search from this start makes sense; None where one does.
+
+    Raises:
+        ValueError: if the slope at the start is not known.
+    """
+    slope0 = line.slope0
+    if slope0 is None:
+        raise ValueError("this search needs the slope at t = 0")
+    if not all_finite(line.value0, slope0):
+        return outcome(line, 0.0, Status.NON_FINITE)
+    if slope0 >= 0.0:
+        return outcome(line, 0.0, Status.NOT_DESCENT if slope0 > 0.0 else Status.FLAT)
+    return None
+
+
+def verdict(parabola: Parabola, far: float, values: tuple[float, ...], rounding: float) -> Status:
+    """Whether a parabola has a minimum ahead, and if not, why.
+
+    Departure of all methods: where neither fall nor bend can be told from rounding, nothing was
+    measured.
+
+    Args:
+        parabola: through the losses.
+        far: the farthest place that was measured.
+        values: the losses.
+        rounding: relative rounding error of a loss.
+    """
+    bends = not drowns(0.5 * parabola.curvature * far * far, values, rounding)
+    if not bends and drowns(parabola.slope0 * far, values, rounding):
+        return Status.FLAT
+    if parabola.slope0 >= 0.0:
+        return Status.NOT_DESCENT
+    return Status.MINIMUM if bends and parabola.vertex is not None else Status.NOT_CONVEX
+
+
 def drowns(difference: float, values: tuple[float, ...], rounding: float) -> bool:
     """Whether a difference of losses is no larger than the rounding of those losses."""
     return abs(difference) <= rounding * max(map(abs, values))

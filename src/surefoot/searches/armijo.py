@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from surefoot._numbers import check_choice, check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
-from surefoot.searches._search import Search, all_finite, drowns, outcome
+from surefoot.searches._search import Search, all_finite, drowns, outcome, refusal
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,16 @@ class ArmijoSearch(Search):
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``, which must know its slope at 0. Up to ``max_evaluations``."""
-        value0, slope0 = line.value0, line.slope0
-        if slope0 is None:
-            raise ValueError("the Armijo condition needs the slope at t = 0")
-        if not all_finite(value0, slope0):
-            return outcome(line, 0.0, Status.NON_FINITE)
-        if slope0 >= 0.0:
-            return outcome(line, 0.0, Status.NOT_DESCENT)
-        return _Trials(self, line, value0, slope0).run()
+        return refusal(line) or _Trials(self, line).run()
 
 
 class _Trials:
     """One search under way: what was tried and what that says."""
 
-    def __init__(self, rule: ArmijoSearch, line: Walkable, value0: float, slope0: float) -> None:
+    def __init__(self, rule: ArmijoSearch, line: Walkable) -> None:
+        assert line.slope0 is not None
         self._rule, self._line = rule, line
-        self._value0, self._slope0 = value0, slope0
+        self._value0, self._slope0 = line.value0, line.slope0
         self._too_near = 0.0  # farthest place that falls enough but violates Goldstein's side
         self._too_far: float | None = None  # nearest place that does not fall enough
         self._seen_finite = False

@@ -10,7 +10,7 @@ from surefoot._numbers import check_choice, check_count, check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._minimize import BudgetError, Probe, binary, bracket, brent, golden
-from surefoot.searches._search import Search, all_finite, drowns, outcome
+from surefoot.searches._search import Search, all_finite, drowns, outcome, refusal
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class ExactSearch(Search):
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``. Up to ``max_evaluations``, and no slope beyond the one at 0."""
-        value0, slope0 = line.value0, line.slope0
-        if not all_finite(value0) or (slope0 is not None and not all_finite(slope0)):
+        value0 = line.value0
+        if not all_finite(value0):
             return outcome(line, 0.0, Status.NON_FINITE)
-        if slope0 is not None and slope0 >= 0.0:
-            return outcome(line, 0.0, Status.NOT_DESCENT if slope0 > 0.0 else Status.FLAT)
+        if line.slope0 is not None and (refused := refusal(line)) is not None:
+            return refused
         probe = Probe(line.value, self.max_evaluations, 0.0, value0)
         try:
             status = self._explore(probe, line)

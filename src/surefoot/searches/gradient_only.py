@@ -10,7 +10,7 @@ from typing import ClassVar
 from surefoot._numbers import check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
-from surefoot.searches._search import Search, all_finite, outcome
+from surefoot.searches._search import Search, all_finite, outcome, refusal
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,13 @@ class GradientOnlySearch(Search):
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``, which must know its slope at 0. Forward and backward at each place."""
-        slope0 = line.slope0
-        if slope0 is None:
-            raise ValueError("the gradient-only search needs the slope at t = 0")
-        if not all_finite(line.value0, slope0):
-            return outcome(line, 0.0, Status.NON_FINITE)
-        if slope0 >= 0.0:
-            return outcome(line, 0.0, Status.NOT_DESCENT if slope0 > 0.0 else Status.FLAT)
+        if (refused := refusal(line)) is not None:
+            return refused
+        assert line.slope0 is not None
         top = min(self.max_length / line.direction_norm, self.max_t)
         t = min(max(self.start, self.min_t), top)
         slope = _slope(line, t)
-        if 0.0 < slope < self.overshoot * abs(slope0):
+        if 0.0 < slope < self.overshoot * abs(line.slope0):
             return outcome(line, t, Status.ACCEPTED)  # immediate accept
         if slope < 0.0:
             return self._grow(line, t, top)

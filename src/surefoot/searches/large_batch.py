@@ -10,7 +10,7 @@ from surefoot._numbers import check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.searches._search import Search, all_finite, drowns, outcome
+from surefoot.searches._search import Search, all_finite, outcome, verdict
 
 FIRST_PLACE = {"parabola": 0.5, "released": 0.0177}
 """Where the middle loss is measured, as a share of the measuring length."""
@@ -63,21 +63,15 @@ class LargeBatchSearch(Search):
         if not all_finite(*values):
             return outcome(line, 0.0, Status.NON_FINITE)
         parabola = self._fit(near, far, values)
-        slope0 = parabola.slope0
-        falls = not drowns(slope0 * far, values, self.rounding)
-        bends = not drowns(0.5 * parabola.curvature * far * far, values, self.rounding)
-        if not (falls or bends):
-            return outcome(line, 0.0, Status.FLAT, parabola, slope0)
-        if slope0 >= 0.0:
-            return outcome(line, 0.0, Status.NOT_DESCENT, parabola, slope0)
-        vertex = parabola.vertex
-        if vertex is None or not bends:
+        status, length = verdict(parabola, far, values, self.rounding), 0.0
+        if status is Status.NOT_CONVEX and self.not_convex == "probe":
             length = min(self.measuring_length, self.max_length)
-            t = length / per_t if self.not_convex == "probe" else 0.0
-            return outcome(line, t, Status.NOT_CONVEX, parabola, slope0)
-        if vertex * per_t > self.max_length:
-            return outcome(line, self.max_length / per_t, Status.CAPPED, parabola, slope0)
-        return outcome(line, vertex, Status.MINIMUM, parabola, slope0)
+        elif status is Status.MINIMUM:
+            assert parabola.vertex is not None
+            if parabola.vertex * per_t <= self.max_length:
+                return outcome(line, parabola.vertex, status, parabola, parabola.slope0)
+            status, length = Status.CAPPED, self.max_length
+        return outcome(line, length / per_t, status, parabola, parabola.slope0)
 
     def _fit(self, near: float, far: float, values: tuple[float, float, float]) -> Parabola:
         exact = Parabola.from_values((0.0, near, far), values)

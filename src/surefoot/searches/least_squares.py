@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.searches._search import Search, all_finite, drowns, outcome
+from surefoot.searches._search import Search, all_finite, outcome, verdict
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,13 @@ class LeastSquaresSearch(Search):
             parabola = Parabola.from_values((0.0, *self.places), (line.value0, *values))
         else:
             parabola = _through_start(line.value0, slope0, self.places, values)
-        t, status = self.decide(parabola, (line.value0, *values))
-        return outcome(line, t, status, parabola, parabola.slope0)
-
-    def decide(self, parabola: Parabola, values: tuple[float, ...]) -> tuple[float, Status]:
-        """Where a parabola says to go, and why."""
         far = max(map(abs, self.places))
-        straight = drowns(0.5 * parabola.curvature * far * far, values, self.rounding)
-        if straight and drowns(parabola.slope0 * far, values, self.rounding):
-            return 0.0, Status.FLAT
-        if parabola.slope0 >= 0.0:
-            return 0.0, Status.NOT_DESCENT
-        vertex = parabola.vertex
-        if vertex is None or straight:
-            return 0.0, Status.NOT_CONVEX
-        return (self.max_t, Status.CAPPED) if vertex > self.max_t else (vertex, Status.MINIMUM)
+        status, t = verdict(parabola, far, (line.value0, *values), self.rounding), 0.0
+        if status is Status.MINIMUM:
+            assert parabola.vertex is not None
+            t = min(parabola.vertex, self.max_t)
+            status = Status.MINIMUM if t == parabola.vertex else Status.CAPPED
+        return outcome(line, t, status, parabola, parabola.slope0)
 
 
 def _through_start(

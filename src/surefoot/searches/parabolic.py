@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.searches._search import Search, all_finite, drowns, outcome
+from surefoot.searches._search import Search, all_finite, outcome, verdict
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,15 @@ class ParabolicSearch(Search):
         if not all_finite(line.value0, slope0, value):
             return outcome(line, 0.0, Status.NON_FINITE)
         parabola = Parabola.from_slope(line.value0, slope0, probe, value)
-        status, length = self._decide(parabola, probe, value, per_t)
-        return outcome(line, length / per_t, status, parabola)
-
-    def _decide(
-        self, parabola: Parabola, probe: float, value: float, per_t: float
-    ) -> tuple[Status, float]:
-        values = (parabola.value0, value)
-        if parabola.slope0 >= 0.0:
-            return Status.NOT_DESCENT, 0.0  # PAL, third case
-        bend = 0.5 * parabola.curvature * probe * probe
-        straight = drowns(bend, values, self.rounding)
-        # Departure: where neither fall nor bend can be told from rounding, the paper's second
-        # case would walk μ on a measurement that is none.
-        if straight and drowns(parabola.slope0 * probe, values, self.rounding):
-            return Status.FLAT, 0.0
-        vertex = parabola.vertex
-        if straight or vertex is None:
+        status = verdict(parabola, probe, (line.value0, value), self.rounding)
+        length = 0.0  # third case
+        if status is Status.NOT_CONVEX:
             # second case; departure: an α below 1, as schedulers make it, shortens this step too
             length = min(1.0, self.step_adaptation) * self.measuring_length
-            return Status.NOT_CONVEX, min(length, self.max_length)
-        length = self.step_adaptation * vertex * per_t  # first case
-        if length > self.max_length:
-            return Status.CAPPED, self.max_length
-        return Status.MINIMUM, length
+            length = min(length, self.max_length)
+        elif status is Status.MINIMUM:
+            assert parabola.vertex is not None
+            length = self.step_adaptation * parabola.vertex * per_t  # first case
+            if length > self.max_length:
+                status, length = Status.CAPPED, self.max_length
+        return outcome(line, length / per_t, status, parabola)

@@ -20,7 +20,7 @@ from surefoot.searches._gaussian import (
     tensor,
 )
 from surefoot.searches._noise import Noise, NoisyLine
-from surefoot.searches._search import Search, all_finite, drowns, outcome
+from surefoot.searches._search import Search, all_finite, drowns, outcome, refusal
 
 
 @dataclass(frozen=True)
@@ -130,25 +130,19 @@ class ProbabilisticSearch(Search):
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``, which must know its slope at 0. Forward and backward at each place."""
-        value0, slope0 = line.value0, line.slope0
-        if slope0 is None:
-            raise ValueError("the probabilistic search needs the slope at t = 0")
-        if not all_finite(value0, slope0, self.value_noise, self.slope_noise):
+        if not all_finite(self.value_noise, self.slope_noise):
             return outcome(line, 0.0, Status.NON_FINITE)
-        if slope0 >= 0.0:
-            return outcome(line, 0.0, Status.NOT_DESCENT if slope0 > 0.0 else Status.FLAT)
-        return _Belief(self, line, value0, slope0).run()
+        return refusal(line) or _Belief(self, line).run()
 
 
 class _Belief:
     """One search under way. Inside, t counts in units of α₀ and losses in units of α₀ |L'(0)|."""
 
-    def __init__(
-        self, rule: ProbabilisticSearch, line: Walkable, value0: float, slope0: float
-    ) -> None:
+    def __init__(self, rule: ProbabilisticSearch, line: Walkable) -> None:
+        assert line.slope0 is not None
         self._rule, self._line = rule, line
-        self._value0, self._slope_unit = value0, abs(slope0)
-        self._value_unit = rule.start * abs(slope0)
+        self._value0, self._slope_unit = line.value0, abs(line.slope0)
+        self._value_unit = rule.start * self._slope_unit
         # PLS section 3.4.1: after this scaling no scale parameter is left
         self._model = LineModel(
             value_variance=(rule.value_noise / self._value_unit) ** 2,

@@ -9,10 +9,8 @@ import torch
 
 from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Splits
-from surefoot_lab.data.file_loader import FileLoader
 from surefoot_lab.data.files import ImageFiles
-from surefoot_lab.data.images import PUBLISHED
-from surefoot_lab.data.loader import Normalizer, TrainLoader
+from surefoot_lab.data.loader import PUBLISHED, FileLoader, Normalizer, TrainLoader
 from surefoot_lab.errors import UserError
 
 # Settings that mean nothing to other data sets.
@@ -38,8 +36,7 @@ def load_data(config: DataConfig) -> Splits:
             this kind of data.
     """
     from surefoot_lab.data import folder, own, table, text
-    from surefoot_lab.data.digits import digits
-    from surefoot_lab.data.official import official
+    from surefoot_lab.data.official import digits, official
 
     if config.root is not None:  # no shell has seen it
         config = replace(config, root=os.path.expanduser(config.root))

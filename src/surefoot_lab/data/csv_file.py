@@ -127,17 +127,11 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
 
 def _lines_above(lines: list[str], separator: str) -> int:
     """How many lines stand above the table: empty ones, and comments that are no names."""
-    cells = [len(re.split(separator if len(separator) > 1 else f"[{separator}]", x)) for x in lines]
-    rows = (n for n, line in zip(cells, lines, strict=True) if line.strip() and line[0] != "#")
-    wide = next(rows, 0)
-    return next(
-        (
-            place
-            for place, line in enumerate(lines)
-            if line.strip() and (line[0] != "#" or wide in (cells[place], cells[place] - 1))
-        ),
-        len(lines),
+    bare = separator if len(separator) == 1 else " "
+    above = (
+        not line.strip() or (line[0] == "#" and bare not in line.lstrip("# ")) for line in lines
     )
+    return next((place for place, skipped in enumerate(above) if not skipped), len(lines))
 
 
 def _with_points(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,19 +1,21 @@
-"""Images that stay on the disk, because all of them do not fit into memory."""
+"""Image files: decoded as RGB of 8 bits, and sets of them that stay on the disk."""
 
 from __future__ import annotations
 
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from surefoot_lab.data.decode import as_tensor, decode
+from surefoot_lab.errors import UserError, one_line
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Part = Callable[[int, int], Box]  # of an image of that width and height
@@ -113,13 +115,74 @@ def _read(path: str, part: Part, size: int, mirrored: bool) -> Tensor:
     return as_tensor(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
 
 
-_POOLS: dict[int, ThreadPoolExecutor] = {}
-
-
+@functools.cache
 def _pool() -> ThreadPoolExecutor:
-    """The threads that decode, one pool a process (a fork inherits none that works)."""
-    pool = _POOLS.get(os.getpid())
-    if pool is None:
-        pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="decode")
-        _POOLS[os.getpid()] = pool
-    return pool
+    """The threads that decode."""
+    return ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="decode")
+
+
+if hasattr(os, "register_at_fork"):  # a fork inherits no threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def decode(path: str) -> Image.Image:
+    """One image file as RGB.
+
+    Where it is transparent, it lies on white; on black, if white would swallow all of it.
+
+    Raises:
+        UserError: it is no image, damaged, or gray with more than 8 bits: which of its values are
+            black and white, only its maker knows, and Pillow would clip it at 255.
+    """
+    with _opened(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise UserError(
+                f"{path}: is gray with more than 8 bits ({image.mode}); convert it to 8 bits, or "
+                "read it with a data set of your own (data.class_path)"
+            )
+        turned = _turned(image)
+        if turned.has_transparency_data:
+            return _on_a_ground(turned.convert("RGBA"))
+        return turned.convert("RGB")
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """The pixels, uint8, shape (channels, height, width)."""
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path}: not a readable image ({one_line(error)}); repair or remove it"
+        ) from None
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As the camera was held; as it is where that is written down in no form to be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (ArithmeticError, KeyError, SyntaxError, ValueError, TypeError, struct.error):
+        return image
+
+
+def _on_a_ground(image: Image.Image) -> Image.Image:
+    """Without transparency, on white, or where that leaves nothing to see, on black."""
+    flat = _laid_on("white", image)
+    opaque = image.getchannel("A").getextrema() == (255, 255)
+    return flat if opaque or not _is_plain(flat) else _laid_on("black", image)
+
+
+def _laid_on(color: str, image: Image.Image) -> Image.Image:
+    ground = Image.new("RGBA", image.size, color)
+    return Image.alpha_composite(ground, image).convert("RGB")
+
+
+def _is_plain(image: Image.Image) -> bool:
+    pixels = np.array(image).reshape(-1, 3)
+    return bool((pixels == pixels[0]).all())

@@ -12,10 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from surefoot_lab.config import DataConfig
-from surefoot_lab.data.decode import as_tensor, decode
 from surefoot_lab.data.examples import Examples, Splits, hold_out
-from surefoot_lab.data.files import ImageFiles
-from surefoot_lab.data.images import PUBLISHED
+from surefoot_lab.data.files import ImageFiles, as_tensor, decode
+from surefoot_lab.data.loader import PUBLISHED
 from surefoot_lab.errors import UserError
 
 LAYOUT = "expected ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE, or ROOT/CLASS/IMAGE"

@@ -1,8 +1,8 @@
-"""Batches from memory: shuffled, augmented and normalized by a few tensor operations."""
+"""Batches: shuffled, augmented and normalized by a few tensor operations, or read from the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from surefoot_lab.data.examples import Examples, Splits
-from surefoot_lab.data.files import ImageFiles
-from surefoot_lab.data.images import Statistics, channel_statistics
+from surefoot_lab.data.files import ATTEMPTS, ImageFiles
+from surefoot_lab.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+# Mean and standard deviation of each channel over the whole official training set, pixels on the
+# scale 0 to 1. ImageNet's deviations are the ones in common use, of the set's center crops.
+PUBLISHED: dict[str, Statistics] = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "fashion-mnist": ((0.2860,), (0.3530,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 FILES_MEASURED = 1000  # of images on the disk, so many give mean and deviation
 
 
@@ -36,7 +48,7 @@ class Normalizer:
         if images is None:
             return
         if statistics is None:
-            mean, deviation = channel_statistics(images)
+            mean, deviation = _channel_statistics(images)
         else:
             mean, deviation = (255 * torch.tensor(values) for values in statistics)
         deviation = deviation.clamp_min(1.0)  # blank channels
@@ -58,6 +70,27 @@ def normalizer_of(data: Splits, device: torch.device) -> Normalizer:
     if isinstance(images, ImageFiles) and data.statistics is None:
         images = images[:: max(1, len(images) // FILES_MEASURED)].read()
     return Normalizer(images, device, data.statistics)
+
+
+def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every channel, on the scale 0 to 255.
+
+    Args:
+        images: uint8, shape (count, channels, height, width).
+
+    Returns:
+        Two float32 tensors of shape (channels,), exact up to the final rounding: they are
+        computed from how often each of the 256 values occurs.
+    """
+    values = torch.arange(256, dtype=torch.float64)
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        pixels = images[:, channel].reshape(-1).cpu()
+        share = torch.bincount(pixels, minlength=256).double() / max(pixels.numel(), 1)
+        mean = (share * values).sum()
+        means.append(mean)
+        deviations.append((share * (values - mean) ** 2).sum().sqrt())
+    return torch.stack(means).float(), torch.stack(deviations).float()
 
 
 class TrainLoader:
@@ -142,6 +175,55 @@ class TrainLoader:
         batch = self._examples[places.to(self._device)]
         inputs = augment(batch.inputs, self._crop, self._flip, generator)
         return self._normalizer(inputs), batch.labels
+
+
+class FileLoader(TrainLoader):
+    """Training batches from image files: the next batch is decoded while this one is trained on.
+
+    All random numbers of a batch are drawn before it is decoded, so the position that is saved is
+    that of the last batch handed out, and threads change nothing.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        if self._crop:
+            raise UserError(
+                "data.crop: images read from the disk are cropped at random scale and place "
+                "already; leave it 0"
+            )
+        self._ahead: tuple[Callable[[], Batch], dict[str, Any]] | None = None
+        self._position: dict[str, Any] | None = None
+
+    def next_batch(self) -> Batch:
+        """The next batch: normalized images and labels."""
+        decode, self._position = self._ahead or self._begin()
+        self._ahead = self._begin()
+        return decode()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position after the last batch handed out."""
+        return super().state_dict() if self._position is None else self._position
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a saved position."""
+        self._ahead = self._position = None
+        super().load_state_dict(state)
+
+    def _begin(self) -> tuple[Callable[[], Batch], dict[str, Any]]:
+        """Draw a batch and begin to decode it; return what waits for it, and the position then."""
+        decode = self._start(self._next_places(), self._generator)
+        return decode, super().state_dict()
+
+    def _start(self, places: Tensor, generator: torch.Generator) -> Callable[[], Batch]:
+        files: ImageFiles = self._examples.inputs[places]
+        numbers = torch.rand(len(files), ATTEMPTS, 4, generator=generator)
+        mirrored = torch.rand(len(files), generator=generator) < (0.5 if self._flip else 0.0)
+        futures = files.start_random_crops(numbers, mirrored)
+        labels = self._examples.labels[places.to(self._device)]
+        return lambda: (self._normalizer(torch.stack([f.result() for f in futures])), labels)
+
+    def _batch(self, places: Tensor, generator: torch.Generator) -> Batch:
+        return self._start(places, generator)()
 
 
 def augment(images: Tensor, crop: int, flip: bool, generator: torch.Generator) -> Tensor:

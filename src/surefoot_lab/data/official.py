@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, CIFAR and SVHN: torchvision reads the files as they are published."""
+"""Images as they are published: MNIST, Fashion-MNIST, CIFAR, SVHN, and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Examples, Splits, hold_out
-from surefoot_lab.data.images import PUBLISHED
+from surefoot_lab.data.loader import PUBLISHED
 from surefoot_lab.errors import UserError, one_line
 
 # Where the files are looked for if nothing is said, besides `data`.
@@ -21,6 +21,7 @@ PLACES = {
     "fashion-mnist": ("data/fashion-mnist", "/usr/share/datasets/fashion-mnist"),
 }
 HINTS = {"fashion-mnist": " (Debian and Ubuntu: apt install dataset-fashion-mnist)"}
+DIGIT_LEVELS = 16  # scikit-learn's digits count ink from 0 to 16
 BATCHES = ("cifar-10-batches-py", "cifar-100-python")
 
 
@@ -49,7 +50,7 @@ def official(config: DataConfig) -> Splits:
         for place in (Path(root).parent if inside else Path(root), Path(root) / config.name):
             try:
                 train, test, classes = _read(config.name, place)
-                return with_validation(config, train, test, tuple(classes))
+                return _with_validation(config, train, test, tuple(classes))
             except (UserError, ModuleNotFoundError):
                 raise
             except Exception as error:  # a damaged file raises what it likes
@@ -61,7 +62,19 @@ def official(config: DataConfig) -> Splits:
     )
 
 
-def with_validation(
+def digits(config: DataConfig) -> Splits:
+    """The 1,797 handwritten digits of 8 by 8 pixels that come with scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    levels = torch.from_numpy(bunch.images).unsqueeze(1)
+    images = (levels * (255 / DIGIT_LEVELS)).round().to(torch.uint8)
+    everything = Examples(images, torch.from_numpy(bunch.target).long())
+    rest, test = hold_out(everything, config.test, config.split_seed, "data.test")
+    return _with_validation(config, rest, test, tuple(str(name) for name in bunch.target_names))
+
+
+def _with_validation(
     config: DataConfig, train: Examples, test: Examples, classes: tuple[str, ...]
 ) -> Splits:
     """Hold the validation images out of the training images."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from surefoot_lab.build import argument_names, call, find
 from surefoot_lab.config import DataConfig
-from surefoot_lab.data.decode import as_tensor
 from surefoot_lab.data.examples import Examples, Splits, hold_out
+from surefoot_lab.data.files import as_tensor
 from surefoot_lab.data.task import Classification, Regression, Task
 from surefoot_lab.errors import UserError, one_line
 

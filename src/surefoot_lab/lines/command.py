@@ -27,7 +27,7 @@ from surefoot_lab.lines.findings import find, mark
 from surefoot_lab.lines.run import OTHERS, RECORDS, LinesConfig, sample_experiment
 from surefoot_lab.parse import parse_words
 from surefoot_lab.report.files import write_pictures
-from surefoot_lab.train.progress import bar_of
+from surefoot_lab.training.progress import bar_of
 
 ASKED = "asked.json"
 

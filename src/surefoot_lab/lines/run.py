@@ -14,7 +14,7 @@ from surefoot.shape import LineRecords, LineSample, gradient_direction, sample_l
 from surefoot_lab.config import Experiment
 from surefoot_lab.data.loader import Batch, InOrder
 from surefoot_lab.errors import UserError, one_line
-from surefoot_lab.train.assemble import Parts, assemble
+from surefoot_lab.training.assemble import Parts, assemble
 from surefoot_lab.values import Finite, Positive, Real, Settings
 
 RECORDS = "lines.jsonl"

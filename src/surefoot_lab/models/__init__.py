@@ -16,14 +16,13 @@ from surefoot_lab.data.task import Task
 from surefoot_lab.errors import UserError, did_you_mean
 from surefoot_lab.models import stems
 from surefoot_lab.models.cifar import cifar_resnet, densenet, wide_resnet
-from surefoot_lab.models.small import MLP, ConvNet, LeNet
+from surefoot_lab.models.small import MLP, ConvNet
 from surefoot_lab.models.text import CharLSTM, CharTransformer
 
 # Names of one network each.
 NAMED: dict[str, tuple[Any, dict[str, Any]]] = {
     "convnet": (ConvNet, {}),
     "mlp": (MLP, {}),
-    "lenet": (LeNet, {}),
     "resnet18": (stems.small_resnet, {"depth": 18}),
     "resnet34": (stems.small_resnet, {"depth": 34}),
     "mobilenetv2": (stems.small_mobilenet, {}),

@@ -5,7 +5,6 @@ Each takes `num_classes`, `in_channels` and `image_size` (height and width, at l
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,24 +66,22 @@ def densenet(
     num_classes: int = 10,
     in_channels: int = 3,
     image_size: Sequence[int] = CIFAR_SIZE,
-) -> nn.Module:
+) -> Any:
     """DenseNet for CIFAR without bottlenecks (Huang et al. 2017); depth 3n + 4.
 
     pytorchcv's: a transition halves the channels (the paper's DenseNet-C), and the first layer has
     2k. Depth 40 with k = 12 so has 0.6 million parameters; the paper's, which keeps all channels,
     has 1.0 million.
     """
-    from pytorchcv.models.densenet_cifar import CIFARDenseNet
+    from pytorchcv.models.densenet_cifar import get_densenet_cifar
 
-    layers = _blocks(f"densenet{depth}", depth, 4, 3)
-    stages: list[list[int]] = []
-    channels = first = 2 * growth
-    for stage in range(3):
-        start = channels if stage == 0 else channels // 2
-        stages.append(list(itertools.accumulate([growth] * layers, initial=start))[1:])
-        channels = stages[-1][-1]
-    shape = {"channels": stages, "init_block_channels": first}
-    return _built(CIFARDenseNet, num_classes, in_channels, image_size, bottleneck=False, **shape)
+    _blocks(f"densenet{depth}", depth, 4, 3)
+    known = num_classes if num_classes in (10, 100) else 10  # pytorchcv makes no others
+    shape = {"blocks": depth, "growth_rate": growth, "bottleneck": False}
+    model: Any = _built(get_densenet_cifar, known, in_channels, image_size, **shape)
+    if known != num_classes:
+        model.output = nn.Linear(model.output.in_features, num_classes)
+    return model
 
 
 def _blocks(name: str, depth: int, fixed: int, per_block: int) -> int:

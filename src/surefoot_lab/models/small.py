@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-LENET_SIZE = 32
-
 
 class ConvNet(nn.Module):
     """Two or three 3x3 convolutions, each with ReLU and pooling by two, then two linear layers.
@@ -78,40 +76,6 @@ class MLP(nn.Module):
         for size_in, size_out in itertools.pairwise(sizes):
             layers += [nn.Linear(size_in, size_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Class scores of a batch of images."""
-        scores: Tensor = self.layers(images)
-        return scores
-
-
-class LeNet(nn.Module):
-    """LeNet-5 (LeCun et al. 1998) as it is built today: ReLU, pooling by the maximum, no gaps.
-
-    Images smaller than the paper's 32x32 are padded to that size.
-
-    Args:
-        num_classes: number of outputs.
-        in_channels: channels of the images.
-        image_size: height and width of the images.
-    """
-
-    def __init__(
-        self, num_classes: int = 10, in_channels: int = 1, image_size: Sequence[int] = (28, 28)
-    ) -> None:
-        super().__init__()
-        padding = [max(0, LENET_SIZE - size) for size in image_size]
-        height, width = (((max(size, LENET_SIZE) - 4) // 2 - 4) // 2 for size in image_size)
-        left, top = padding[1] // 2, padding[0] // 2
-        self.layers = nn.Sequential(
-            nn.ZeroPad2d((left, padding[1] - left, top, padding[0] - top)),
-            *(nn.Conv2d(in_channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
-            nn.Flatten(),
-            *(nn.Linear(16 * height * width, 120), nn.ReLU()),
-            *(nn.Linear(120, 84), nn.ReLU()),
-            nn.Linear(84, num_classes),
-        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores of a batch of images."""

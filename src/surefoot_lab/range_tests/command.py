@@ -31,9 +31,9 @@ from surefoot_lab.range_tests.measure import (
     without_schedule,
 )
 from surefoot_lab.records import RunRecord
-from surefoot_lab.train import train
-from surefoot_lab.train.assemble import assemble
 from surefoot_lab.train_command import add_run_arguments, conclude
+from surefoot_lab.training import train
+from surefoot_lab.training.assemble import assemble
 
 CURVE_NAME = "range_test.json"
 PICTURE_DPI = 130

@@ -14,8 +14,8 @@ from surefoot.lr_range import Progress, RangeCurve, range_test
 from surefoot_lab.config import Experiment, SchedulerConfig
 from surefoot_lab.data.loader import InOrder
 from surefoot_lab.errors import UserError, one_line
-from surefoot_lab.train.assemble import assemble
-from surefoot_lab.train.progress import bar_of
+from surefoot_lab.training.assemble import assemble
+from surefoot_lab.training.progress import bar_of
 from surefoot_lab.values import NotNegative, Positive, Real, Settings, Truth, Whole
 
 

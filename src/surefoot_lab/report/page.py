@@ -7,6 +7,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,13 @@ import vl_convert
 from surefoot_lab.compare import advise, summarize
 from surefoot_lab.compare.columns import method_columns, run_columns
 from surefoot_lab.compare.curves import curve, mean_band
+from surefoot_lab.compare.milestones import common_target, milestones
+from surefoot_lab.compare.robustness import Robustness, robustness
 from surefoot_lab.compare.settings import environments, settings
 from surefoot_lab.compare.summary import MethodSummary, State
-from surefoot_lab.compare.text import NOTHING
+from surefoot_lab.compare.text import NOTHING, short
 from surefoot_lab.report.charts import COLOURS, CROWDED, CURVE_CHARTS, DASHES, curve_spec
 from surefoot_lab.report.files import asset, render
-from surefoot_lab.report.sweeps import across
 from surefoot_lab.text_files import write_whole
 
 if TYPE_CHECKING:
@@ -130,7 +132,7 @@ def _task(runs: Sequence[RunRecord], end: str, named: bool) -> dict[str, Any]:
         "charts": charts,
         "specs": specs,
         "settings": settings(runs),
-        **across(runs, methods),
+        **_across(runs, methods),
     }
 
 
@@ -153,6 +155,42 @@ def _rows(
         if (band := mean_band(curves)) is not None:
             rows += band.assign(rank=index).to_dict("records")
     return rows
+
+
+@dataclass(frozen=True)
+class Map:
+    """A heat map: the accuracy of each pair of settings, which decides how dark its place is."""
+
+    method: str
+    across: str
+    down: str | None
+    values: Any
+    best_of: bool
+
+    def heat(self, value: float) -> int:
+        """How dark, in percent."""
+        low, high = float(self.values.min(axis=None)), float(self.values.max(axis=None))
+        return round(8 + 62 * (value - low) / ((high - low) or 1.0))
+
+
+def _across(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> dict[str, Any]:
+    """What `across.html` shows of the runs of one task, besides their methods; all may be empty."""
+    target = common_target(methods)
+    grids = [grid for grid in robustness(runs) if len(grid.cells) > 1]
+    return {
+        "target": target,
+        "milestones": [] if target is None else milestones(runs, methods, target),
+        "grids": grids,
+        "maps": [_map(grid) for grid in grids if grid.keys],
+    }
+
+
+def _map(grid: Robustness) -> Map:
+    """The first two settings that vary; over the others, the best."""
+    across, *others = grid.keys
+    down = others[0] if others else None
+    values = grid.heat_map(across, down or "")
+    return Map(grid.method, short(across), down and short(down), values, len(others) > 1)
 
 
 def _title(runs: Sequence[RunRecord]) -> str:

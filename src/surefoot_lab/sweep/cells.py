@@ -16,7 +16,7 @@ from typing import Any
 from surefoot_lab.config import Experiment, SweepConfig
 from surefoot_lab.errors import UserError
 from surefoot_lab.parse import check_key, parse_values, put
-from surefoot_lab.train.log import FREE_ON_RESUME
+from surefoot_lab.training.log import FREE_ON_RESUME
 from surefoot_lab.values import Finite, Positive, Settings, Whole, plain, shown, validated
 
 SECTIONS = [name for name, value in vars(Experiment()).items() if is_dataclass(value)]

@@ -20,7 +20,7 @@ from surefoot_lab.records.lock import PATIENCE_S
 from surefoot_lab.signals import answered
 from surefoot_lab.sweep.cells import Trial
 from surefoot_lab.sweep.trial import close_record, run_trial
-from surefoot_lab.train.log import MESSAGE_LENGTH
+from surefoot_lab.training.log import MESSAGE_LENGTH
 
 SCRATCH_NAME = ".ray"  # Ray's own notes; of no use once the sweep has ended
 OBJECT_STORE_BYTES = 100_000_000  # nothing but settings and scores goes through it

@@ -11,8 +11,8 @@ from surefoot_lab.errors import UserError, named, of_the_system, one_line
 from surefoot_lab.records import RecordWriter, RunRecord, describe_environment, has_record, read_run
 from surefoot_lab.records.lock import PATIENCE_S, alone
 from surefoot_lab.sweep.cells import Trial
-from surefoot_lab.train import train
-from surefoot_lab.train.log import MESSAGE_LENGTH
+from surefoot_lab.training import train
+from surefoot_lab.training.log import MESSAGE_LENGTH
 
 DONE = ("finished", "non_finite", "stopped")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from surefoot_lab.errors import UserError, named
 from surefoot_lab.records import RECORD_NAME, TRACEBACK_NAME, RecordWriter, has_record
-from surefoot_lab.train.checkpoint import CHECKPOINT_NAME
-from surefoot_lab.train.progress import ProgressDisplay
+from surefoot_lab.training.checkpoint import CHECKPOINT_NAME
+from surefoot_lab.training.progress import ProgressDisplay
 from surefoot_lab.values import flat, plain
 
 EXPERIMENT_NAME = "experiment.yaml"

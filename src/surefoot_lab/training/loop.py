@@ -22,16 +22,16 @@ from surefoot_lab.records import RECORDED, TRACEBACK_NAME, RunRecord, describe_e
 from surefoot_lab.records.lock import alone
 from surefoot_lab.signals import answered
 from surefoot_lab.text_files import write_whole
-from surefoot_lab.train.assemble import SEED_STRIDE, Parts, assemble, seed_everything
-from surefoot_lab.train.checkpoint import (
+from surefoot_lab.training.assemble import SEED_STRIDE, Parts, assemble, seed_everything
+from surefoot_lab.training.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
     random_state,
     restore_random_state,
     save_checkpoint,
 )
-from surefoot_lab.train.evaluate import evaluation_mode, score
-from surefoot_lab.train.log import (
+from surefoot_lab.training.evaluate import evaluation_mode, score
+from surefoot_lab.training.log import (
     EXPERIMENT_NAME,
     MESSAGE_LENGTH,
     RunLog,
@@ -40,10 +40,10 @@ from surefoot_lab.train.log import (
     check_same_experiment,
     clear_run,
 )
-from surefoot_lab.train.optimizers import check_reached
-from surefoot_lab.train.processes import Team, form_team
-from surefoot_lab.train.progress import ProgressDisplay
-from surefoot_lab.train.stepping import effective_lr, measures
+from surefoot_lab.training.optimizers import check_reached
+from surefoot_lab.training.processes import Team, form_team
+from surefoot_lab.training.progress import ProgressDisplay
+from surefoot_lab.training.stepping import effective_lr, measures
 
 # A line search rejects a non-finite loss and may recover; after so many log lines it did not.
 PATIENCE_LINES = 10

@@ -18,10 +18,10 @@ from surefoot_lab.data.examples import Splits
 from surefoot_lab.data.loader import Normalizer, TrainLoader, normalizer_of
 from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.models import build_loss, build_model
-from surefoot_lab.train.evaluate import averages_weights
-from surefoot_lab.train.optimizers import Extent, build_optimizer, build_scheduler
-from surefoot_lab.train.processes import Team, form_team
-from surefoot_lab.train.stepping import Stepper, closure_mode
+from surefoot_lab.training.evaluate import averages_weights
+from surefoot_lab.training.optimizers import Extent, build_optimizer, build_scheduler
+from surefoot_lab.training.processes import Team, form_team
+from surefoot_lab.training.stepping import Stepper, closure_mode
 
 # Apart by more than any seed a user gives, so that no rank repeats another run's dropout.
 SEED_STRIDE = 1_000_003

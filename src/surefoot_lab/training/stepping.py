@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import surefoot
 from surefoot_lab.data.loader import Batch
 from surefoot_lab.errors import UserError
-from surefoot_lab.train.processes import Team
+from surefoot_lab.training.processes import Team
 
 Mode = Literal["none", "forward", "backward"]
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 
 from surefoot._evaluation import Graphless
 from surefoot._quiet import undisturbed
 from surefoot_lab.data.examples import Examples
 from surefoot_lab.data.loader import InOrder, Normalizer, TrainLoader
 from surefoot_lab.data.task import Classification, Task
-from surefoot_lab.train.processes import Team
+from surefoot_lab.training.processes import Team
 
 RECALIBRATION_BATCHES = 50
 CLASSIFICATION = Classification()
@@ -76,29 +76,10 @@ def evaluation_mode(
         with undisturbed(model, ()) if averages else nullcontext():
             if averages:
                 optimizer.eval()  # type: ignore[attr-defined]
-                _recalibrate(model, loader)
+                batches = loader.sample(RECALIBRATION_BATCHES, RECALIBRATION_SEED)
+                update_bn((inputs for inputs, _ in batches), model)
             yield
     finally:
         if averages:
             optimizer.train()  # type: ignore[attr-defined]
         model.train()
-
-
-@torch.no_grad()
-def _recalibrate(model: nn.Module, loader: TrainLoader) -> None:
-    """Average the statistics of training batches; all but BatchNorm stays in evaluation mode."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    tracking = [norm for norm in norms if norm.track_running_stats]
-    if not tracking:
-        return
-    momenta = [norm.momentum for norm in tracking]
-    for norm in tracking:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean of all batches
-        norm.train()
-    graphless = Graphless()
-    for inputs, _ in loader.sample(RECALIBRATION_BATCHES, RECALIBRATION_SEED):
-        graphless(lambda: model(inputs))  # noqa: B023
-    for norm, momentum in zip(tracking, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()

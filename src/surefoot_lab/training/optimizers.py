@@ -76,11 +76,12 @@ def fill_in(
 
 
 def build_optimizer(
-    config: OptimizerConfig, model: nn.Module, extent: Extent
+    config: OptimizerConfig, model: nn.Module, extent: Extent, what: str = "optimizer"
 ) -> tuple[Any, dict[str, Any]]:
     """Build the optimizer; line-search optimizers get the model itself.
 
     `MeasuredLR` gets the optimizer that its own argument `optimizer` describes, and the model.
+    `what` is where the configuration stands, for error messages.
 
     Returns:
         The optimizer, and the arguments that were filled in.
@@ -88,12 +89,6 @@ def build_optimizer(
     Raises:
         UserError: there is no such optimizer, or it refuses its arguments.
     """
-    return _build(config, model, extent, "optimizer")
-
-
-def _build(
-    config: OptimizerConfig, model: nn.Module, extent: Extent, what: str
-) -> tuple[Any, dict[str, Any]]:
     constructor = find(
         resolve(config.class_path),
         ["surefoot", "torch.optim"],
@@ -129,7 +124,7 @@ def _build_base(
     config = validated(OptimizerConfig, described, what)
     if "class_path" not in described:
         raise UserError(f"{what}.class_path: must name the optimizer to wrap, such as AdamW")
-    base, filled = _build(config, model, extent, what)
+    base, filled = build_optimizer(config, model, extent, what)
     if getattr(base, "wants_closure", None):
         raise UserError(
             f"{what}.class_path: {config.class_path} needs the loss for its own step; "
