@@ -1,6 +1,6 @@
 """The scoreboard of what `run.py` trained: gaps to the tuned ceiling, as a table and a picture.
 
-    python benchmarks/zero_tuning/score.py runs/zero-tuning [--out docs/zero-tuning]
+    python benchmarks/zero_tuning/score.py runs/zero-tuning [--onto FILE.json] [--out docs/zero-tuning]
 
 A gap is in points of accuracy, or in percent of the ceiling's loss; positive is worse. The ceiling
 of a task is the best mean over all seeds among the cells of the grid that were run with all of
@@ -68,14 +68,33 @@ def gap_of(values: list[float], top: float, figure: str) -> Gap:
     return Gap(statistics.fmean(gaps), (found.high - found.low) / 2.0, len(gaps))
 
 
+Ceilings = dict[str, tuple[str, float]]
+Gaps = dict[str, dict[str, Gap]]
+
+
+def read_scores(path: Path) -> tuple[Ceilings, Gaps]:
+    """What `--out` wrote before: rows that are measured anew are compared with its ceilings."""
+    plain = json.loads(path.read_text())
+    tops = {name: (top["cell"], top["value"]) for name, top in plain["ceilings"].items()}
+    rows = {
+        label: {
+            n: Gap(math.inf if g[0] is None else g[0], math.nan if g[1] is None else g[1], g[2])
+            for n, g in row.items()
+        }
+        for label, row in plain["gaps"].items()
+    }
+    return tops, rows
+
+
 def collect(
-    out: Path, labels: list[str], only: list[str] | None = None
-) -> tuple[dict[str, tuple[str, float]], dict[str, dict[str, Gap]]]:
+    out: Path, labels: list[str], only: list[str] | None = None, onto: Path | None = None
+) -> tuple[Ceilings, Gaps]:
     """Ceilings by task, and gaps by method and task."""
     known = tasks(Path("data"))
-    ceilings, gaps = {}, {}
+    ceilings: Ceilings = {}
+    before, gaps = ({}, {}) if onto is None else read_scores(onto)
     for name, task in known.items():
-        top = ceiling(out, name, task.figure)
+        top = ceiling(out, name, task.figure) or before.get(name)
         if top is None or (only and name not in only):
             continue
         ceilings[name] = top
@@ -92,7 +111,7 @@ def mean_and_worst(row: dict[str, Gap], names: list[str]) -> tuple[float, float]
     return statistics.fmean(values), max(values)
 
 
-def table(ceilings: dict[str, tuple[str, float]], gaps: dict[str, dict[str, Gap]]) -> str:
+def table(ceilings: Ceilings, gaps: Gaps) -> str:
     """Markdown, the smallest mean gap first."""
     names = list(ceilings)
     lines = [
@@ -111,9 +130,7 @@ def table(ceilings: dict[str, tuple[str, float]], gaps: dict[str, dict[str, Gap]
     return "\n".join(lines) + "\n"
 
 
-def picture(
-    ceilings: dict[str, tuple[str, float]], gaps: dict[str, dict[str, Gap]], path: Path
-) -> None:
+def picture(ceilings: Ceilings, gaps: Gaps, path: Path) -> None:
     """Every method's gaps, a dot a task, on an axis that is linear near zero."""
     import matplotlib
 
@@ -151,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, help="also writes OUT.json and OUT.png")
+    parser.add_argument("--onto", type=Path, help="such a file: what was not run is from there")
     parser.add_argument("--tasks", nargs="*", help="only these")
     parser.add_argument(
         "--ablation", action="store_true", help="MeasuredLR and it without its parts"
@@ -158,7 +176,7 @@ def main() -> None:
     options = parser.parse_args()
     whole = [label for label in OURS if any(part.startswith(f"{label},") for part in ABLATION)]
     labels = [*whole, *ABLATION] if options.ablation else [*OURS, *RIVALS]
-    ceilings, gaps = collect(options.runs, labels, options.tasks)
+    ceilings, gaps = collect(options.runs, labels, options.tasks, options.onto)
     print(table(ceilings, gaps))
     if options.out is not None:
         plain = {
