@@ -20,7 +20,7 @@ def walk(
     """Step and rate at every measurement of a run whose slope along the update is −1."""
     state, course = RateState(), []
     for step in range(steps):
-        if state.listens(step) or step >= state.next:
+        if state.listens(step, 16) or step >= state.next:
             state = state.hears(step, loss(step))
         if step >= state.next:
             parabola = Parabola(loss(step), -1.0, curvature(step))
@@ -67,7 +67,7 @@ def heard(loss: Callable[[int], float], steps: int = 1000) -> RateState:
     """The state after so many steps of which only the losses are heard."""
     state = RateState()
     for step in range(steps):
-        if state.listens(step):
+        if state.listens(step, 16):
             state = state.hears(step, loss(step))
     return state
 
@@ -91,11 +91,11 @@ def test_less_is_walked_while_the_loss_rises(
 def test_what_was_taken_returns_as_the_loss_falls_and_more_with_it() -> None:
     state = dataclasses.replace(RateState(), ebb=0.2)
     for step in range(4000):
-        if state.listens(step):
+        if state.listens(step, 16):
             state = state.hears(step, 1.0 / (1 + step), most=2.0)
     assert state.ebb == 2.0
     for step in range(4000, 12_000):  # no more than α where it surely falls no longer
-        if state.listens(step):
+        if state.listens(step, 16):
             state = state.hears(step, 0.1 + 0.01 * math.sin(7.0 * step), most=2.0)
     assert 0.1 <= state.ebb < 0.5
 

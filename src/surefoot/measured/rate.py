@@ -176,7 +176,7 @@ class RateState:
         noise = math.hypot(error, its_error)
         return (now - least) / noise if noise > 0.0 else 0.0
 
-    def listens(self, step: int, often: int = 16) -> bool:
+    def listens(self, step: int, often: int) -> bool:
         """Whether the loss of step number ``step`` is to be heard, measured or not.
 
         Args:
@@ -195,13 +195,12 @@ class RateState:
             loss: of its batch.
             most: what α may be multiplied by while they fall.
         """
-        course = self.course
-        if math.isfinite(loss):
-            course = (*course, (step, loss))
-            course = course if len(course) <= _COURSE else (*course[:4], *course[5::2])
+        if not math.isfinite(loss):
+            return dataclasses.replace(self, heard=step)
+        course = (*self.course, (step, loss))
+        course = course if len(course) <= _COURSE else (*course[:4], *course[5::2])
         heard = dataclasses.replace(self, heard=step, course=course)
-        trend = heard.trend if course is not self.course else 0.0
-        ebb = self.ebb
+        trend, ebb = heard.trend, self.ebb
         if trend > _SURE:
             ebb = max(_EBB * ebb, _LEAST)
         elif trend < -_SURE:
