@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -78,9 +78,8 @@ def dots_and_norms_sq(
     products: list[Tensor] = []
     ends = [0]
     for pair in zip(firsts, seconds, strict=True):
-        for a, b in _pieces(*pair):  # the second product finds the piece in the cache
-            products.append(_dot(a, b))
-            products.append(_dot(a, a))
+        for a, b in _strips(*pair):  # the second product finds the strip in the cache
+            products += (_dot(a, b), _dot(a, a))
         ends.append(len(products))
     values = _numbers(products)
     if _out_of_range(values[1::2]) or not all(map(math.isfinite, values)):
@@ -94,21 +93,21 @@ def dots_and_norms_sq(
     )
 
 
-_PIECE = 1 << 18
-"""Elements of two tensors that a core's cache holds together."""
+_STRIP, _LONG_STRIP = 1 << 18, 1 << 22
+"""Elements of two tensors that a core's cache holds together; and of temporary tensors on
+accelerators, which take longer for many small ones."""
 
 
-def _pieces(a: Tensor, b: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
-    """Flat views that two products share the cache with; accelerators get the tensors whole."""
-    if a.is_contiguous() and b.is_contiguous():
-        a, b = a.view(-1), b.view(-1)
-    elif _channels_last(a) and _channels_last(b):
-        a, b = a.permute(0, 2, 3, 1).view(-1), b.permute(0, 2, 3, 1).view(-1)
+def _strips(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Tensors of one shape, strip by strip of flat views; as they are where there is none."""
+    if all(t.is_contiguous() for t in tensors):
+        flat = [t.view(-1) for t in tensors]
+    elif all(map(_channels_last, tensors)):
+        flat = [t.permute(0, 2, 3, 1).view(-1) for t in tensors]
     else:
-        return [(a, b)]
-    if a.numel() <= _PIECE or a.device.type != "cpu":
-        return [(a, b)]
-    return list(zip(a.split(_PIECE), b.split(_PIECE), strict=True))
+        return [tensors]
+    length = _STRIP if tensors[0].device.type == "cpu" else _LONG_STRIP
+    return zip(*(t.split(length) for t in flat), strict=True)
 
 
 def _channels_last(t: Tensor) -> bool:
@@ -145,11 +144,6 @@ def _fsum(values: object) -> float:
         return math.nan
 
 
-_STRIP, _LONG_STRIP = 1 << 18, 1 << 22
-"""Elements of a temporary tensor where a whole one would be too much memory, on the CPU and on
-accelerators, which take longer for many small ones."""
-
-
 def slopes_and_norms_sq(
     ends: Sequence[Tensor], starts: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> tuple[list[float], list[float]]:
@@ -158,34 +152,21 @@ def slopes_and_norms_sq(
     The product is 0 where there is no gradient.
     """
     products: list[Tensor] = []
-    places: list[tuple[int, bool]] = []
-    for i, triple in enumerate(zip(ends, starts, grads, strict=True)):
-        for end, start, grad in _strips(*triple):
-            low = end.dtype in _LOW_PRECISION
-            d = end.float() - start.float() if low else end - start
-            products.append(_dot(d, d))
-            places.append((i, False))
-            if grad is not None:
-                products.append(_dot(grad.to(d.dtype), d))
-                places.append((i, True))
-            del d  # before the next one is made
     slopes, squares = [0.0] * len(ends), [0.0] * len(ends)
-    if products:
-        for (i, is_slope), value in zip(places, _numbers(products), strict=True):
-            (slopes if is_slope else squares)[i] += value
+    places: list[tuple[list[float], int]] = []
+    for i, (end, start, grad) in enumerate(zip(ends, starts, grads, strict=True)):
+        triple = [t.detach() for t in (end, start, grad) if t is not None]
+        for x, y, *g in _strips(*triple):
+            d = x.float() - y.float() if x.dtype in _LOW_PRECISION else x - y
+            products.append(_dot(d, d))
+            places.append((squares, i))
+            if g:
+                products.append(_dot(g[0].to(d.dtype), d))
+                places.append((slopes, i))
+            del d  # before the next one is made
+    for (sums, i), value in zip(places, _numbers(products) if products else [], strict=True):
+        sums[i] += value
     return slopes, squares
-
-
-def _strips(
-    end: Tensor, start: Tensor, grad: Tensor | None
-) -> Sequence[tuple[Tensor, Tensor, Tensor | None]]:
-    tensors = [t.detach() for t in (end, start, grad) if t is not None]
-    length = _STRIP if end.device.type == "cpu" else _LONG_STRIP
-    if not all(t.is_contiguous() for t in tensors):
-        return [(tensors[0], tensors[1], tensors[2] if grad is not None else None)]
-    strips = [t.view(-1).split(length) for t in tensors]
-    grads: Sequence[Tensor | None] = strips[2] if grad is not None else [None] * len(strips[0])
-    return list(zip(strips[0], strips[1], grads, strict=True))
 
 
 @torch.no_grad()
@@ -214,7 +195,7 @@ def put_unnoticed(param: Tensor, value: Tensor) -> None:
 def swap(firsts: Sequence[Tensor], seconds: Sequence[Tensor]) -> None:
     """Exchange the contents of two lists of tensors, without a third of their size."""
     for a, b in zip(firsts, seconds, strict=True):
-        for x, y, _ in _strips(a, b, None):
+        for x, y in _strips(a.detach(), b.detach()):
             kept = x.clone()
             x.copy_(y)
             y.copy_(kept)
@@ -286,35 +267,12 @@ class Copies:
     @torch.no_grad()
     def take(self, params: Sequence[Tensor]) -> None:
         """Remember the parameters as they are now."""
-        self._claim(params)
-        if params:
-            torch._foreach_copy_(self._copies, self._params)
-
-    def _claim(self, params: Sequence[Tensor]) -> None:
-        if not self._fits(params):
+        layouts = [(p.shape, p.dtype, p.device, p.stride()) for p in params]
+        if layouts != [(c.shape, c.dtype, c.device, c.stride()) for c in self._copies]:
             self._copies = [torch.empty_like(p, requires_grad=False) for p in params]
         self._params = list(params)
-
-    def _fits(self, params: Sequence[Tensor]) -> bool:
-        return len(params) == len(self._copies) and all(
-            p.shape == c.shape
-            and p.dtype == c.dtype
-            and p.device == c.device
-            and p.stride() == c.stride()
-            for p, c in zip(params, self._copies, strict=True)
-        )
-
-    @torch.no_grad()
-    def leave(
-        self,
-        params: Sequence[Tensor],
-        tensors: Sequence[Tensor],
-        weights: Sequence[float],
-        t: float,
-    ) -> None:
-        """Remember the parameters, and move them: pᵢ ← pᵢ + t · wᵢ · tensorᵢ."""
-        self.take(params)
-        add_scaled(params, tensors, weights, t)
+        if params:
+            torch._foreach_copy_(self._copies, self._params)
 
     def go_on(
         self, tensors: Sequence[Tensor], weights: Sequence[float], at: float, t: float

@@ -11,6 +11,7 @@ import contextlib
 import random
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,24 +23,21 @@ def devices_of(tensors: Iterable[torch.Tensor]) -> tuple[torch.device, ...]:
     return tuple(sorted({t.device for t in tensors}, key=str))
 
 
+@dataclass(frozen=True)
 class RngState:
     """The states of the global random generators: torch's, Python's and, where loaded, NumPy's.
 
     Args:
         cpu: torch's on the CPU.
         accelerators: torch's on other devices.
-        others: Python's and NumPy's; None for those that are to be left alone.
+        python: Python's; None where it is to be left alone.
+        numpy: NumPy's, likewise.
     """
 
-    def __init__(
-        self,
-        cpu: torch.Tensor,
-        accelerators: dict[torch.device, torch.Tensor],
-        others: tuple[Any, Any] = (None, None),
-    ) -> None:
-        self._cpu = cpu
-        self._accelerators = accelerators
-        self._python, self._numpy = others
+    cpu: torch.Tensor
+    accelerators: dict[torch.device, torch.Tensor]
+    python: Any = None
+    numpy: Any = None
 
     @classmethod
     def capture(cls, devices: Iterable[torch.device] = ()) -> RngState:
@@ -50,28 +48,28 @@ class RngState:
             if device.type not in ("cpu", "meta")
         }
         numpy = _numpy_random()
-        others = random.getstate(), None if numpy is None else numpy.get_state()
-        return cls(torch.get_rng_state(), accelerators, others)
+        own = None if numpy is None else numpy.get_state()
+        return cls(torch.get_rng_state(), accelerators, random.getstate(), own)
 
     def restore(self) -> None:
         """Put the remembered states back."""
-        torch.set_rng_state(self._cpu)
-        if self._python is not None:
-            random.setstate(self._python)
-        if self._numpy is not None and (numpy := _numpy_random()) is not None:
-            numpy.set_state(self._numpy)
-        for device, state in self._accelerators.items():
+        torch.set_rng_state(self.cpu)
+        if self.python is not None:
+            random.setstate(self.python)
+        if self.numpy is not None and (numpy := _numpy_random()) is not None:
+            numpy.set_state(self.numpy)
+        for device, state in self.accelerators.items():
             torch.get_device_module(device).set_rng_state(state, *_index(device))
 
     def to_dict(self) -> dict[str, Any]:
         """All of them as tensors and plain values, which any checkpoint keeps."""
-        kept: dict[str, Any] = {"cpu": self._cpu}
-        kept |= {str(device): state for device, state in self._accelerators.items()}
-        if self._python is not None:
-            version, internal, gauss = self._python
+        kept: dict[str, Any] = {"cpu": self.cpu}
+        kept |= {str(device): state for device, state in self.accelerators.items()}
+        if self.python is not None:
+            version, internal, gauss = self.python
             kept["python"] = (version, torch.tensor(internal), gauss)
-        if self._numpy is not None:
-            name, keys, *rest = self._numpy
+        if self.numpy is not None:
+            name, keys, *rest = self.numpy
             kept["numpy"] = (name, torch.from_numpy(keys.astype("int64")), *rest)
         return kept
 
@@ -85,7 +83,7 @@ class RngState:
         if numpy is not None:
             numpy = (numpy[0], numpy[1].numpy().astype("uint32"), *numpy[2:])
         cpu = states.pop("cpu")
-        return cls(cpu, {torch.device(name): s for name, s in states.items()}, (python, numpy))
+        return cls(cpu, {torch.device(name): s for name, s in states.items()}, python, numpy)
 
 
 def _numpy_random() -> Any:

@@ -44,16 +44,17 @@ class Direction:
 
     def unit(self) -> Direction:
         """The same direction with norm 1, so that ``t`` is a length."""
-        return self.scaled(1.0 / self.norm)
+        factor = 1.0 / self.norm
+        slope0 = None if self.slope0 is None else self.slope0 * factor
+        weights = [w * factor for w in self.weights]
+        return Direction(self.tensors, weights, self.norm * factor, slope0)
 
-    def scaled(self, factor: float) -> Direction:
-        """The direction times a positive factor."""
-        return Direction(
-            tensors=self.tensors,
-            weights=[w * factor for w in self.weights],
-            norm=self.norm * factor,
-            slope0=None if self.slope0 is None else self.slope0 * factor,
-        )
+    def slope_for(self, grads: Sequence[Tensor | None]) -> float:
+        """Derivative along it of a loss with these gradients; None for zero."""
+        pairs = [(i, g) for i, g in enumerate(grads) if g is not None]
+        tensors = [self.tensors[i] for i, _ in pairs]
+        weights = [self.weights[i] for i, _ in pairs]
+        return _params.dot_and_norm_sq([g for _, g in pairs], tensors, weights)[0]
 
 
 def steepest(grads: Sequence[Tensor], ratios: Sequence[float]) -> Direction:

@@ -78,11 +78,7 @@ class Cost:
         )
 
     def __sub__(self, other: Cost) -> Cost:
-        return Cost(
-            self.forwards - other.forwards,
-            self.backwards - other.backwards,
-            self.probes - other.probes,
-        )
+        return self + Cost(-other.forwards, -other.backwards, -other.probes)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from surefoot import _params, _reduce
 from surefoot._networks import at_least_initial
 
 
+@dataclass(eq=False)
 class TakenStep:
     """One copy of the weights, and the way from it to where they are now.
 
@@ -29,14 +31,13 @@ class TakenStep:
         keeps_line: the line outlives a way back to what was kept, for :meth:`take_move`.
     """
 
-    def __init__(self, process_group: Any = None, keeps_line: bool = False) -> None:
-        self._group, self._keeps_line = process_group, keeps_line
+    process_group: Any = None
+    keeps_line: bool = False
+
+    def __post_init__(self) -> None:
         self._params: list[Tensor] = []
         self._copies: list[Tensor] = []
-        self._shares: list[float] = []
-        self._shapes: list[tuple[int, ...]] = []
         self._slopes: list[float] = []
-        self._is_sharded = False
         self._anchor = self._place = 0.0
 
     @torch.no_grad()
@@ -68,7 +69,7 @@ class TakenStep:
         squares = [s * share for s, share in zip(squares, self._shares, strict=True)]
         self._slopes = slopes
         slope, square = _reduce.over_shards(
-            (math.fsum(slopes), math.fsum(squares)), self._is_sharded, self._group
+            (math.fsum(slopes), math.fsum(squares)), self._is_sharded, self.process_group
         )
         return slope, math.sqrt(max(0.0, square))
 
@@ -79,7 +80,7 @@ class TakenStep:
             parts: which of the parameters, by their places, belong to each.
         """
         own = [math.fsum(self._slopes[i] for i in part) for part in parts]
-        return _reduce.over_shards(own, self._is_sharded, self._group)
+        return _reduce.over_shards(own, self._is_sharded, self.process_group)
 
     @contextmanager
     def staying(self, places: Sequence[int]) -> Iterator[None]:
@@ -104,7 +105,7 @@ class TakenStep:
         """The norm of the weights at the start; see :func:`surefoot._networks.at_least_initial`."""
         parts = zip(_params.norms_sq(self._copies), self._shares, strict=True)
         square = math.fsum(square * share for square, share in parts)
-        (square,) = _reduce.over_shards([square], self._is_sharded, self._group)
+        (square,) = _reduce.over_shards([square], self._is_sharded, self.process_group)
         return at_least_initial(square, self._shapes)
 
     @torch.no_grad()
@@ -142,7 +143,7 @@ class TakenStep:
     @torch.no_grad()
     def go_back(self) -> None:
         """Place the weights where the copy is, to the bit; the line ends there."""
-        if self._keeps_line and self._place != self._anchor:
+        if self.keeps_line and self._place != self._anchor:
             _params.swap(self._params, self._copies)
             self._anchor, self._place = self._place, self._anchor
         else:

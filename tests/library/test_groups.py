@@ -100,21 +100,3 @@ def test_torch_schedulers_act_on_alpha(make: Any, quadratic: Any) -> None:
                 assert multiple == pytest.approx(alpha, rel=1e-5)
                 checked += 1
         assert checked >= 10
-
-
-@both
-def test_one_cycle_cannot_switch_momentum_on(make: Any) -> None:
-    with pytest.raises(ValueError, match="momentum"):
-        OneCycleLR(make(noisy()), max_lr=1.0, total_steps=10)
-
-
-@both
-def test_weight_decay_is_decoupled(make: Any, quadratic: Any) -> None:
-    twin = type(quadratic)()
-    plain, decayed = make(quadratic.parts), make(twin.parts, weight_decay=0.1)
-    while plain.last is None or plain.last.length == 0.0:
-        plain.step(quadratic.loss)
-        decayed.step(twin.loss)
-    assert plain.last.parabola == decayed.last.parabola  # the measured loss stays the loss
-    shrunk = 1.0 - 0.1 * decayed.last.effective_lr
-    assert torch.allclose(twin.theta, shrunk * quadratic.theta, rtol=1e-12)

@@ -497,3 +497,14 @@ def test_a_schedule_may_end_a_rounding_error_below_zero(name: str) -> None:
     optimizer.step(lambda: CROSS_ENTROPY(model(X), Y))
     for p, old in zip(model.parameters(), before, strict=True):
         assert torch.allclose(p, old, rtol=0.0, atol=1e-6)
+
+
+def test_a_loss_that_nothing_holds_from_below_is_told() -> None:
+    """Each update leads down ever more steeply, so no rate is the best of its line."""
+    model = _net()
+    optimizer = _measured(model)
+    with pytest.warns(UserWarning, match="the loss has no minimum"):
+        for _ in range(24):
+            (-model(X).square().mean()).backward()
+            optimizer.step()
+            optimizer.zero_grad()

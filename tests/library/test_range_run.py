@@ -32,20 +32,17 @@ def sgd(model: nn.Module, **options: Any) -> torch.optim.SGD:
     return torch.optim.SGD(model.parameters(), lr=0.1, **options)
 
 
-def test_exponential_rates_have_equal_factors_and_reach_both_ends() -> None:
+@pytest.mark.parametrize(
+    ("mode", "start", "rates"),
+    [("exp", 1e-5, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]), ("linear", 0.0, [0.0, 0.1, 0.2, 0.3, 0.4])],
+)
+def test_rates_have_equal_factors_or_differences_and_reach_both_ends(
+    mode: str, start: float, rates: list[float]
+) -> None:
     model, data = linear_model()
-    curve = range_test(
-        model, sgd(model), data, LOSS, start_lr=1e-5, end_lr=1e-1, num_iter=5, step_mode="exp"
-    )
-    assert curve.lr == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1], rel=1e-12)
-
-
-def test_linear_rates_have_equal_differences_and_may_start_at_zero() -> None:
-    model, data = linear_model()
-    curve = range_test(
-        model, sgd(model), data, LOSS, start_lr=0.0, end_lr=0.4, num_iter=5, step_mode="linear"
-    )
-    assert curve.lr == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4], rel=1e-12)
+    settings: dict[str, Any] = {"start_lr": start, "end_lr": rates[-1], "num_iter": 5}
+    curve = range_test(model, sgd(model), data, LOSS, step_mode=mode, **settings)
+    assert curve.lr == pytest.approx(rates, rel=1e-12)
 
 
 def test_losses_are_those_of_plain_sgd_with_these_rates() -> None:
@@ -74,47 +71,33 @@ def test_accuracies_are_those_of_the_batches() -> None:
     assert len(curve.accuracy) == 3
 
 
-def test_groups_keep_their_ratios() -> None:
+@pytest.mark.parametrize(
+    ("lrs", "start", "end", "walked", "place"),
+    [
+        ((0.2, 0.02), 1e-3, 1e-1, ([1e-3, 1e-2, 1e-1], [1e-4, 1e-3, 1e-2]), (0.5, 0.05)),
+        (
+            (0.0, 0.02),
+            [1e-4, 1e-2],
+            [1e-2, 1.0],
+            ([1e-4, 1e-3, 1e-2], [1e-2, 1e-1, 1.0]),
+            (1e-3, 1e-1),
+        ),
+        ((0.0, 0.02), 1e-3, 1e-1, ([0.0, 0.0, 0.0], [1e-3, 1e-2, 1e-1]), (0.0, 0.05)),
+    ],
+    ids=["ratios kept", "a range each", "one switched off"],
+)
+def test_groups(lrs: Any, start: Any, end: Any, walked: Any, place: Any) -> None:
     model, data = linear_model()
-    optimizer = torch.optim.SGD(
-        [{"params": [model.weight], "lr": 0.2}, {"params": [model.bias], "lr": 0.02}]
-    )
-    seen = []
-    optimizer.register_step_pre_hook(
-        lambda o, *_: seen.append([group["lr"] for group in o.param_groups])
-    )
-    curve = range_test(model, optimizer, data, LOSS, start_lr=1e-3, end_lr=1e-1, num_iter=3)
-    assert [rates[0] for rates in seen] == pytest.approx(curve.lr)
-    assert [rates[1] for rates in seen] == pytest.approx([1e-4, 1e-3, 1e-2])
-    assert curve.group_rates(0.5) == pytest.approx([0.5, 0.05])
-
-
-def test_each_group_may_have_its_own_range() -> None:
-    model, data = linear_model()
-    optimizer = torch.optim.SGD(
-        [{"params": [model.weight], "lr": 0.0}, {"params": [model.bias], "lr": 0.02}]
-    )
-    seen = []
-    optimizer.register_step_pre_hook(
-        lambda o, *_: seen.append([group["lr"] for group in o.param_groups])
-    )
-    curve = range_test(
-        model, optimizer, data, LOSS, start_lr=[1e-4, 1e-2], end_lr=[1e-2, 1.0], num_iter=3
-    )
-    assert [rates[0] for rates in seen] == pytest.approx([1e-4, 1e-3, 1e-2])
-    assert [rates[1] for rates in seen] == pytest.approx([1e-2, 1e-1, 1.0])
-    # the same place of the ramp for both
-    assert curve.group_rates(1e-3) == pytest.approx([1e-3, 1e-1])
-
-
-def test_a_group_that_is_switched_off_stays_off_and_does_not_name_the_rate() -> None:
-    model, data = linear_model()
-    optimizer = torch.optim.SGD(
-        [{"params": [model.weight], "lr": 0.0}, {"params": [model.bias], "lr": 0.02}]
-    )
-    curve = range_test(model, optimizer, data, LOSS, start_lr=1e-3, end_lr=1e-1, num_iter=3)
-    assert curve.lr == pytest.approx([1e-3, 1e-2, 1e-1])
-    assert curve.group_rates(0.05) == [0.0, 0.05]
+    parts = zip((model.weight, model.bias), lrs, strict=True)
+    optimizer = torch.optim.SGD([{"params": [p], "lr": lr} for p, lr in parts])
+    seen: list[list[float]] = []
+    optimizer.register_step_pre_hook(lambda o, *_: seen.append([g["lr"] for g in o.param_groups]))
+    curve = range_test(model, optimizer, data, LOSS, start_lr=start, end_lr=end, num_iter=3)
+    for rates, expected in zip(zip(*seen, strict=True), walked, strict=True):
+        assert list(rates) == pytest.approx(expected)
+    named = walked[0] if any(walked[0]) else walked[1]  # the first group that moves
+    assert curve.lr == pytest.approx(named)
+    assert curve.group_rates(max(place) if named is walked[1] else place[0]) == pytest.approx(place)
 
 
 def test_accumulated_small_batches_equal_one_large_batch() -> None:
@@ -242,7 +225,7 @@ def test_validation_does_not_change_training_and_sees_the_same_samples(
 ) -> None:
     from surefoot.lr_range._validate import Validator
 
-    monkeypatch.setattr(Validator.__init__, "__defaults__", (keep,))
+    monkeypatch.setattr(Validator.__init__, "__defaults__", (keep, 0))  # room, forwards
     seen: list[list[int]] = []
 
     def collate(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -55,19 +55,20 @@ def _check_loader(name: str, loader: Any) -> None:
         raise ValueError(f"{name} is empty: it has no batches")
 
 
+# told by name: arrows between the packages of the library do not point sideways
+_MEASURING = {
+    "LineSearchOptimizer": "{} measures its own step: its lr multiplies that step, so there "
+    "is no learning rate to look for",
+    "MeasuredLR": "{} measures the learning rate itself, so there is none to look for; to test the "
+    "optimizer it wraps, pass that one",
+}
+
+
 def _check_optimizer(optimizer: Optimizer) -> None:
     for wrapped in unwrapped(optimizer):
-        measuring = {cls.__name__ for cls in type(wrapped).__mro__ if _is_ours(cls)}
-        if "LineSearchOptimizer" in measuring:
-            raise TypeError(
-                f"{type(wrapped).__name__} measures its own step: its lr is a multiplier of that "
-                "step, so there is no learning rate to look for"
-            )
-        if "MeasuredLR" in measuring:
-            raise TypeError(
-                "MeasuredLR measures the learning rate itself, so there is none to look for; to "
-                "test the optimizer it wraps, pass that one"
-            )
+        for cls in type(wrapped).__mro__:
+            if cls.__module__.startswith("surefoot.") and cls.__name__ in _MEASURING:
+                raise TypeError(_MEASURING[cls.__name__].format(type(wrapped).__name__))
         closure = inspect.signature(wrapped.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise TypeError(
@@ -79,11 +80,6 @@ def _check_optimizer(optimizer: Optimizer) -> None:
     check_rates(unwrapped(optimizer)[-1])
     if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
         raise ValueError("no parameter of the optimizer requires a gradient: nothing would train")
-
-
-def _is_ours(cls: type) -> bool:
-    # told by name: arrows between the packages of the library do not point sideways
-    return cls.__module__.startswith("surefoot.")
 
 
 def _check_model(model: nn.Module) -> None:
@@ -104,8 +100,8 @@ def check_settings(
     val_share: float,
 ) -> None:
     """Raise a ValueError that names the setting and what it may be."""
-    for name, value in (("accumulation_steps", accumulation_steps), ("val_every", val_every)):
-        check_count(name, value)
+    check_count("accumulation_steps", accumulation_steps)
+    check_count("val_every", val_every)
     if diverge_threshold is not None:  # None never stops
         check_number("diverge_threshold", diverge_threshold, at_least=0.0, above=True)
     if val_loader is not None:

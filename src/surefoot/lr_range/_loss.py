@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import InitVar, dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ class Evaluation(NamedTuple):
     samples: int
 
 
+@dataclass
 class LossOf:
     """Evaluates the loss of a batch in one of three ways.
 
@@ -33,41 +35,36 @@ class LossOf:
       do; mappings are passed as keyword arguments.
     """
 
-    def __init__(
-        self,
-        model: nn.Module | None,
-        loss_fn: Callable[[Any, Any], Any] | None,
-        step_fn: Callable[[Any], Any] | None,
-        autocast: Any,
-        device: torch.device,
-    ) -> None:
-        self._model = model
-        self._loss_fn = loss_fn
-        self._step_fn = step_fn
-        self.device = device
-        self._autocast = _autocast_factory(autocast, device)
+    model: nn.Module | None
+    loss_fn: Callable[[Any, Any], Any] | None
+    step_fn: Callable[[Any], Any] | None
+    autocast: InitVar[Any]
+    device: torch.device
+
+    def __post_init__(self, autocast: Any) -> None:
+        self._autocast = _autocast_factory(autocast, self.device)
 
     def __call__(self, batch: Any) -> Evaluation:
         with self._autocast():
-            if self._step_fn is not None:
-                return _own_step(self._step_fn(batch), samples_in(batch))
+            if self.step_fn is not None:
+                return _own_step(self.step_fn(batch), samples_in(batch))
             batch = to_device(batch, self.device)
-            if self._loss_fn is None:
+            if self.loss_fn is None:
                 return self._own_loss(batch)
             inputs, targets = pair_in(batch, _REMEDY)
-            output = self._model(inputs)  # type: ignore[misc]
-            loss = _loss_in(self._loss_fn(output, targets))
+            output = self.model(inputs)  # type: ignore[misc]
+            loss = _loss_in(self.loss_fn(output, targets))
         return Evaluation(loss, _correct(output, targets), samples_in(targets))
 
     def _own_loss(self, batch: Any) -> Evaluation:
-        assert self._model is not None
+        assert self.model is not None
         try:
             if isinstance(batch, Mapping):
-                output = self._model(**batch)
+                output = self.model(**batch)
             elif isinstance(batch, (list, tuple)):
-                output = self._model(*batch)
+                output = self.model(*batch)
             else:
-                output = self._model(batch)
+                output = self.model(batch)
         except TypeError as error:
             raise TypeError(
                 "without loss_fn or step_fn the model is called with all of a batch and returns "

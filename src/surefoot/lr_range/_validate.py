@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,44 +22,39 @@ _MOST = 10_000
 """Batches of a pass, of a loader that may have no end."""
 
 
+@dataclass
 class Validator:
     """Measures loss and accuracy on a ``share`` of a validation set, again and again.
 
     Every pass starts from the same random state, so a shuffling loader gives the same samples
     each time, and it leaves the random state where it found it: the training batches are those
-    of a test without validation. Batches are kept in memory if they fit in ``keep_bytes``, so
+    of a test without validation. Batches are kept in memory if they fit in ``room`` bytes, so
     that images are decoded once and not at every pass.
     """
 
-    def __init__(
-        self,
-        loader: Iterable[Any],
-        loss_of: LossOf,
-        model: nn.Module | None,
-        share: float,
-        devices: Iterable[torch.device],
-        process_group: Any,
-        keep_bytes: int = 256 * 2**20,
-    ) -> None:
-        self._loader = share_of(loader, share)
-        self._loss_of = loss_of
-        self._model = model
-        self._devices = list(devices)
-        self._group = process_group
-        self._rng = RngState.capture(self._devices)
-        self._position = LoaderPosition(loader)
-        self._room: int = keep_bytes
+    loader: Iterable[Any]
+    loss_of: LossOf
+    model: nn.Module | None
+    share: float
+    devices: tuple[torch.device, ...]
+    group: Any
+    room: int = 256 * 2**20
+    forwards: int = 0
+
+    def __post_init__(self) -> None:
+        self._rng = RngState.capture(self.devices)
+        self._position = LoaderPosition(self.loader)
+        self.loader = share_of(self.loader, self.share)
         self._kept: list[Any] | None = []
         self._complete = False
         self._graphless = Graphless()
-        self.forwards = 0
 
     @torch.no_grad()
     def measure(self) -> tuple[float, float | None, int]:
         """Mean loss over the samples, accuracy (or None), and this process's sample count."""
-        modules = [] if self._model is None else list(self._model.modules())
+        modules = [] if self.model is None else list(self.model.modules())
         modes = [(m, m.training) for m in modules]
-        with undisturbed(self._model, self._devices):
+        with undisturbed(self.model, self.devices):
             self._rng.restore()
             self._position.rewind()
             try:
@@ -70,45 +66,37 @@ class Validator:
                     module.training = training
 
     def _pass(self) -> tuple[float, float | None, int]:
-        losses: list[torch.Tensor] = []
-        corrects: list[torch.Tensor] = []
-        sizes: list[int] = []
-        samples = 0
-        for batch in self._batches():
-            found = self._evaluate(batch)
-            losses.append(found.loss.float() * found.samples)
-            if found.correct is not None:
-                corrects.append(found.correct.float())
-            samples += found.samples
-            sizes.append(found.samples)
-            self.forwards += 1
+        found = [self._evaluate(batch) for batch in self._batches()]
+        self.forwards += len(found)
+        samples = sum(each.samples for each in found)
         if not samples:
             raise ValueError("the validation loader is empty: it gave no batch with samples")
         # one device synchronisation for the whole pass
-        counts = torch.tensor(sizes, device=losses[0].device, dtype=losses[0].dtype)
-        summed = torch.stack(losses)
+        summed = torch.stack([each.loss.float() * each.samples for each in found])
+        counts = torch.tensor([each.samples for each in found]).to(summed)
         # a batch without a valid target has no loss; where most have none, it is no accident
         valid = ~summed.isnan()
-        total, share, every = (
-            mean(float(part.item()), self._group, self._loss_of.device)
-            for part in (summed[valid].sum(), counts[valid].sum(), counts.sum())
-        )
+        total, share, every = map(self._mean, (summed[valid], counts[valid], counts))
         loss = total / share if 2.0 * share >= every else math.nan
-        accuracy = None
-        if len(corrects) == len(losses):
-            accuracy = _mean_over(corrects, self._group) / every
-        return loss, accuracy, samples
+        corrects = [each.correct.float() for each in found if each.correct is not None]
+        if len(corrects) < len(found):
+            return loss, None, samples
+        return loss, self._mean(torch.stack(corrects)) / every, samples
+
+    def _mean(self, parts: torch.Tensor) -> float:
+        """Of the sum, over the processes."""
+        return mean(float(parts.sum().item()), self.group, self.loss_of.device)
 
     def _evaluate(self, batch: Any) -> Evaluation:
-        random = RngState.capture(self._devices)
-        found = self._graphless(lambda: self._loss_of(batch), random.restore)
+        random = RngState.capture(self.devices)
+        found = self._graphless(lambda: self.loss_of(batch), random.restore)
         return found._replace(loss=found.loss.detach())
 
     def _batches(self) -> Iterator[Any]:
         if self._complete and self._kept is not None:
             yield from self._kept
             return
-        for number, batch in enumerate(self._loader):
+        for number, batch in enumerate(self.loader):
             if number == _MOST:
                 raise ValueError(
                     f"val_loader has given {_MOST} batches and no end: pass one that ends"
@@ -120,16 +108,11 @@ class Validator:
     def _keep(self, batch: Any) -> None:
         if self._kept is None:
             return
-        self._room -= _bytes_in(batch)
-        if self._room < 0:
+        self.room -= _bytes_in(batch)
+        if self.room < 0:
             self._kept = None
         else:
             self._kept.append(batch)
-
-
-def _mean_over(parts: list[torch.Tensor], group: Any) -> float:
-    total = torch.stack(parts).sum()
-    return mean(float(total.item()), group, total.device)
 
 
 def _bytes_in(batch: Any) -> int:

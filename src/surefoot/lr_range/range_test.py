@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from surefoot._evaluation import unsynchronized
 from surefoot._networks import has_batch_norm
 from surefoot._no_trace import all_parameters, no_trace, unwrapped
 from surefoot._quiet import devices_of
-from surefoot._reduce import is_distributed, mean
+from surefoot._reduce import mean
 from surefoot.lr_range._batches import endless
 from surefoot.lr_range._checks import check_inputs, check_settings, iterations
 from surefoot.lr_range._data import ValidationPoint
@@ -158,6 +159,8 @@ def range_test(
         # closed on every way out, so that the loader's workers do not outlive the test
         with contextlib.closing(endless(loader)) as batches:
             reason = run.walk(batches, stop, validator, val_every, on_progress)
+    innermost = unwrapped(optimizer)[-1]
+    is_sgd = isinstance(innermost, torch.optim.SGD)
     return RangeCurve(
         lr=run.lr,
         loss=run.loss,
@@ -165,8 +168,9 @@ def range_test(
         stop=reason,
         accuracy=run.accuracy if len(run.accuracy) == len(run.lr) else [],
         validation=run.validation,
-        optimizer=type(unwrapped(optimizer)[-1]).__name__,
-        momentum=_momentum(unwrapped(optimizer)[-1]),
+        optimizer=type(innermost).__name__,
+        # of torch's SGD, the one optimizer whose divergence bound is known in theory
+        momentum=float(innermost.param_groups[0]["momentum"]) if is_sgd else None,
         batch_norm=None if model is None else has_batch_norm(model),
         cost=run.cost + Cost(forwards=validator.forwards if validator else 0),
         seconds=time.perf_counter() - began,
@@ -230,7 +234,8 @@ class _Run:
         correct: Any = 0.0
         samples = 0
         for k in range(self.accumulation):
-            with self._synchronized(k == self.accumulation - 1):
+            is_last = k == self.accumulation - 1  # before it, DDP need not exchange gradients
+            with contextlib.nullcontext() if is_last else unsynchronized([self.model]):
                 found = self.loss_of(next(batches))
                 loss = found.loss / self.accumulation
                 if not loss.requires_grad:
@@ -263,16 +268,3 @@ class _Run:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-
-    def _synchronized(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """DDP need not exchange gradients before the last batch of a step."""
-        if last or not is_distributed(self.group) or not hasattr(self.model, "no_sync"):
-            return contextlib.nullcontext()
-        return self.model.no_sync()  # type: ignore[union-attr, operator, no-any-return]
-
-
-def _momentum(optimizer: Any) -> float | None:
-    """Momentum of torch's SGD, the one optimizer whose divergence bound is known in theory."""
-    if not isinstance(optimizer, torch.optim.SGD):
-        return None
-    return float(optimizer.param_groups[0]["momentum"])

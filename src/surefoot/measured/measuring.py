@@ -166,6 +166,8 @@ def conclude(
         averaged=bool(step.share),
         fell=fell,
     )
+    if rate.is_bottomless:
+        tell("bottomless", notices.BOTTOMLESS)
     if rate.flat >= 6 and rate.interval.value is None:
         tell("flat", notices.FLAT)
     if fell:

@@ -25,7 +25,8 @@ NOT_REPEATABLE = (
     "the loss was {first!r} and then {second!r} for the same weights and the same random numbers, "
     "so a step size cannot be measured with it. Does the forward pass or the closure draw a new "
     "batch, or from a random generator of its own? Draw them before. Are its buffers out of "
-    "reach? Pass the model: MeasuredLR(optimizer, model)"
+    "reach? Pass the model: MeasuredLR(optimizer, model). Does another process or thread train the "
+    "same weights? Then none of them can measure"
 )
 ENDLESS = (
     "{optimizer}'s own step is not finite, though loss and gradient are: with weights in {dtype} "
@@ -48,6 +49,11 @@ OTHER_GRADIENT = (
 MISFIT = (
     "the loss along the updates is no parabola, so the measured learning rate is taken from the "
     "cautious end of its interval; see optimizer.rate"
+)
+BOTTOMLESS = (
+    "along most updates the loss has no minimum but falls ever faster, so no learning rate can be "
+    "measured, and the rate grows with the steps: losses that nothing holds from below, such as a "
+    "bare policy gradient, want a rate of yours"
 )
 FLAT = (
     "no learning rate could be measured: along the updates the loss changes by less than its "

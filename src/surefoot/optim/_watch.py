@@ -42,11 +42,6 @@ _FLAT = (
     "the first {} steps found nothing to do, at a loss of {:.3g}: its gradient is zero, or it "
     "changes by less than its rounding. Is it scaled down, or does it not look at the weights?"
 )
-_NO_MINIMUM = (
-    "LABPAL has found no minimum in {} steps; the last measurement ended with {}. It happens on "
-    "plateaus and saddles, and where losses are constant or overflow: look at the loss, or use "
-    "surefoot.MeasuredLR"
-)
 _FAR_STEP = (
     "a step of length {:.2g}, where all weights together have the norm {:.2g}: little of the "
     "network is left after it. It happens where losses of several heads are added, and where a "
@@ -70,7 +65,7 @@ class Watch:
 
     def __init__(self, model: nn.Module | None) -> None:
         self._model = model
-        self._notices = Notices()
+        self.tell = Notices().tell
         self._refused, self._flat, self._norm = 0, 0, 0.0
         self._has_moved = False
         self._stepped: set[int] = set()
@@ -85,14 +80,14 @@ class Watch:
         own = [p for p in params if is_first or id(p) in self._stepped]
         others = [g for p in own if (g := p.grad) is not None and not _is_marked(g)]
         if any(bool(torch.any(g._values() if g.is_sparse else g)) for g in others):
-            self._notices.tell("gradients", _GRADIENTS)
+            self.tell("gradients", _GRADIENTS)
 
     def schedules(self, groups: Sequence[dict[str, Any]], multiplier: float) -> None:
         """Look for a schedule whose peak is meant as a learning rate."""
         for group in groups:
             top = group.get("max_lr")
             if isinstance(top, int | float) and 0.0 < top <= _LOW * multiplier:
-                self._notices.tell("max_lr", _MAX_LR.format(top, multiplier))
+                self.tell("max_lr", _MAX_LR.format(top, multiplier))
 
     def ends(self, params: Sequence[Tensor]) -> None:
         """Mark what a step left in ``.grad``, however it ended."""
@@ -109,11 +104,11 @@ class Watch:
         self._has_moved = self._has_moved or outcome.length > 0.0
         self._flat = self._flat + 1 if outcome.status is Status.FLAT else 0
         if self._flat == _REFUSALS and not self._has_moved:
-            self._notices.tell("flat", _FLAT.format(_REFUSALS, outcome.value0))
+            self.tell("flat", _FLAT.format(_REFUSALS, outcome.value0))
         if self._refused == _REFUSALS:
-            self._notices.tell("refused", _REFUSED.format(_REFUSALS, outcome.value0))
+            self.tell("refused", _REFUSED.format(_REFUSALS, outcome.value0))
         if heads > 1:
-            self._notices.tell("heads", _HEADS.format(heads))
+            self.tell("heads", _HEADS.format(heads))
 
     def _look_how_far(self, params: Sequence[Tensor], length: float) -> None:
         """Whether a step is about as long as all weights of a network together."""
@@ -122,15 +117,11 @@ class Watch:
         self._norm = math.sqrt(_params.norm_sq(params, [1.0] * len(params)))
         if length > _FAR * self._norm:
             most = MAX_CHANGE * self._norm
-            self._notices.tell("far", _FAR_STEP.format(length, self._norm, MAX_CHANGE, most))
-
-    def no_minimum(self, since: int, status: Status) -> None:
-        """LABPAL measures and finds nothing."""
-        self._notices.tell("no minimum", _NO_MINIMUM.format(since, status))
+            self.tell("far", _FAR_STEP.format(length, self._norm, MAX_CHANGE, most))
 
     def past_the_end(self, total_steps: int) -> None:
         """The run goes on after its horizon."""
-        self._notices.tell(
+        self.tell(
             f"end at {total_steps}",
             f"the run goes on after its total_steps={total_steps}: steps are zero from here on; "
             "set optimizer.total_steps to the new length",

@@ -37,6 +37,11 @@ _FIRST_PROBE = 0.01
 _PATIENCE = 50
 """Steps without a measured minimum after which it is told."""
 
+_NO_MINIMUM = (
+    "LABPAL has found no minimum in {} steps; the last measurement ended with {}. It happens on "
+    "plateaus and saddles, and where losses are constant or overflow: look at the loss, or use "
+    "surefoot.MeasuredLR"
+)
 _LENGTH = partial(check_number, at_least=0.0, above=True)
 _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "measuring_batches": check_count,
@@ -367,7 +372,7 @@ class LABPAL(LineSearchOptimizer):
         memory, params, settings = self.memory, kept.params, self._settings
         direction = steepest(kept.grads, kept.ratios)
         means = [s / memory.measured for s in memory.value_sums]
-        found = search(_MeanLine(dict(zip((0.0, *search.lengths), means, strict=True))))
+        found = search.conclude(means)
         near_edge = memory.edge is not None
         memory.since_measurement, memory.measured_for = 0, memory.batches_per_update
         per_length = 1.0 if settings["mode"] == "nsgd" else 1.0 / direction.norm
@@ -405,7 +410,7 @@ class LABPAL(LineSearchOptimizer):
         memory = self.memory
         since = memory.steps - memory.minimum_at
         if since >= _PATIENCE and memory.failures > 1:
-            self._watch.no_minimum(since, status)
+            self._watch.tell("no minimum", _NO_MINIMUM.format(since, status))
 
     def _move(
         self,
@@ -458,22 +463,3 @@ class LABPAL(LineSearchOptimizer):
         for state in self.state.values():
             state.pop("direction", None)
             state.pop("gradient_sum", None)
-
-
-@dataclasses.dataclass(frozen=True)
-class _MeanLine:
-    """A line that has been measured: the mean losses of all batches, by length."""
-
-    values: dict[float, float]
-    direction_norm: float = 1.0
-    slope0: float | None = None
-
-    @property
-    def value0(self) -> float:
-        return self.values[0.0]
-
-    def value(self, t: float) -> float:
-        return self.values[t]
-
-    def value_and_slope(self, t: float) -> tuple[float, float]:
-        raise NotImplementedError("only losses were measured")

@@ -154,7 +154,8 @@ class LineSearch(LineSearchOptimizer):
             direction, kept = self._direction(active)
             if not direction.is_usable:
                 return loss, StepOutcome(0.0, 0.0, Status.FLAT, value0)
-            search, left = self._with_rounding(loss), None
+            given, left = getattr(memory.search, "rounding", 0.0), None
+            search = _rounded(memory.search, given or self._rounding(loss))
             with self._line(active.params, direction, call, room, value0) as line:
                 if search.compares_losses and not memory.is_repeatable:
                     line.check_repeatable()
@@ -177,16 +178,9 @@ class LineSearch(LineSearchOptimizer):
             unit, walked = direction.unit(), active.memory(self.state, "walked")
             _params.shrink(walked, 0.0)
             _params.add_scaled(walked, unit.tensors, unit.weights, 1.0)
-        memory.search = _replaced(search.after(found), like=memory.search)
+        memory.search = _rounded(search.after(found), given)
         self._decay(active.params, outcome.effective_lr)
         return loss, outcome
-
-    def _with_rounding(self, loss: Tensor) -> Search:
-        """The search, told of the losses' precision unless it was given."""
-        search = self.memory.search
-        if getattr(search, "rounding", None) != 0.0:
-            return search
-        return dataclasses.replace(search, rounding=self._rounding(loss))  # type: ignore[type-var]
 
     def _direction(self, active: Active) -> tuple[Direction, list[Tensor]]:
         """The direction, and what its memory will be once the step has happened."""
@@ -277,9 +271,8 @@ def _plain(rule: T) -> T:
     return dataclasses.replace(rule, **values)  # type: ignore[type-var]
 
 
-def _replaced(search: Search, like: Search) -> Search:
-    """The next search, which does not know the precision of its losses yet."""
+def _rounded(search: Search, rounding: float) -> Search:
+    """The search, told of the losses' precision."""
     if not hasattr(search, "rounding"):
         return search
-    rounding = like.rounding  # type: ignore[attr-defined]
     return dataclasses.replace(search, rounding=rounding)  # type: ignore[type-var]

@@ -42,14 +42,14 @@ class NamedSearch(LineSearch):
     def _keywords(cls) -> dict[str, Keyword]:
         if not hasattr(cls, "search_class"):
             return {}
-        keywords = keywords_of(cls.search_class, hidden=cls.search_class.internal)
-        for keyword, field in cls.renamed.items():
-            keywords[keyword] = keywords.pop(field)
-        for name, (default, annotation, doc) in keywords.items():
-            for keyword, field in cls.renamed.items():
-                doc = doc.replace(field, keyword)
-            keywords[name] = Keyword(cls.changed.get(name, default), annotation, doc)
-        return keywords
+        keyword_of = {field: keyword for keyword, field in cls.renamed.items()}
+        found = {}
+        for field, keyword in keywords_of(cls.search_class, cls.search_class.internal).items():
+            doc, name = keyword.doc, keyword_of.get(field, field)
+            for old, new in keyword_of.items():
+                doc = doc.replace(old, new)
+            found[name] = Keyword(cls.changed.get(field, keyword.default), keyword.annotation, doc)
+        return found
 
 
 class FullLossSearch(NamedSearch):

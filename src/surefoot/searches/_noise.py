@@ -13,6 +13,7 @@ from torch import Tensor
 
 from surefoot import _reduce
 from surefoot.line import Walkable
+from surefoot.reuse import averaged
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,8 @@ class Noise:
         """The exponential average with ``share`` of the past in it."""
         if past is None:
             return self
-        return Noise(
-            share * past.value + (1.0 - share) * self.value,
-            share * past.slope + (1.0 - share) * self.slope,
-        )
+        values = averaged(past.value, self.value, share), averaged(past.slope, self.slope, share)
+        return Noise(*values)
 
 
 class SampleLosses:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from surefoot.line import Walkable
@@ -85,7 +86,7 @@ def refusal(line: Walkable) -> StepOutcome | None:
     return None
 
 
-def verdict(parabola: Parabola, far: float, values: tuple[float, ...], rounding: float) -> Status:
+def verdict(parabola: Parabola, far: float, values: Sequence[float], rounding: float) -> Status:
     """Whether a parabola has a minimum ahead, and if not, why.
 
     Departure of all methods: where neither fall nor bend can be told from rounding, nothing was
@@ -105,9 +106,17 @@ def verdict(parabola: Parabola, far: float, values: tuple[float, ...], rounding:
     return Status.MINIMUM if bends and parabola.vertex is not None else Status.NOT_CONVEX
 
 
-def drowns(difference: float, values: tuple[float, ...], rounding: float) -> bool:
+def drowns(difference: float, values: Sequence[float], rounding: float) -> bool:
     """Whether a difference of losses is no larger than the rounding of those losses."""
     return abs(difference) <= rounding * max(map(abs, values))
+
+
+def is_level(value: float, value0: float, rounding: float, fall: float = 0.0) -> bool:
+    """Whether a loss cannot be told from that at the start, nor ``fall``, the slope's promise."""
+    values = (value, value0)
+    if not all_finite(value) or not drowns(value - value0, values, rounding):
+        return False
+    return drowns(fall, values, rounding)
 
 
 def all_finite(*numbers: float | None) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from surefoot._numbers import check_choice, check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
-from surefoot.searches._search import Search, all_finite, drowns, outcome, refusal
+from surefoot.searches._search import Search, all_finite, is_level, outcome, refusal
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ArmijoSearch(Search):
     can fit every sample) the steps stay too long and do not converge.
     """
 
-    internal: ClassVar[tuple[str, ...]] = ("rounding", "growth_per_step")
+    internal = (*Search.internal, "growth_per_step")
 
     start: float = 1.0
     condition: Literal["armijo", "goldstein"] = "armijo"
@@ -91,62 +91,27 @@ class ArmijoSearch(Search):
 
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``, which must know its slope at 0. Up to ``max_evaluations``."""
-        return refusal(line) or _Trials(self, line).run()
-
-
-class _Trials:
-    """One search under way: what was tried and what that says."""
-
-    def __init__(self, rule: ArmijoSearch, line: Walkable) -> None:
-        assert line.slope0 is not None
-        self._rule, self._line = rule, line
-        self._value0, self._slope0 = line.value0, line.slope0
-        self._too_near = 0.0  # farthest place that falls enough but violates Goldstein's side
-        self._too_far: float | None = None  # nearest place that does not fall enough
-        self._seen_finite = False
-
-    def run(self) -> StepOutcome:
-        rule = self._rule
-        t = min(rule.start, rule.max_t)
-        for _ in range(rule.max_evaluations):
-            value = self._line.value(t)
-            self._seen_finite |= all_finite(value)
-            if self._drowns(t, value):  # here, and all the more at every nearer place
-                return self._end(Status.EXHAUSTED if self._too_near > 0.0 else Status.FLAT)
-            # SLS eq. (1); false for NaN
-            if not value <= self._value0 + rule.sufficient_decrease * t * self._slope0:
-                self._too_far = t
-                t = self._nearer(t)
-            elif rule.condition == "armijo" or self._is_far_enough(t, value):
-                return outcome(self._line, t, Status.ACCEPTED)
+        if (refused := refusal(line)) is not None:
+            return refused
+        value0, slope0, c = line.value0, line.slope0, self.sufficient_decrease
+        assert slope0 is not None
+        near = 0.0  # farthest place that falls enough but violates Goldstein's side
+        far: float | None = None  # nearest place that does not fall enough
+        seen_finite = False
+        t = min(self.start, self.max_t)
+        for _ in range(self.max_evaluations):
+            value = line.value(t)
+            seen_finite |= all_finite(value)
+            if is_level(value, value0, self.rounding, t * slope0):  # so is every nearer place
+                return outcome(line, near, Status.EXHAUSTED if near > 0.0 else Status.FLAT)
+            if not value <= value0 + c * t * slope0:  # SLS eq. (1); false for NaN
+                far = t
+                t = 0.5 * (near + t) if near > 0.0 else t * self.shrink
+            elif self.condition == "armijo" or value >= value0 + (1.0 - c) * t * slope0:
+                return outcome(line, t, Status.ACCEPTED)
+            elif t >= self.max_t:
+                return outcome(line, t, Status.CAPPED)
             else:
-                self._too_near = t
-                if t >= rule.max_t:
-                    return outcome(self._line, t, Status.CAPPED)
-                t = self._farther(t)
-        return self._end(Status.EXHAUSTED if self._seen_finite else Status.NON_FINITE)
-
-    def _drowns(self, t: float, value: float) -> bool:
-        values, rounding = (value, self._value0), self._rule.rounding
-        return (
-            all_finite(value)
-            and drowns(value - self._value0, values, rounding)
-            and drowns(t * self._slope0, values, rounding)
-        )
-
-    def _end(self, status: Status) -> StepOutcome:
-        return outcome(self._line, self._too_near, status)
-
-    def _is_far_enough(self, t: float, value: float) -> bool:
-        share = 1.0 - self._rule.sufficient_decrease
-        return value >= self._value0 + share * t * self._slope0  # Goldstein's other side
-
-    def _nearer(self, t: float) -> float:
-        if self._too_near > 0.0:
-            return 0.5 * (self._too_near + t)
-        return t * self._rule.shrink
-
-    def _farther(self, t: float) -> float:
-        if self._too_far is not None:
-            return 0.5 * (t + self._too_far)
-        return min(t * self._rule.grow, self._rule.max_t)
+                near = t
+                t = min(t * self.grow, self.max_t) if far is None else 0.5 * (t + far)
+        return outcome(line, near, Status.EXHAUSTED if seen_finite else Status.NON_FINITE)

@@ -10,7 +10,7 @@ from surefoot._numbers import check_choice, check_count, check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._minimize import BudgetError, Probe, binary, bracket, brent, golden
-from surefoot.searches._search import Search, all_finite, drowns, outcome, refusal
+from surefoot.searches._search import Search, all_finite, is_level, outcome, refusal
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ExactSearch(Search):
             status = Status.EXHAUSTED
         if probe.best == 0.0:
             return outcome(line, 0.0, self._why_not(probe, status))
-        if self._is_level(value0, probe.lowest):
+        if is_level(probe.lowest, value0, self.rounding):
             return outcome(line, 0.0, Status.FLAT)
         return outcome(line, probe.best, status)
 
@@ -89,16 +89,13 @@ class ExactSearch(Search):
         if self.method == "binary":
             falls = binary(probe, first, top, self.tolerance)
             return Status.CAPPED if falls else Status.MINIMUM
-        inside = bracket(probe, first, top, lambda value: self._is_level(value0, value))
+        inside = bracket(probe, first, top, lambda value: is_level(value, value0, self.rounding))
         if inside.middle == 0.0:
             return Status.FLAT
         if inside.middle == inside.high:
             return Status.CAPPED
         (golden if self.method == "golden" else brent)(probe, inside, self.tolerance)
         return Status.MINIMUM
-
-    def _is_level(self, value0: float, value: float) -> bool:
-        return all_finite(value) and drowns(value - value0, (value, value0), self.rounding)
 
     def _why_not(self, probe: Probe, status: Status) -> Status:
         """Why there is no step: nothing finite, nothing different, or nothing below the start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from surefoot._numbers import check_number
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.searches._search import Search, all_finite, outcome, verdict
+from surefoot.searches._search import Search, all_finite, verdict
 
 FIRST_PLACE = {"parabola": 0.5, "released": 0.0177}
 """Where the middle loss is measured, as a share of the measuring length."""
@@ -58,22 +59,33 @@ class LargeBatchSearch(Search):
     def __call__(self, line: Walkable) -> StepOutcome:
         """Search ``line``. Two evaluations. ``t`` is 0 where there is no minimum ahead."""
         per_t = line.direction_norm
-        near, far = (length / per_t for length in self.lengths)
-        values = (line.value0, line.value(near), line.value(far))
+        values = [line.value(length / per_t) for length in self.lengths]
+        return self.conclude((line.value0, *values), per_t)
+
+    def conclude(self, values: Sequence[float], per_t: float = 1.0) -> StepOutcome:
+        """What losses at the three places say.
+
+        Args:
+            values: at 0 and at the two lengths.
+            per_t: length of the direction.
+        """
+        value0, *_ = values
         if not all_finite(*values):
-            return outcome(line, 0.0, Status.NON_FINITE)
+            return StepOutcome(0.0, 0.0, Status.NON_FINITE, value0, direction_norm=per_t)
+        near, far = (length / per_t for length in self.lengths)
         parabola = self._fit(near, far, values)
-        status, length = verdict(parabola, far, values, self.rounding), 0.0
+        status, t = verdict(parabola, far, values, self.rounding), 0.0
         if status is Status.NOT_CONVEX and self.not_convex == "probe":
-            length = min(self.measuring_length, self.max_length)
+            t = min(self.measuring_length, self.max_length) / per_t
         elif status is Status.MINIMUM:
             assert parabola.vertex is not None
-            if parabola.vertex * per_t <= self.max_length:
-                return outcome(line, parabola.vertex, status, parabola, parabola.slope0)
-            status, length = Status.CAPPED, self.max_length
-        return outcome(line, length / per_t, status, parabola, parabola.slope0)
+            t = parabola.vertex
+            if t * per_t > self.max_length:
+                status, t = Status.CAPPED, self.max_length / per_t
+        slope0 = parabola.slope0
+        return StepOutcome(t, t * per_t, status, value0, slope0, per_t, parabola=parabola)
 
-    def _fit(self, near: float, far: float, values: tuple[float, float, float]) -> Parabola:
+    def _fit(self, near: float, far: float, values: Sequence[float]) -> Parabola:
         exact = Parabola.from_values((0.0, near, far), values)
         if self.fit == "parabola":
             return exact

@@ -20,7 +20,7 @@ from surefoot.searches._gaussian import (
     tensor,
 )
 from surefoot.searches._noise import Noise, NoisyLine
-from surefoot.searches._search import Search, all_finite, drowns, outcome, refusal
+from surefoot.searches._search import Search, all_finite, is_level, outcome, refusal
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,7 @@ class ProbabilisticSearch(Search):
     compares_losses: ClassVar[bool] = False
     takes_slopes: ClassVar[bool] = True
     compares_batches: ClassVar[bool] = True
-    internal: ClassVar[tuple[str, ...]] = (
-        "value_noise",
-        "slope_noise",
-        "rounding",
-        "average",
-        "noise",
-    )
+    internal = (*Search.internal, "value_noise", "slope_noise", "average", "noise")
 
     start: float = 0.01
     value_noise: float = 0.0
@@ -160,7 +154,7 @@ class _Belief:
                 self._edge = t
                 t = 0.5 * (max(self._model.places) + t)
                 continue
-            if self._is_flat(t, value):
+            if is_level(value, self._value0, self._rule.rounding, t * self._value_unit):
                 return outcome(self._line, 0.0, Status.FLAT)
             self._model.add(t, (value - self._value0) / self._value_unit, slope / self._slope_unit)
             places = self._model.places[1:]
@@ -172,12 +166,6 @@ class _Belief:
                 return self._end(0.0, Status.NOT_DESCENT)
             t = self._next()
         return self._give_up()
-
-    def _is_flat(self, t: float, value: float) -> bool:
-        values, rounding = (value, self._value0), self._rule.rounding
-        return drowns(value - self._value0, values, rounding) and drowns(
-            t * self._value_unit, values, rounding
-        )
 
     def _end(self, t: float, status: Status) -> StepOutcome:
         return outcome(self._line, t * self._rule.start, status)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from surefoot._evaluation import Graphless, agree
-from surefoot._params import Copies, dot_and_norm_sq
+from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
 from surefoot.line import NotRepeatableError
@@ -35,6 +36,7 @@ class Row(NamedTuple):
     slopes: list[float]
 
 
+@dataclass
 class Walk:
     """Moves the weights along a direction and evaluates batches; puts the weights back.
 
@@ -46,28 +48,22 @@ class Walk:
         on_progress: called after each forward pass.
     """
 
-    def __init__(
-        self,
-        evaluate: BatchLoss,
-        direction: Direction,
-        places: Sequence[float],
-        slopes: bool,
-        on_progress: Callable[[SampleProgress], None] | None,
-    ) -> None:
-        self._evaluate = evaluate
-        self._direction = direction
-        self._places = places
-        self._slopes = slopes
-        self._on_progress = on_progress
+    evaluate: BatchLoss
+    direction: Direction
+    places: Sequence[float]
+    slopes: bool
+    on_progress: Callable[[SampleProgress], None] | None
+
+    def __post_init__(self) -> None:
         self._done = 0
         self._total: int | None = None
         self._copies = Copies()
-        self._devices = devices_of(evaluate.params)
-        self._buffers = Buffers(evaluate.model).snapshot()
-        self._graphless = Graphless(needs_graph=slopes)
+        self._devices = devices_of(self.evaluate.params)
+        self._buffers = Buffers(self.evaluate.model).snapshot()
+        self._graphless = Graphless(needs_graph=self.slopes)
 
     def __enter__(self) -> Walk:
-        self._copies.take(self._evaluate.params)
+        self._copies.take(self.evaluate.params)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -76,7 +72,7 @@ class Walk:
     def rows(self, batches: Iterable[Any]) -> list[Row]:
         """Read the data once; visit every place with each batch."""
         with contextlib.suppress(Exception):  # some loaders have a __len__ that raises
-            self._total = len(batches) * len(self._places)  # type: ignore[arg-type]
+            self._total = len(batches) * len(self.places)  # type: ignore[arg-type]
         rows: list[Row] = []
         for batch in batches:
             rows.append(self.row(batch, check=not rows))
@@ -86,16 +82,16 @@ class Walk:
 
     def row(self, batch: Any, *, check: bool = False) -> Row:
         """One batch at all places, with the same random numbers at each."""
-        prepared = self._evaluate.prepare(batch)
+        prepared = self.evaluate.prepare(batch)
         before = RngState.capture(self._devices)
-        measured = [self._visit(self._places[0], prepared, before)]
+        measured = [self._visit(self.places[0], prepared, before)]
         after = RngState.capture(self._devices)
-        measured += [self._visit(place, prepared, before) for place in self._places[1:]]
+        measured += [self._visit(place, prepared, before) for place in self.places[1:]]
         # one transfer a batch instead of one a place
         losses: list[float] = torch.stack([mean for mean, _ in measured]).tolist()
         row = Row(samples_of(prepared), losses, [s for _, s in measured if s is not None])
         if check:
-            self._check_repeats(losses[list(self._places).index(0.0)], prepared, before)
+            self._check_repeats(losses[list(self.places).index(0.0)], prepared, before)
         after.restore()  # the next batch draws other numbers
         return row
 
@@ -104,15 +100,15 @@ class Walk:
         self._go_to(place)
         measured = self._measure(prepared, random)
         self._done += 1
-        if self._on_progress is not None:
-            self._on_progress(SampleProgress(self._done, self._total))
+        if self.on_progress is not None:
+            self.on_progress(SampleProgress(self._done, self._total))
         return measured
 
     def _go_to(self, place: float) -> None:
         if place == 0.0:
             self._copies.put_back()
         else:
-            self._copies.put_moved(self._direction.tensors, self._direction.weights, place)
+            self._copies.put_moved(self.direction.tensors, self.direction.weights, place)
 
     def _measure(self, prepared: Any, random: RngState) -> tuple[Tensor, float | None]:
         def rewind() -> None:
@@ -122,21 +118,14 @@ class Walk:
         rewind()
 
         def evaluate() -> tuple[Tensor, float | None]:
-            losses = self._evaluate(prepared)
+            losses = self.evaluate(prepared)
             mean = (losses if losses.dtype is torch.float64 else losses.float()).mean()
-            return mean.detach(), self._slope(mean) if self._slopes else None
+            if not self.slopes:
+                return mean.detach(), None
+            grads = torch.autograd.grad(mean, self.evaluate.params, allow_unused=True)
+            return mean.detach(), self.direction.slope_for(grads)
 
         return self._graphless(evaluate, rewind)
-
-    def _slope(self, mean: Tensor) -> float:
-        grads = torch.autograd.grad(mean, self._evaluate.params, allow_unused=True)
-        used = [i for i, g in enumerate(grads) if g is not None]
-        dot, _ = dot_and_norm_sq(
-            [g for g in grads if g is not None],
-            [self._direction.tensors[i] for i in used],
-            [self._direction.weights[i] for i in used],
-        )
-        return dot
 
     def _check_repeats(self, once: float, prepared: Any, random: RngState) -> None:
         """The first batch at the start once more: the same loss as before?"""

@@ -18,10 +18,6 @@ from surefoot.shape._evaluate import BatchLoss, LossFn
 from surefoot.taken_step import TakenStep
 
 
-def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]
-
-
 def gradient_direction(model: nn.Module, loss_fn: LossFn, batch: Any) -> Direction:
     """The negated gradient of a batch's loss. Leaves no trace, not even in ``.grad``.
 
@@ -89,7 +85,8 @@ def random_direction(model: nn.Module, generator: torch.Generator | None = None)
     """
     tensors = [
         torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p.device, p.dtype)
-        for p in _trainable(model)
+        for p in model.parameters()
+        if p.requires_grad
     ]
     return _direction(tensors).unit()
 

@@ -57,7 +57,9 @@ class LineRecords:
             ValueError: if an entry other than a broken last one is no line of a known schema.
         """
         for number, text in self._complete():
-            yield self._decode(number, text)
+            content = self._entry(number, text)
+            fields = {name: decode(content[name], tuple) for name in _FIELDS if name != "info"}
+            yield LineSample(**fields, info=content["info"])
 
     def read(self) -> list[LineSample]:
         """All lines."""
@@ -119,8 +121,3 @@ class LineRecords:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{self.path}, line {number} is no sampled line: {error}") from error
         return content
-
-    def _decode(self, number: int, text: str) -> LineSample:
-        content = self._entry(number, text)
-        fields = {name: decode(content[name], tuple) for name in _FIELDS if name != "info"}
-        return LineSample(**fields, info=content["info"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -63,8 +64,10 @@ def sample_run(
     """
     every, steps = (check_count(*pair) for pair in (("every", every), ("steps", steps)))
     records = LineRecords(Path(folder) / "lines.jsonl")
-    run = _Run(model, optimizer, scheduler, Path(folder) / "checkpoint.pt")
-    start = run.load()
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    path, devices = Path(folder) / "checkpoint.pt", devices_of(model.parameters())
+    start = _load(parts, path)
     records.cut(start)
     evaluate = BatchLoss(model, loss_fn)
     grid = None if lengths is None else list(lengths)
@@ -95,8 +98,8 @@ def sample_run(
         if scheduler is not None:
             scheduler.step()
         if due if checkpoint_every is None else (step + 1) % checkpoint_every == 0:
-            run.save(step + 1)
-    run.save(steps)
+            _save(parts, step + 1, devices, path)
+    _save(parts, steps, devices, path)
     return records
 
 
@@ -117,33 +120,19 @@ def _train(evaluate: BatchLoss, optimizer: Optimizer, batch: Any) -> None:
     optimizer.step(closure)  # type: ignore[arg-type]
 
 
-class _Run:
-    """Everything that a training run is made of, to and from one file."""
+def _save(parts: dict[str, Any], step: int, devices: Iterable[torch.device], path: Path) -> None:
+    """Write the state after ``step`` steps; the file is always a whole one."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    random = RngState.capture(devices).to_dict()
+    save_archive({"step": step, "random": random, **state}, path)
 
-    def __init__(
-        self, model: nn.Module, optimizer: Optimizer, scheduler: LRScheduler | None, path: Path
-    ) -> None:
-        self._parts: dict[str, Any] = {
-            "model": model,
-            "optimizer": optimizer,
-            "scheduler": scheduler,
-        }
-        self._devices = devices_of(model.parameters())
-        self._path = path
 
-    def save(self, step: int) -> None:
-        """Write the state after ``step`` steps; the file is always a whole one."""
-        state = {name: part.state_dict() for name, part in self._parts.items() if part is not None}
-        random = RngState.capture(self._devices).to_dict()
-        save_archive({"step": step, "random": random, **state}, self._path)
-
-    def load(self) -> int:
-        """Read the state, if there is one; the number of steps made."""
-        if not self._path.exists():
-            return 0
-        state = load_archive(self._path)
-        for name, part in self._parts.items():
-            if part is not None:
-                part.load_state_dict(state[name])
-        RngState.from_dict(state["random"]).restore()
-        return int(state["step"])
+def _load(parts: dict[str, Any], path: Path) -> int:
+    """Read the state, if there is one; the number of steps made."""
+    if not path.exists():
+        return 0
+    state = load_archive(path)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    RngState.from_dict(state["random"]).restore()
+    return int(state["step"])

@@ -165,7 +165,7 @@ def _bell_slope(t: float) -> float:
 def _nasty() -> list[LineFunction]:
     """What real losses do when nobody is looking."""
     valley = _quadratic(1.5, 2.0)
-    ascent = frozenset({"ascent"})
+    ascent, bad_start = frozenset({"ascent"}), frozenset({"bad_start", "non_finite"})
     return [
         _cut(valley, "NaN beyond 0.4", 0.4, math.nan),
         _cut(valley, "infinite beyond 2", 2.0, math.inf),
@@ -191,13 +191,9 @@ def _nasty() -> list[LineFunction]:
             1.0,
             frozenset({"convex"}),
         ),
-        LineFunction("NaN at 0", lambda t: math.nan, lambda t: math.nan, None, _bad_start()),
-        LineFunction("infinite at 0", lambda t: math.inf, lambda t: math.nan, None, _bad_start()),
+        LineFunction("NaN at 0", lambda t: math.nan, lambda t: math.nan, None, bad_start),
+        LineFunction("infinite at 0", lambda t: math.inf, lambda t: math.nan, None, bad_start),
     ]
-
-
-def _bad_start() -> frozenset[str]:
-    return frozenset({"bad_start", "non_finite"})
 
 
 def _variants(shapes: Sequence[LineFunction]) -> list[LineFunction]:
