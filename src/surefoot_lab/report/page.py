@@ -63,7 +63,7 @@ def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str
     problems = [(run.path.name, str(run.path), text) for run in runs for text in run.problems]
     return render(
         "template.html",
-        title=title or _title(runs),
+        title=title or " · ".join(list(dict.fromkeys(r.name for r in runs if r.name))[:3]),
         hashes=_hashes(scripts.values()),
         scripts=scripts,
         specs={key: spec for task in tasks for key, spec in task["specs"].items()},
@@ -180,10 +180,6 @@ def _map(grid: Robustness) -> dict[str, Any]:
         **{"down": short(others[0]) if others else "", "accuracy": values},
         "heat": 8 + 62 * (values - low) / ((high - low) or 1.0),
     }
-
-
-def _title(runs: Sequence[RunRecord]) -> str:
-    return " · ".join(list(dict.fromkeys(run.name for run in runs if run.name))[:3])
 
 
 def _nodes(runs: Sequence[RunRecord]) -> dict[str, str]:

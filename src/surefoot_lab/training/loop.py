@@ -252,7 +252,7 @@ class _Run:
             self.log.record.end(self.step, "finished")
 
     def _advance(self) -> None:
-        """One step of optimizer and scheduler."""
+        """One step of optimizer and scheduler; what it measured is written down now and then."""
         parts = self.parts
         started = time.perf_counter()
         loss = parts.stepper.step(parts.loader.next_batch())
@@ -263,10 +263,7 @@ class _Run:
         if parts.scheduler is not None and not isinstance(parts.scheduler, ReduceLROnPlateau):
             parts.scheduler.step()
         self.seconds += time.perf_counter() - started
-        self._write_measurement()
-
-    def _write_measurement(self) -> None:
-        outcome = self.parts.optimizer.last if self.searches else None
+        outcome = parts.optimizer.last if self.searches else None
         if outcome is None or not outcome.measured:
             return
         if self.step - self.last_measurement >= self.log_every:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -160,15 +160,12 @@ class Stepper:
         total: Tensor | float = 0.0
         for place, piece in enumerate(pieces):
             last = place == len(pieces) - 1
-            with nullcontext() if last else self._no_exchange():
+            exchanges = last or self.team.size == 1  # once, with the last piece
+            with nullcontext() if exchanges else self.model.no_sync():  # type: ignore[operator]
                 loss = self._forward(piece, counted=last) / len(pieces)
                 self.backward(loss)
             total = total + loss.detach()
         return total  # type: ignore[return-value]
-
-    def _no_exchange(self) -> AbstractContextManager[None]:
-        """DistributedDataParallel averages gradients once, with the last piece."""
-        return nullcontext() if self.team.size == 1 else self.model.no_sync()  # type: ignore[operator]
 
     def _pass(self, pieces: list[Batch]) -> Tensor:
         losses = [
