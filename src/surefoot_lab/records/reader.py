@@ -64,6 +64,11 @@ class RunRecord:
         lines = [*self.steps, *self.measurements, *self.evaluations]
         return pandas.DataFrame(sorted(lines, key=lambda line: line["step"]))
 
+    @property
+    def reached(self) -> int:
+        """The last step that a line tells of."""
+        return max((line["step"] for line in self.steps + self.evaluations), default=0)
+
     def split(self, name: str) -> list[dict[str, Any]]:
         """The evaluations on `validation` or `test`."""
         return [line for line in self.evaluations if line.get("split") == name]

@@ -51,7 +51,7 @@ def _curve(run: RunRecord) -> str:
 
 def facts(run: RunRecord) -> Iterator[tuple[str, str]]:
     """How a run ended and what it reached, as names and texts."""
-    end = run.end or {"reason": "not finished", "step": run.steps[-1]["step"] if run.steps else 0}
+    end = run.end or {"reason": "not finished", "step": run.reached}
     yield "end", f"{end['reason']} at step {end.get('step')}"
     for split in ("validation", "test"):
         for line in run.split(split)[-1:]:
