@@ -51,6 +51,8 @@ _EBB, _FLOW, _LEAST = 0.9, 1.03, 0.1
 _COURSE = 96
 """Losses kept to see that."""
 _KEPT, _RECENT = 64, 16
+_STEEPER = 0.05
+"""By which share the slope has to grow along an update."""
 _CALM, _ALARM = 8, 8.0
 """Losses to have seen before one can be out of range; mean distances that are out of range."""
 FITS = (Status.MINIMUM, Status.CAPPED, Status.NOT_CONVEX, Status.NOT_DESCENT)
@@ -129,10 +131,11 @@ class RateState:
 
     @property
     def is_bottomless(self) -> bool:
-        """Whether the loss had no minimum along three of four of the last updates."""
-        recent = self.measurements[-_RECENT:]
-        bottomless = sum(m.curvature <= 0.0 for m in recent)
-        return len(recent) == _RECENT and bottomless >= 0.75 * _RECENT
+        """Whether the loss, no longer positive, fell ever faster along most of the last updates."""
+        recent, place = self.measurements[-_RECENT:], self.in_use or 0.0
+        steeper = sum(m.curvature * place < -_STEEPER * abs(m.slope) for m in recent)
+        is_held = all(loss >= 0.0 for _, loss in self.course[-_RECENT:])
+        return len(recent) == _RECENT and steeper >= 0.75 * _RECENT and not is_held
 
     def approach(self, step: int) -> float:
         """The share of the first rate that is walked: 1/8, 1/4, 1/2, then all of it."""

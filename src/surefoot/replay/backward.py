@@ -52,6 +52,8 @@ class Listener(ABC):
 
 def _forget(gone: weakref.ref[Listener]) -> None:
     """One listens no more; after the last, torch's own function is back in its place."""
+    if sys.is_finalizing():
+        return
     _listeners[:] = [each for each in _listeners if each is not gone and each() is not gone()]
     current = torch.autograd.backward
     if not _listeners and hasattr(current, "tells"):  # else somebody has put theirs around it

@@ -37,6 +37,7 @@ class Recorder:
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
         self._keeps_inputs = self._has_looked = False
+        self._around = _Hook(self._before), _Hook(self._after)
         self._modes = Modes() if modes is None else modes
         # a loop that breaks off between forward and step leaves its tape on
         weakref.finalize(self, stop_abandoned).atexit = False
@@ -79,6 +80,7 @@ class Recorder:
         if not self._has_looked and "torch._dynamo" in sys.modules:
             self._has_looked = True
             self.model = _compiled_form_of(self.model)
+            self._around = _Hook(self._before), _Hook(self._after)
         self._hooked = []
         modules = self._outermost or [self.model, *_parts(self.model)]
         for module in modules:
@@ -90,9 +92,10 @@ class Recorder:
             return
         self._hooked.append(module)
         hide_guests(module)
+        before, after = self._around
         handles = [
-            module.register_forward_pre_hook(_Hook(self._before), prepend=True, with_kwargs=True),
-            module.register_forward_hook(_Hook(self._after), with_kwargs=True, always_call=True),
+            module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True, always_call=True),
         ]
         self._handles.append((module, handles))
         self._removable += handles
