@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from surefoot._no_trace import unwrapped
-from surefoot._numbers import check_count, check_number, kind_of, sequence
+from surefoot._numbers import check_choice, check_count, check_number, kind_of, sequence
 from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.ramp import check_rates, group_ratios, set_rate
 from surefoot.lr_range.suggest import Suggestion
@@ -167,8 +167,7 @@ def cyclic(
     """
     count = check_count("steps_per_epoch", steps_per_epoch)
     check_rates(unwrapped(optimizer)[-1])
-    if mode not in ("triangular", "triangular2", "exp_range"):
-        raise ValueError(f"mode must be triangular, triangular2 or exp_range, got {mode!r}")
+    check_choice("mode", mode, ("triangular", "triangular2", "exp_range"))
     step_size = _step_size(count, epochs, step_size_epochs)
     tops = _bounds(optimizer, curve, max_lr, "smith_max")
     bottoms = _lower_bounds(optimizer, curve, base_lr, tops)
