@@ -71,9 +71,9 @@ class Bench:
         splits = image_folder(DataConfig(name="imagefolder", root=str(images), validation=100))
         torch.manual_seed(0)
         self.net = cifar_resnet(8, widths=(8, 16, 32))
-        train = Images(splits.train.images, splits.train.labels)
+        train = Images(splits.train.inputs, splits.train.labels)
         self.train = DataLoader(train, batch_size=batch, shuffle=True, drop_last=True)
-        self.test = DataLoader(Images(splits.test.images, splits.test.labels), batch_size=250)
+        self.test = DataLoader(Images(splits.test.inputs, splits.test.labels), batch_size=250)
         self.net(next(iter(self.train))[0])
 
     def fresh(self) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -35,7 +35,7 @@ LENGTHS = [0.05 * i for i in range(-4, 31)]
 def digits() -> tuple[Tensor, Tensor]:
     """The training images, from 0 to 1, and their labels."""
     images = load_data(DataConfig()).train
-    return images.images.float() / 255.0, images.labels
+    return images.inputs.float() / 255.0, images.labels
 
 
 def sample_training() -> list[LineSample]:

@@ -95,7 +95,7 @@ def subset(images: Examples, count: int, halve: bool) -> TensorDataset:
     """The first images of a fixed shuffle, as floats, averaged over 2 by 2 pixels if wished."""
     generator = torch.Generator().manual_seed(0)
     chosen = images[torch.randperm(len(images), generator=generator)[:count]]
-    x = chosen.images.float() / 127.5 - 1.0
+    x = chosen.inputs.float() / 127.5 - 1.0
     return TensorDataset(nn.functional.avg_pool2d(x, 2) if halve else x, chosen.labels)
 
 

@@ -129,8 +129,8 @@ def _halve_folder(source: Path, target: Path) -> None:
 def _split_fashion(source: Path, folder: Path) -> None:
     """Halved images of all classes; of the last five; and a net trained on the first five."""
     full = load_data(DataConfig(name="fashion-mnist", root=str(source), validation=1000))
-    train = _halved(full.train.images), full.train.labels
-    test = _halved(full.test.images), full.test.labels
+    train = _halved(full.train.inputs), full.train.labels
+    test = _halved(full.test.inputs), full.test.labels
     _write_idx(folder / "fashion", train, test, TRAINED, TESTED)
 
     def of(classes: range, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

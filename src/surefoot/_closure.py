@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -22,63 +23,54 @@ a line search evaluates the loss more than once a step, so step() needs a closur
 """
 
 
+@dataclass(eq=False)
 class Closure:
     """Evaluates the user's closure and counts what that costs.
 
     The closure returns the loss. It may call ``backward()`` itself (the convention of torch's
     LBFGS, Lightning and Accelerate): that is noticed by the gradients it leaves, once a step.
     Such a closure runs its backward pass in every probe too, and the counter says so.
+
+    Args:
+        closure: the user's.
+        params: of the optimizer.
+        scaler: for fp16.
+        calls_backward: whether it computes gradients itself; None until it was seen.
+        needs_graph: whether its loss differentiates inside, so that it is not to be had under
+            ``no_grad``.
+        counts_heads: whether :meth:`gradient` counts the heads that the loss adds up.
+        heads: how many those are.
+        cost: what was spent so far.
     """
 
-    def __init__(
-        self,
-        closure: Callable[[], Any],
-        params: Sequence[Tensor],
-        scaler: Any = None,
-        calls_backward: bool | None = None,
-        *,
-        counts_heads: bool = False,
-        needs_graph: bool = False,
-    ) -> None:
-        self._closure = closure
-        self._params = params
-        self._scaler = scaler
-        self.calls_backward = calls_backward
-        """Whether the closure computes gradients itself; None until it was seen."""
-        self.cost = Cost()
-        """What was spent so far."""
-        self.heads = 1
-        """How many heads the loss of :meth:`gradient` adds up, where they are counted."""
-        self._counts_heads = counts_heads
-        self._graphless = Graphless(needs_graph)
-
-    @property
-    def needs_graph(self) -> bool:
-        """Whether the loss differentiates inside, so that it is not to be had under ``no_grad``."""
-        return self._graphless.needs_graph
-
-    @needs_graph.setter
-    def needs_graph(self, value: bool) -> None:
-        self._graphless.needs_graph = value
+    closure: Callable[[], Any]
+    params: Sequence[Tensor]
+    scaler: Any = None
+    calls_backward: bool | None = None
+    _: KW_ONLY
+    needs_graph: bool = False
+    counts_heads: bool = False
+    heads: int = 1
+    cost: Cost = field(default_factory=Cost)
 
     @property
     def gradient_scale(self) -> float:
         """What the gradients that :meth:`gradient` leaves are multiplied by."""
-        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
+        return 1.0 if self.scaler is None else float(self.scaler.get_scale())
 
     def gradient(self) -> Tensor:
         """The loss, with the gradient left in ``.grad`` of every parameter."""
-        for p in self._params:
+        for p in self.params:
             p.grad = None
         with torch.enable_grad():
-            loss = self._closure()
-        self.calls_backward = any(p.grad is not None for p in self._params)
+            loss = self.closure()
+        self.calls_backward = any(p.grad is not None for p in self.params)
         checked = scalar(loss)
-        if self._counts_heads:
+        if self.counts_heads:
             self.heads = count_heads(loss)
         self.cost = self.cost + Cost(1, 1, 0)
         if self.calls_backward:
-            if self._scaler is not None:
+            if self.scaler is not None:
                 raise RuntimeError(
                     "a closure that calls backward() cannot be combined with grad_scaler: let the "
                     "closure only return the unscaled loss; the optimizer scales and unscales"
@@ -92,8 +84,8 @@ class Closure:
         if not loss.requires_grad:
             raise RuntimeError(OF_NO_PARAMETER)
         with torch.enable_grad():  # the scaling is part of the graph
-            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
-        if all(p.grad is None for p in self._params):
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        if all(p.grad is None for p in self.params):
             raise RuntimeError(OF_NO_PARAMETER)
         return checked
 
@@ -110,16 +102,18 @@ class Closure:
         def run() -> Any:
             nonlocal tries
             tries += 1
-            return self._closure()
+            return self.closure()
 
-        with gradients_aside(self._params):
+        with gradients_aside(self.params):
             if self.calls_backward is False:
-                loss = self._graphless(run, rewind)
+                graphless = Graphless(self.needs_graph)
+                loss = graphless(run, rewind)
+                self.needs_graph = graphless.needs_graph
             else:  # may call backward() where its convention is not yet known: it gets a graph
                 with torch.enable_grad():
                     loss = run()
             if self.calls_backward is None:
-                self.calls_backward = any(p.grad is not None for p in self._params)
+                self.calls_backward = any(p.grad is not None for p in self.params)
         backwards, probes = int(self.calls_backward), tries if probe else 0
         self.cost = self.cost + Cost(tries, backwards, probes)
         return scalar(loss)

@@ -23,7 +23,7 @@ def devices_of(tensors: Iterable[torch.Tensor]) -> tuple[torch.device, ...]:
     return tuple(sorted({t.device for t in tensors}, key=str))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RngState:
     """The states of the global random generators: torch's, Python's and, where loaded, NumPy's.
 

@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
@@ -71,6 +70,9 @@ def main(options: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
+    from surefoot_lab.records import has_record, read_runs
+    from surefoot_lab.report import conclude
+
     args = settings_of(options, DemoConfig)
     folder = Path(RUNS_FOLDER if args.out is None else args.out)
     report = Path(REPORT_NAME) if args.out is None else folder / REPORT_NAME
@@ -90,7 +92,15 @@ def main(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print(f"interrupted; surefoot report {folder} shows what was reached", markup=False)
         raise
-    return _conclude(trials, failures, report, time.monotonic() - started, console)
+    for failure in failures:
+        console.print(f"failed: {failure}", style="red", markup=False)
+    run_dirs = [run_dir for run_dir in trials if has_record(run_dir)]
+    if not run_dirs:
+        console.print("no run left a record, so there is nothing to compare")
+        return 1
+    console.print(f"all runs took {time.monotonic() - started:.0f} s; the curves are on the page")
+    conclude(read_runs(run_dirs), report, title="Digits: rates measured and rates chosen")
+    return 1 if failures else 0
 
 
 def _trials(folder: Path, seeds: int, epochs: int) -> dict[Path, Experiment]:
@@ -155,21 +165,3 @@ def _run(run_dir: Path, experiment: Experiment) -> None:
     from surefoot_lab.training import train
 
     train(experiment, run_dir, overwrite=True, progress=False)
-
-
-def _conclude(
-    trials: Iterable[Path], failures: list[str], report: Path, seconds: float, console: Any
-) -> int:
-    """Print the table, write the page, say where it is."""
-    from surefoot_lab.records import has_record, read_runs
-    from surefoot_lab.report import conclude
-
-    for failure in failures:
-        console.print(f"failed: {failure}", style="red", markup=False)
-    run_dirs = [run_dir for run_dir in trials if has_record(run_dir)]
-    if not run_dirs:
-        console.print("no run left a record, so there is nothing to compare")
-        return 1
-    console.print(f"all runs took {seconds:.0f} s; the curves are on the page")
-    conclude(read_runs(run_dirs), report, title="Digits: rates measured and rates chosen")
-    return 1 if failures else 0

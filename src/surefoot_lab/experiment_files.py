@@ -9,7 +9,7 @@ from typing import Any
 
 from surefoot_lab.errors import UserError
 from surefoot_lab.text_files import read_text
-from surefoot_lab.values import shown
+from surefoot_lab.values import NoName, check_name
 
 _LARGEST = 100_000  # values of an experiment, aliases written out
 
@@ -45,7 +45,7 @@ def load_text(text: str, where: str) -> Any:
         if _size(values, {}) > _LARGEST:
             raise UserError(f"{where}: its aliases stand for more than {_LARGEST} values")
         return values
-    except _KeyProblem as problem:
+    except NoName as problem:
         raise UserError(f"{where}: {problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
@@ -64,10 +64,6 @@ def _size(value: Any, known: dict[int, float]) -> float:
     return known[id(value)]
 
 
-class _KeyProblem(Exception):
-    """A key that cannot be one."""
-
-
 @functools.cache
 def _loader() -> type:
     """PyYAML's safe loader, with numbers as Python writes them and with keys that are unique."""
@@ -81,13 +77,9 @@ def _loader() -> type:
                     continue
                 line = key_node.start_mark.line + 1
                 key = self.construct_object(key_node, deep=True)
-                if not isinstance(key, str):
-                    raise _KeyProblem(
-                        f"line {line}: {shown(key)} is no name of a setting (numbers are written "
-                        "0.1 and not 0,1; words such as true, null and dates in quotes)"
-                    )
+                check_name(key, f"line {line}")
                 if key in lines:
-                    raise _KeyProblem(
+                    raise NoName(
                         f"line {line}: {key!r} stands there a second time (the first is in line "
                         f"{lines[key]}); keep one"
                     )

@@ -56,7 +56,10 @@ def main(options: argparse.Namespace) -> int:
     if out is not None and (not out.strip() or "\0" in out):
         raise UserError(f"--out: names no directory: {out!r}")
     if options.resume and out and parse_words(words).file is None:
-        words = [_experiment_of_run(Path(out)), *words]
+        file = Path(out) / "experiment.yaml"
+        if not file.is_file():
+            raise UserError(f"{out}: nothing to resume (it has no experiment.yaml)")
+        words = [str(file), *words]
     experiment = parse_words(words).experiment
     if options.print_config:
         print(to_yaml(experiment, comments=True), end="")
@@ -96,10 +99,3 @@ def conclude(run: Callable[[], RunRecord], run_dir: Path) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(f"{end['reason']} at step {end['step']}{message}: {run_dir}")
     return EXIT_CODES[end["reason"]]
-
-
-def _experiment_of_run(run_dir: Path) -> str:
-    file = run_dir / "experiment.yaml"
-    if not file.is_file():
-        raise UserError(f"{run_dir}: nothing to resume (it has no experiment.yaml)")
-    return str(file)

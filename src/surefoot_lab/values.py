@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import math
 import os
-import re
 import typing
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,6 @@ from surefoot_lab.errors import UserError, did_you_mean
 
 T = TypeVar("T")
 
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
-_TUPLE = re.compile(r"\(([^()]*,[^()]*)\)")
 _LARGEST_FLOAT = 2.0**53  # floats up to here are exact where they are whole
 # What pydantic finds, in the words of an experiment file; all else in its own.
 _SAID = {
@@ -162,7 +160,7 @@ def number(value: Any) -> Any:
     """The number that a value means: of a text, of NumPy; a whole one as an int."""
     value = plain(value)
     if isinstance(value, str):
-        value = float(value) if _NUMBER.fullmatch(value.strip()) else value
+        value = _number_or_list(value)
     if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_FLOAT:
         return int(value)
     return value
@@ -206,20 +204,24 @@ def _argument(key: str, value: Any) -> Any:
     )
 
 
+class NoName(ValueError):
+    """A key that cannot be one; the message says where it stands."""
+
+
 def check_name(name: Any, inside: str) -> None:
     """Refuse a key that is no text, such as the 1 of `{lr: 0,1}`.
 
     Raises:
-        ValueError: names it, and what was probably meant.
+        NoName: names it, and what was probably meant.
     """
     where = f"{inside}: " if inside else ""
     if not isinstance(name, str) or not name:
-        raise ValueError(
+        raise NoName(
             f"{where}{shown(name)} is no name of a setting (numbers are written 0.1 and not "
             "0,1; words such as true, null and dates in quotes)"
         )
     if name.endswith(")") and "(" not in name:
-        raise ValueError(f"{where}{name!r} is no name; write lists as [0.9, 0.999]")
+        raise NoName(f"{where}{name!r} is no name; write lists as [0.9, 0.999]")
 
 
 def shown(value: Any) -> str:
@@ -232,16 +234,17 @@ def shown(value: Any) -> str:
 
 
 def _number_or_list(text: str) -> Any:
-    """The number that a text is, or the list that a Python tuple is; else the text."""
+    """The number that a text is, or the list that a Python tuple of numbers is; else the text."""
     stripped = text.strip()
-    if _NUMBER.fullmatch(stripped):
-        return int(stripped) if re.fullmatch(r"[-+]?\d+", stripped) else float(stripped)
-    items = _TUPLE.fullmatch(stripped)
-    if items:
-        parts = [part.strip() for part in items.group(1).split(",") if part.strip()]
-        if parts and all(_NUMBER.fullmatch(part) for part in parts):
-            return [_number_or_list(part) for part in parts]
-    return text
+    try:
+        if stripped.startswith("("):
+            items = ast.literal_eval(stripped)
+            numbers = isinstance(items, tuple) and all(type(i) in (int, float) for i in items)
+            return list(items) if items and numbers else text
+        number = int(stripped) if stripped.lstrip("+-").isdigit() else float(stripped)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return number if isinstance(number, int) or math.isfinite(number) else text
 
 
 # The types of settings. Strict: a text is no truth, and a truth is no number.

@@ -27,7 +27,7 @@ def _images(count: int = 20, channels: int = 3, size: int = 8) -> Examples:
 
 
 def _loader(images: Examples, **settings: object) -> TrainLoader:
-    normalizer = Normalizer(images.images, CPU)
+    normalizer = Normalizer(images.inputs, CPU)
     return TrainLoader(images, normalizer, **{"batch_size": 4, "seed": 0, **settings})
 
 
@@ -38,7 +38,7 @@ def test_digits_are_scikit_learns_and_every_image_is_in_one_part() -> None:
     assert len(splits.test) == 300
     assert len(splits.validation) == round(0.25 * (1797 - 300))
     parts = [splits.train, splits.validation, splits.test]
-    ours = torch.cat([part.images for part in parts]).double() * 16 / 255
+    ours = torch.cat([part.inputs for part in parts]).double() * 16 / 255
     labels = torch.cat([part.labels for part in parts])
     bunch = load_digits()
     expected = sorted(
@@ -59,8 +59,8 @@ def test_the_split_depends_on_its_own_seed_only() -> None:
     torch.manual_seed(6)
     again = load_data(DataConfig())
     other = load_data(DataConfig(split_seed=1))
-    assert torch.equal(first.train.images, again.train.images)
-    assert not torch.equal(first.test.images, other.test.images)
+    assert torch.equal(first.train.inputs, again.train.inputs)
+    assert not torch.equal(first.test.inputs, other.test.inputs)
 
 
 def test_hold_out_takes_counts_and_shares_and_leaves_something() -> None:
@@ -76,7 +76,7 @@ def test_hold_out_takes_counts_and_shares_and_leaves_something() -> None:
 
 def test_normalized_training_images_have_mean_zero_and_deviation_one() -> None:
     images = _images(50)
-    normalized = Normalizer(images.images, CPU)(images.images).double()
+    normalized = Normalizer(images.inputs, CPU)(images.inputs).double()
     channels = normalized.transpose(0, 1).reshape(3, -1)
     assert channels.mean(dim=1).abs().max() < 1e-5
     assert (channels.std(dim=1, correction=0) - 1).abs().max() < 1e-5
@@ -88,7 +88,7 @@ def test_a_blank_channel_is_not_divided_by_zero() -> None:
 
 
 def test_each_augmented_image_is_a_shift_and_perhaps_a_mirror_image() -> None:
-    images = _images(200, size=6).images
+    images = _images(200, size=6).inputs
     varied = augment(images, 2, True, torch.Generator().manual_seed(0))
     assert varied.dtype == torch.uint8
     seen = []
@@ -114,7 +114,7 @@ def test_each_augmented_image_is_a_shift_and_perhaps_a_mirror_image() -> None:
 
 
 def test_augmentation_can_be_left_out_in_part_or_whole() -> None:
-    images = _images(30, size=6).images
+    images = _images(30, size=6).inputs
     generator = torch.Generator().manual_seed(0)
     assert augment(images, 0, False, generator) is images
     for original, result in zip(images, augment(images, 0, True, generator), strict=True):
@@ -188,11 +188,11 @@ def test_a_sample_leaves_the_stream_where_it_is_and_is_the_same_each_time() -> N
 
 def test_in_order_gives_every_image_once() -> None:
     images = _images(10)
-    normalizer = Normalizer(images.images, CPU)
+    normalizer = Normalizer(images.inputs, CPU)
     batches = list(InOrder(images, normalizer, 4))
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(10))
-    assert torch.equal(torch.cat([x for x, _ in batches]), normalizer(images.images))
+    assert torch.equal(torch.cat([x for x, _ in batches]), normalizer(images.inputs))
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"<html>", bytes])
@@ -220,7 +220,7 @@ def test_fashion_mnist_from_gzipped_and_from_torchvisions_files(
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (30, 10, 20)
     assert (splits.channels, splits.image_size, len(splits.classes)) == (1, (28, 28), 10)
     raw = gzip.decompress((fashion_root / "t10k-images-idx3-ubyte.gz").read_bytes())
-    assert splits.test.images.flatten().tolist() == list(raw[16:])
+    assert splits.test.inputs.flatten().tolist() == list(raw[16:])
     assert splits.test.labels.tolist() == [place % 10 for place in range(20)]
 
 
@@ -267,7 +267,7 @@ def test_an_image_folder_is_read_exactly(image_root: Path) -> None:
     replaced.unlink()
     splits = load_data(DataConfig("imagefolder", root=str(image_root), validation=0))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (40, 0, 20)
-    assert splits.test.images[5].tolist() == pixels.transpose(2, 0, 1).tolist()
+    assert splits.test.inputs[5].tolist() == pixels.transpose(2, 0, 1).tolist()
     assert splits.test.labels[5] == splits.classes.index("bird") == 2
 
 
@@ -294,7 +294,7 @@ def test_images_of_several_sizes_and_kinds_are_resized_on_request(image_root: Pa
         load_data(config)
     config.image_size = 16
     splits = load_data(config)
-    assert splits.train.images.shape[1:] == (3, 16, 16)
+    assert splits.train.inputs.shape[1:] == (3, 16, 16)
 
 
 def test_an_unreadable_image_is_named(image_root: Path) -> None:

@@ -10,9 +10,9 @@ from _formats import write_imagenet
 from PIL import Image
 
 from surefoot_lab.config import DataConfig, Experiment, ModelConfig, OptimizerConfig, TrainConfig
-from surefoot_lab.data import load_data, loader_of
+from surefoot_lab.data import load_data
 from surefoot_lab.data.files import ImageFiles, random_box
-from surefoot_lab.data.loader import InOrder
+from surefoot_lab.data.loader import InOrder, loader_of
 from surefoot_lab.data.loader import normalizer_of as normalizer_for
 from surefoot_lab.data.task import Classification, Regression
 from surefoot_lab.errors import UserError
@@ -255,7 +255,7 @@ def test_random_boxes_have_the_areas_and_ratios_that_are_allowed() -> None:
 def _loader(photos: Path, seed: int = 0, flip: bool = True):
     config = _imagenet(photos, validation=0, flip=flip)
     data = load_data(config)
-    return loader_of(data, config, normalizer_for(data, CPU), 4, seed, CPU)
+    return loader_of(data, config, normalizer_for(data, CPU), batch_size=4, seed=seed)
 
 
 def test_an_epoch_of_files_is_every_image_once_with_its_label(photos: Path) -> None:
@@ -317,7 +317,7 @@ def test_imagenet_that_is_not_there_damaged_or_cropped_twice_is_named(photos: Pa
     config = _imagenet(photos, crop=4)
     data = load_data(config)
     with pytest.raises(UserError, match=r"data\.crop: images read from the disk"):
-        loader_of(data, config, normalizer_for(data, CPU), 4, 0, CPU)
+        loader_of(data, config, normalizer_for(data, CPU), batch_size=4, seed=0)
     for path in (photos / "train").rglob("*_3.png"):
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"_3\.png: not a readable image"):

@@ -188,7 +188,7 @@ SWEEP: dict[str, tuple[str, list[str], str]] = {
     "grid twice": ("grid: {seed: [0]}\ngrid: {seed: [1]}\n", [], "'grid'"),
     "a key twice in grid": ("grid: {seed: [0], seed: [1]}\n", [], "'seed'"),
     "a number as key": ("grid: {1: [0]}\n", [], "1 is no name"),
-    "an empty key": ("grid: {'': [0]}\n", [], "grid.: no such setting"),
+    "an empty key": ("grid: {'': [0]}\n", [], "line 5: '' is no name"),
     "an unknown key": ("grid: {lr: [0.1]}\n", [], "grid.lr: no such setting"),
     "no values": ("grid: {seed: []}\n", [], "grid.seed: must be a list of values, not []"),
     "null for values": ("grid: {seed: }\n", [], "grid.seed: must be a list of values, not null"),

@@ -70,7 +70,7 @@ def test_drawings_in_the_alpha_channel_are_seen(
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         _icon(color, mode).save(tmp_path / name / "0.png")
-    image = _load(tmp_path).train.images[0, 0]
+    image = _load(tmp_path).train.inputs[0, 0]
     assert image[2:4].unique().tolist() == [color]
     assert image[[0, 1, 4, 5, 6, 7]].unique().tolist() == [ground]
 
@@ -80,7 +80,7 @@ def test_half_transparent_colors_are_mixed_with_white(tmp_path: Path) -> None:
     pixels[..., 3] = 51  # a fifth
     pixels[0, 0] = (0, 0, 0, 255)
     data = _load(_write(tmp_path, [pixels]))
-    assert data.train.images[0, 0].unique().tolist() == [0, 204]
+    assert data.train.inputs[0, 0].unique().tolist() == [0, 204]
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -99,7 +99,7 @@ def test_photographs_stand_as_the_camera_says(
         exif[0x0112] = orientation
         image.save(tmp_path / name / "0.jpg", exif=exif, quality=95)
     data = _load(tmp_path, in_memory=in_memory, image_size=32)
-    image = data.train.images[0] if in_memory else data.train.inputs.read()[0]
+    image = data.train.inputs[0] if in_memory else data.train.inputs.read()[0]
     assert image[:, :4].float().mean() > 240
     assert image[:, 12:].float().mean() < 15
 

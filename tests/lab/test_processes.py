@@ -73,7 +73,7 @@ def _runs_of_a_rank(rank: int, folder: Path, accumulate: int) -> None:
 
     def traced(self: Stepper, batch: Any) -> Any:
         loss = step(self, batch)
-        outcome = getattr(self._optimizer, "last", None)
+        outcome = getattr(self.optimizer, "last", None)
         if outcome is not None:
             trace.append((str(outcome.status), outcome.t, outcome.length))
         return loss
@@ -278,7 +278,7 @@ def test_an_evaluation_over_uneven_stretches_is_exact() -> None:
     """Two stretches of 7 images, of 3 and 4: sums by hand against the score of all at once."""
     images = Examples(torch.randint(0, 256, (7, 1, 4, 4), dtype=torch.uint8), torch.arange(7) % 3)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).eval()
-    normalizer = Normalizer(images.images, torch.device("cpu"))
+    normalizer = Normalizer(images.inputs, torch.device("cpu"))
     whole = score(network, images, normalizer, 2)
     seen: list[list[float]] = []
 

@@ -15,7 +15,7 @@ def _no_constants(name: str) -> None:
 
 
 def _write_start(record: RecordWriter, name: str = "digits", seed: int = 3) -> None:
-    record.start(name=name, label="PAL", seed=seed, experiment={"steps": 9}, environment={"a": 1})
+    record.start({"name": name, "label": "PAL", "seed": seed, "steps": 9}, {"a": 1})
 
 
 def test_every_line_is_strict_json_and_says_where_a_number_was_not_finite(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:
         record.end(1, "finished")
     run = read_run(tmp_path / "run")
     assert (run.name, run.label, run.seed) == ("digits", "PAL", 3)
-    assert run.experiment == {"steps": 9}
+    assert run.experiment["steps"] == 9
     assert run.environment == {"a": 1}
     assert run.path == tmp_path / "run"
     assert [line["train_loss"] for line in run.steps] == [2.0]

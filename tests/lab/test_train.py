@@ -295,7 +295,7 @@ def test_all_methods_start_from_the_same_weights_and_see_the_same_batches() -> N
     other = assemble(_experiment("SGD", seed=1))
     assert not _same(sgd.model.state_dict(), other.model.state_dict())
     assert not torch.equal(sgd.loader.next_batch()[0], other.loader.next_batch()[0])
-    assert torch.equal(sgd.data.test.images, other.data.test.images)
+    assert torch.equal(sgd.data.test.inputs, other.data.test.inputs)
 
 
 def test_the_length_comes_from_steps_or_from_epochs() -> None:
@@ -357,9 +357,9 @@ def _bits(count: int = 40) -> Examples:
 
 def test_the_score_is_the_mean_over_images_whatever_the_batch_size() -> None:
     images = _bits(11)
-    normalizer = Normalizer(images.images, torch.device("cpu"))
+    normalizer = Normalizer(images.inputs, torch.device("cpu"))
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
-    outputs = model(normalizer(images.images)).double()
+    outputs = model(normalizer(images.inputs)).double()
     chosen = outputs.log_softmax(dim=1)[torch.arange(11), images.labels]
     right = sum(int(o.argmax()) == int(y) for o, y in zip(outputs, images.labels, strict=True))
     for batch_size in (1, 4, 11, 500):
@@ -383,7 +383,7 @@ class _Averaging(torch.optim.SGD):
 
 def test_averaging_optimizers_are_switched_and_batchnorm_is_measured_anew_on_a_copy() -> None:
     images = _bits()
-    normalizer = Normalizer(images.images, torch.device("cpu"))
+    normalizer = Normalizer(images.inputs, torch.device("cpu"))
     loader = TrainLoader(images, normalizer, batch_size=8, seed=0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
     optimizer = _Averaging(model.parameters(), lr=0.1)
@@ -407,7 +407,7 @@ def test_averaging_optimizers_are_switched_and_batchnorm_is_measured_anew_on_a_c
 
 def test_other_optimizers_are_evaluated_with_the_statistics_of_training() -> None:
     images = _bits()
-    normalizer = Normalizer(images.images, torch.device("cpu"))
+    normalizer = Normalizer(images.inputs, torch.device("cpu"))
     loader = TrainLoader(images, normalizer, batch_size=8, seed=0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3))
     model(loader.next_batch()[0])
@@ -421,7 +421,7 @@ def test_other_optimizers_are_evaluated_with_the_statistics_of_training() -> Non
 def test_training_goes_on_after_an_evaluation_that_failed() -> None:
     images = _bits()
     loader = TrainLoader(
-        images, Normalizer(images.images, torch.device("cpu")), batch_size=8, seed=0
+        images, Normalizer(images.inputs, torch.device("cpu")), batch_size=8, seed=0
     )
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3))
     optimizer = _Averaging(model.parameters(), lr=0.1)

@@ -143,7 +143,7 @@ def test_a_record_on_a_full_disk_still_says_how_its_run_ended(
 ) -> None:
     disk = small_disk("disk")
     with RecordWriter(disk / "run") as record:
-        record.start(name="n", label="l", seed=0, experiment={"a": 1}, environment={"b": 2})
+        record.start({"name": "n", "label": "l", "seed": 0, "a": 1}, {"b": 2})
         _fill(disk, leave=0)
         with pytest.raises(OSError, match="No space left"):
             record.write("step", step=1, note="x" * 20_000)
@@ -211,7 +211,7 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with RecordWriter(tmp_path / "run") as record:
-        record.start(name="n", label="l", seed=0, experiment={}, environment={})
+        record.start({"name": "n", "label": "l", "seed": 0}, {})
     (tmp_path / "file").write_text("old")
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "file" / "report.html")]) != 0
     assert "Not a directory" in _one_line(capsys)
@@ -269,10 +269,9 @@ def test_a_loss_that_is_not_finite_ends_with_a_code_that_is_not_0(
 def _record(folder: Path, label: str, seed: int = 0) -> Path:
     path = folder / f"{label}-{seed}"
     with RecordWriter(path) as record:
-        experiment = {"optimizer": {"class_path": "SGD", "init_args": {"lr": 0.1}}}
-        record.start(
-            name="n", label=label, seed=seed, experiment=experiment, environment={"cpu": "c"}
-        )
+        optimizer = {"class_path": "SGD", "init_args": {"lr": 0.1}}
+        named = {"name": "n", "label": label, "seed": seed}
+        record.start({**named, "optimizer": optimizer}, {"cpu": "c"})
         for step in (1, 2, 3):
             spent = {"forwards": step, "backwards": step, "seconds": step / 10}
             record.write("step", step=step, train_loss=1.0 / step, effective_lr=0.1, **spent)

@@ -206,3 +206,70 @@ def test_nothing_holds_a_model_whose_optimizer_is_gone() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_weights_that_are_lent_to_an_evaluation_are_what_it_sees(mode: bool) -> None:
+    """As a library of moving averages lends its own: stored, copied, evaluated, restored."""
+    model, plain = net(), net()
+    optimizer = wrap(model)
+    train(model, optimizer, 30)
+    mine, seen = [p.detach().clone() for p in model.parameters()], answer(model)
+    others = [0.9 * p for p in mine]
+    model.train(mode)
+    stored = [p.detach().clone() for p in model.parameters()]
+    for p, other in zip(model.parameters(), others, strict=True):
+        p.data.copy_(other)
+    plain.load_state_dict(model.state_dict())
+    for p, q, other in zip(model.parameters(), plain.parameters(), others, strict=True):
+        assert torch.equal(q, other)
+        assert torch.equal(p, other)
+    assert torch.equal(answer(model), answer(plain))
+    for p, kept in zip(model.parameters(), stored, strict=True):
+        p.data.copy_(kept)
+    assert torch.equal(answer(model), seen)
+    model.train()
+    for p, own in zip(model.parameters(), mine, strict=True):
+        assert torch.equal(p, own)
+
+
+def test_what_the_loop_does_to_weights_after_every_step_is_part_of_it() -> None:
+    model = net()
+    optimizer = wrap(model)
+    for _ in range(30):
+        train(model, optimizer, 1)
+        for p in model.parameters():
+            p.data.clamp_(-0.1, 0.1)
+    with optimizer.averaged(), torch.no_grad():
+        average = model(X)
+    assert torch.equal(answer(model), average)
+    with torch.no_grad():
+        assert not torch.equal(model(X), average)
+
+
+def test_weights_that_were_written_by_hand_are_where_it_goes_on() -> None:
+    model = net()
+    optimizer = wrap(model)
+    train(model, optimizer, 60)
+    other = [torch.full_like(p, 0.1) for p in model.parameters()]
+    for p, value in zip(model.parameters(), other, strict=True):
+        p.data.copy_(value)
+    answer(model)
+    train(model, optimizer, 1)
+    for p, value in zip(averages_of(model, optimizer), other, strict=True):
+        torch.testing.assert_close(p, value, rtol=0.0, atol=0.05)
+
+
+def test_a_file_at_every_step_does_not_measure_statistics_at_every_step() -> None:
+    """As a moving average does that is updated from ``model.state_dict()``."""
+    model = net(norm=True)
+    optimizer = wrap(model)
+    passes: list[int] = []
+    model[1].register_forward_hook(lambda *_: passes.append(1))
+    for _ in range(160):
+        train(model, optimizer, 1)
+        model.state_dict()
+    without = optimizer.cost.forwards
+    assert len(passes) - without < 16 * 80
+    state = model.state_dict()
+    assert torch.allclose(model.eval().state_dict()["1.running_mean"], state["1.running_mean"], 0.1)

@@ -158,6 +158,15 @@ def test_a_named_search_shows_its_settings_and_passes_them_on(cls: Any) -> None:
             cls(p, **{name: -1.0})
 
 
+def test_a_subclass_may_take_nothing_but_itself() -> None:
+    class Own(SLS):
+        def __init__(self) -> None:
+            super().__init__([nn.Parameter(torch.ones(2))], max_rate=3.0)
+
+    assert not inspect.signature(Own).parameters
+    assert Own().search.max_t == 3.0  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("cls", CLASSES[:-1])
 def test_the_former_name_of_the_multiplier_warns(cls: Any) -> None:
     p = [nn.Parameter(torch.ones(2))]

@@ -208,6 +208,24 @@ def test_a_gan_trains_with_two_of_them() -> None:
 # Batches
 
 
+def test_what_is_added_up_for_a_log_is_no_part_of_the_loss() -> None:
+    """Two losses differentiated one after the other, and their sum printed: the last counts."""
+    model = mlp()
+    optimizer = adamw(model)
+    for _ in range(6):  # all of which measure
+        optimizer.zero_grad()
+        first = model(X).square().mean()
+        first.backward()
+        second = (model(X) - Y).square().mean()
+        second.backward()
+        assert (first + second).isfinite()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # slopes are measured from losses
+            optimizer.step()
+        assert optimizer.last is not None
+        assert optimizer.last.value0 == pytest.approx(second.item())
+
+
 def test_a_batch_overwritten_before_the_step_is_kept_from_the_next_one_on() -> None:
     """As nanoGPT fetches the next batch between forward and backward pass."""
     model = mlp()

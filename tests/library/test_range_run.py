@@ -353,7 +353,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "half iterations": ({"num_iter": 2.5}, "num_iter must be a whole number"),
     "both lengths": ({"num_iter": 5, "epochs": 1}, "num_iter or epochs, not both"),
     "epochs": ({"epochs": 0}, "epochs must be finite and greater than 0"),
-    "mode": ({"step_mode": "cosine"}, "step_mode must be one of"),
+    "mode": ({"step_mode": "cosine"}, 'step_mode must be "exp" or "linear"'),
     "accumulation": ({"accumulation_steps": 0}, "accumulation_steps must be"),
     "threshold": ({"diverge_threshold": -1.0}, "diverge_threshold must be finite and greater"),
     "val_every": ({"val_every": 0}, "val_every must be"),

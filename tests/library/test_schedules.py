@@ -417,7 +417,7 @@ def test_bad_settings_of_one_cycle_are_named(settings: dict[str, Any], message: 
         ({"epochs": 0}, "epochs must be"),
         ({"step_size_epochs": 1.0}, "between 2 and 10"),
         ({"base_lr": 1.0, "max_lr": 0.5}, "base_lr 1 must lie below max_lr 0.5"),
-        ({"mode": "square"}, "mode must be triangular"),
+        ({"mode": "square"}, 'mode must be "triangular"'),
     ],
 )
 def test_bad_settings_of_cyclic_are_named(settings: dict[str, Any], message: str) -> None:

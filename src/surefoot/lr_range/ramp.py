@@ -10,9 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from surefoot._numbers import check_count, check_number, kind_of, sequence
-
-STEP_MODES = ("exp", "linear")
+from surefoot._numbers import check_choice, check_count, check_number, kind_of, sequence
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class Ramp:
         step_mode: str,
     ) -> Ramp:
         """Check the arguments and spread single rates over the groups in their present ratios."""
-        if step_mode not in STEP_MODES:
-            raise ValueError(f"step_mode must be one of {STEP_MODES}, got {step_mode!r}")
+        check_choice("step_mode", step_mode, ("exp", "linear"))
         count = check_count("num_iter", num_iter, at_least=2)
         starts = _per_group("start_lr", optimizer, start_lr)
         ends = _per_group("end_lr", optimizer, end_lr)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
-from surefoot.measured.fresh_statistics import FreshStatistics
+from surefoot.measured.fresh_statistics import AT_ONCE, SOON, FreshStatistics
 from surefoot.replay import is_measuring
 from surefoot.replay._guests import Guest, ModeSwitch, hide_guests
 from surefoot.replay._state import Modes
@@ -35,6 +35,8 @@ _ADAMS = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax")
 _OTHERS = 8
 """Writes to a weight since the last step, from which on somebody else trains it: what loops do to
 weights after a step (clamp them, normalize them) are fewer."""
+_LOOKS = 16
+"""Steps at whose start it is seen whether the loop does so."""
 
 
 def without_momentum(optimizer: Optimizer) -> None:
@@ -68,6 +70,15 @@ def _as(average: Tensor, p: Tensor) -> Tensor:
     return average if is_same else average.to(p.device, p.dtype)
 
 
+def _local(p: Tensor) -> Tensor:
+    """Its values, of this process's shard."""
+    return getattr(p, "_local_tensor", p).detach()
+
+
+def _a_small_one(params: Sequence[Tensor]) -> Tensor:
+    return min(params, key=lambda p: p.numel() if p.numel() > 7 else 1 << 60)
+
+
 class Averages:
     """The average of the weights, and who sees it when.
 
@@ -85,7 +96,9 @@ class Averages:
         self._last: tuple[list[Tensor], list[Tensor], bool] = [], [], False
         self._pending: dict[Tensor, Tensor] = {}
         self._is_shown = self._stays = self._in_flight = self._has_ended = False
-        self._mark: tuple[Tensor, int] | None = None
+        self._mark: tuple[Tensor, int, Tensor] | None = None
+        self._witness: Tensor | None = None
+        self._looks, self._loop_writes, self._has_doubts = _LOOKS, False, False
         self.modes = Modes()
         self._waiting: list[Any] = []
         self._model = model
@@ -97,7 +110,7 @@ class Averages:
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("share", "power", "total", "_averages", "_pending", "_model", "_statistics")
-        more = ("modes", "_is_shown", "_stays")
+        more = ("modes", "_is_shown", "_stays", "_looks", "_loop_writes")
         return {name: vars(self)[name] for name in (*names, *more)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -129,8 +142,12 @@ class Averages:
         """
         if self._pending:
             self._settle()
-        if self._is_others():
+        if self._looks > 0:
+            self._looks -= 1
+            self._loop_writes = self._loop_writes or self._holds_others()
+        if self._is_others() or (self._has_doubts and self._holds_others()):
             self.restart()
+        self._has_doubts = False
         return 1.0 - self.share if self.total > 0.0 else 1.0
 
     def absorb(self, params: Sequence[Tensor], step: int) -> None:
@@ -156,12 +173,21 @@ class Averages:
         self._mark_as_own(params)
 
     def _mark_as_own(self, params: Sequence[Tensor]) -> None:
+        """Remember what a weight is, and how often it was written to, when the step is over."""
         if params:
-            self._mark = params[0], version_of(params[0])
+            p = self._witness = _a_small_one(params) if self._witness is None else self._witness
+            self._mark = p, version_of(p), _local(p).clone()
 
     def _is_others(self) -> bool:
         """Whether others have trained the weights since the last step: then it shows nothing."""
         return self._mark is not None and version_of(self._mark[0]) > self._mark[1] + _OTHERS
+
+    def _holds_others(self) -> bool:
+        """Whether the parameters hold what the last step did not leave: an EMA's weights, say."""
+        if self._mark is None or self._loop_writes or self._is_shown:
+            return False
+        p, _, left = self._mark
+        return not torch.equal(_local(p), _as(left, _local(p)))
 
     def restart(self) -> None:
         """From here on y, x and z are the weights as they are; steps go on being as short."""
@@ -184,6 +210,7 @@ class Averages:
             for p in params:
                 known = self._averages.get(p)
                 self._averages[p] = p.detach().clone() if known is None else _as(known, p)
+            self._witness = _a_small_one(params) if params else None
             averages = _reduce.local([self._averages[p] for p in params])
             are_sharded = _reduce.is_sharded(params)
             self._last = list(params), averages, are_sharded
@@ -193,24 +220,31 @@ class Averages:
     # Who sees it
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
+    def shown(self, holds: float = AT_ONCE) -> Iterator[None]:
         """Inside, the parameters hold the average, and BatchNorm its statistics.
 
         The tensors change places, so nothing is copied, and a graph that was built before lives on.
+
+        Args:
+            holds: share of the steps so far for which statistics hold that were measured.
         """
         if not self._can_show():
             yield
             return
         self._show()
         try:
-            self._statistics.show()
+            self._statistics.show(holds)
             yield
         finally:
             self._hide()
 
     def _can_show(self) -> bool:
         is_there = bool(self._averages) and self.total > 0.0 and not self._is_shown
-        return is_there and not self._is_others()
+        if not is_there or self._is_others():
+            return False
+        foreign = self._holds_others()
+        self._has_doubts = self._has_doubts or foreign
+        return not foreign
 
     def _show(self) -> None:
         self._settle()
@@ -294,7 +328,7 @@ class Averages:
             if p in self._averages and prefix + name in state_dict:
                 state_dict[prefix + name] = _as(self._averages[p].detach(), p)
         if self._statistics.has_any:
-            with self.shown():
+            with self.shown(SOON):
                 for name, buffer in module.named_buffers():
                     if prefix + name in state_dict:
                         state_dict[prefix + name] = buffer.detach().clone()
@@ -327,7 +361,7 @@ class Averages:
         self._is_shown = self._stays = False
         self.modes.has_trained = True
         self._statistics.hide()
-        self._statistics.age()
+        self._statistics.loaded()
         for i, (y, x) in places.items():
             p = params[i]
             self._pending[p] = y.detach().to(p.device, p.dtype).clone()

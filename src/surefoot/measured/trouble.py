@@ -77,7 +77,7 @@ class Trouble:
     def explain(self, problem: str, model: nn.Module | None) -> str:
         """Why nothing can be measured, and what helps."""
         message = notices.CANNOT.format(reason=problem)
-        if "forward" in problem:
+        if "forward pass" in problem:
             message += notices.PASS_THE_MODEL if model is None else notices.ANOTHER_MODEL
         return message
 

@@ -63,14 +63,16 @@ def keywords_of(cls: type, hidden: Sequence[str] = ()) -> dict[str, Keyword]:
     """The keywords of a constructor that are its own, with what its docstring says of them."""
     docs: dict[str, str] = {}
     lines = (inspect.getdoc(cls) or "").splitlines(keepends=True)
-    for line in itertools.takewhile(str.strip, lines[lines.index("Args:\n") + 1 :]):
+    # without docstrings, as python -OO leaves it, there is nothing to say
+    after = lines[lines.index("Args:\n") + 1 :] if "Args:\n" in lines else []
+    for line in itertools.takewhile(str.strip, after):
         if line[4] != " ":
             name = line.strip().partition(":")[0]
         docs[name] = docs.get(name, "") + line[4:]
     return {
-        p.name: Keyword(p.default, p.annotation, docs[p.name])
+        p.name: Keyword(p.default, p.annotation, docs.get(p.name, ""))
         for p in inspect.signature(cls).parameters.values()
-        if p.name in docs and p.name not in ("params", "step_multiplier", *hidden, *DEFAULTS)
+        if p.name not in ("params", "step_multiplier", *hidden, *DEFAULTS)
     }
 
 
@@ -85,7 +87,7 @@ def show_keywords(cls: type, own: Mapping[str, Keyword]) -> None:
     parameters = list(inspect.signature(init).parameters.values())[1:]
     given = {p.name for p in parameters}
     own = {name: keyword for name, keyword in own.items() if name not in given}
-    if parameters[-1].name in ("shared", "settings"):
+    if parameters and parameters[-1].name in ("shared", "settings"):
         known = {name: (k.default, k.annotation) for name, k in own.items()}
         known |= {name: (default, _as_written(name)) for name, default in DEFAULTS.items()}
         parameters[-1:] = [

@@ -160,9 +160,10 @@ class Tape(Loss, Listener, TorchDispatchMode):
         self._places: dict[Any, tuple[StorageWeakRef, Name]] = {}
         self._outside: dict[int, tuple[Tensor, int]] = {}
         self._roots: list[_Root] = []
-        self._refusal: str | None = None
+        self._refused: dict[int, str] = {}
         self._seen: set[int] = set()
         self._drawn: set[int] = set()
+        self._is_too_long = False
         self._is_on, self.thread = False, threading.get_ident()
         self.is_closed = False
         """Whether it records no more, for good."""
@@ -242,7 +243,7 @@ class Tape(Loss, Listener, TorchDispatchMode):
         if not known:
             return func(*args, **kwargs)
         if len(self._entries) >= _LONGEST:
-            self._refuse(f"more than {_LONGEST} operations lead from the model to the loss")
+            self._is_too_long = not self._roots
             self.is_closed = True
             return func(*args, **kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags
@@ -353,12 +354,14 @@ class Tape(Loss, Listener, TorchDispatchMode):
             self._seen.add(id(node))
             variable = getattr(node, "variable", None)
             if variable is not None and id(variable) in self._own:
+                self._seen.clear()  # another one may lead here, too
                 return True
             waiting.extend(following for following, _ in node.next_functions)
         return False
 
     def _refuse(self, reason: str) -> None:
-        self._refusal = self._refusal or reason
+        """The entry that is being made cannot be played; nobody may need it."""
+        self._refused.setdefault(len(self._entries), reason)
 
     # Replaying
 
@@ -382,6 +385,8 @@ class Tape(Loss, Listener, TorchDispatchMode):
         """Why it cannot be replayed, in one clause; None where it can."""
         if not any(entry.module is not None for entry in self._entries):
             return "no forward pass of the model was seen before backward()"
+        if self._is_too_long:
+            return f"more than {_LONGEST} operations lead from the model to the loss"
         if not self._roots:
             return "no scalar that depends on the model's outputs was differentiated by backward()"
         if any(root.name is None for root in self._roots):
@@ -390,12 +395,14 @@ class Tape(Loss, Listener, TorchDispatchMode):
                 "and came back (NumPy, a custom kernel), another model made it, or the model runs "
                 "inside a compiled function"
             )
-        if self._refusal is not None:
-            return self._refusal
+        needed = self._needed()
+        for i in needed:
+            if i in self._refused:
+                return self._refused[i]
         if self.was_overwritten:
             return "the batch was overwritten before the step"
-        needed = [self._entries[i] for i in self._needed()]
-        if any(e.module is not None and e.module.training != e.training for e in needed):
+        called = [self._entries[i] for i in needed if self._entries[i].module is not None]
+        if any(e.module is not None and e.module.training != e.training for e in called):
             return "train() or eval() was called between the forward pass and the step"
         return None
 

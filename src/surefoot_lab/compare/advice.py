@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from surefoot_lab.compare.summary import MethodSummary, Spread, level_with_best, ranked_by
+from surefoot_lab.compare.summary import MethodSummary, level_with_best, ranked_by
 from surefoot_lab.compare.text import number, percent
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def advise(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> Advic
     if figure is None or len(methods) < 2 or len({run.name for run in runs}) > 1:
         return None
     best, what = methods[0], figure.replace("_", " ")
-    text = _text(figure)
+    text = percent if figure.endswith("accuracy") else number
     if not any((d := m.difference(best, figure)) and d.low is not None for m in methods[1:]):
         sentence = (
             f"{best.label} has the best {what} here, {text(best.spread(figure))}, but one run a "
@@ -75,7 +75,8 @@ def advise(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> Advic
         sentence += f" and it asks for least: {', '.join(chosen[use.label])}"
     others = [m.label for m in level if m not in (use, best)]
     if others:
-        sentence += f"; {_listed(others)} {'is' if len(others) == 1 else 'are'} within noise, too"
+        listed = " and ".join(filter(None, [", ".join(others[:-1]), others[-1]]))
+        sentence += f"; {listed} {'is' if len(others) == 1 else 'are'} within noise, too"
     return Advice(use, level, sentence + ".")
 
 
@@ -94,11 +95,3 @@ def _chosen(method: MethodSummary, run: RunRecord) -> list[str]:
     if rate.schedule is not None or any(arguments.get(key) is not None for key in LENGTHS):
         found.append("the length of the run")
     return found
-
-
-def _text(figure: str) -> Callable[[Spread | None], str]:
-    return percent if figure.endswith("accuracy") else number
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -15,10 +15,12 @@ def failures(method: MethodSummary) -> str:
     return ", ".join(f"{n} {state.value}" for state, n in method.failures.items())
 
 
-def percent(spread: Spread | None) -> str:
-    """A share as `97.3 ± 0.4 %`."""
+def percent(spread: Spread | float | None) -> str:
+    """A share as `97.3 ± 0.4 %`; a single one has no deviation."""
     if spread is None:
         return NOTHING
+    if isinstance(spread, float):
+        return f"{100 * spread:.1f} %"
     sd = "" if spread.sd is None else f" ± {100 * spread.sd:.1f}"
     return f"{100 * spread.mean:.1f}{sd} %"
 
@@ -41,11 +43,6 @@ def seconds(spread: Spread | None) -> str:
     if spread is None:
         return NOTHING
     return f"{spread.mean:.1f}" if spread.mean < 100 else f"{spread.mean:.0f}"
-
-
-def share(value: float | None) -> str:
-    """A single share as `97.3 %`."""
-    return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
 def difference(found: Interval | None) -> str:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-import torch
-
 from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Splits
-from surefoot_lab.data.files import ImageFiles
-from surefoot_lab.data.loader import PUBLISHED, FileLoader, Normalizer, TrainLoader
+from surefoot_lab.data.loader import PUBLISHED
 from surefoot_lab.errors import UserError
 
 # Settings that mean nothing to other data sets.
@@ -64,33 +61,3 @@ def load_data(config: DataConfig) -> Splits:
     if data.kind != "images" and (config.crop or config.flip):
         raise UserError(f"data.crop, data.flip: are for images, and {config.name} has none")
     return data
-
-
-def loader_of(
-    data: Splits,
-    config: DataConfig,
-    normalizer: Normalizer,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
-) -> TrainLoader:
-    """The stream of training batches of an experiment.
-
-    Args:
-        data: what to train on.
-        config: how it is varied.
-        normalizer: applied to every batch.
-        batch_size: examples per batch.
-        seed: of order and augmentation.
-        device: where the batches are wanted.
-    """
-    kind = FileLoader if isinstance(data.train.inputs, ImageFiles) else TrainLoader
-    return kind(
-        data.train,
-        normalizer,
-        batch_size=batch_size,
-        seed=seed,
-        crop=config.crop,
-        flip=config.flip,
-        device=device,
-    )

@@ -27,12 +27,6 @@ class Examples:
     inputs: Any
     labels: Tensor
 
-    @property
-    def images(self) -> Tensor:
-        """The inputs, where they are images."""
-        images: Tensor = self.inputs
-        return images
-
     def __len__(self) -> int:
         return len(self.labels)
 

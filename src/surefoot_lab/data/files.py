@@ -6,9 +6,9 @@ import functools
 import math
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ Part = Callable[[int, int], Box]  # of an image of that width and height
 
 # Random crops as in Inception's training: share of the area, sides to each other, attempts.
 AREAS, RATIOS, ATTEMPTS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+# What Pillow raises for files that are no images, or damaged.
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError)
+ODD_EXIF = (ArithmeticError, KeyError, SyntaxError, ValueError, TypeError, struct.error)
 CENTER_SHARE = 224 / 256  # evaluation: of the shorter side
 
 
@@ -134,55 +137,31 @@ def decode(path: str) -> Image.Image:
         UserError: it is no image, damaged, or gray with more than 8 bits: which of its values are
             black and white, only its maker knows, and Pillow would clip it at 255.
     """
-    with _opened(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise UserError(
-                f"{path}: is gray with more than 8 bits ({image.mode}); convert it to 8 bits, or "
-                "read it with a data set of your own (data.class_path)"
-            )
-        turned = _turned(image)
-        if turned.has_transparency_data:
-            return _on_a_ground(turned.convert("RGBA"))
-        return turned.convert("RGB")
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise UserError(
+                    f"{path}: is gray with more than 8 bits ({image.mode}); convert it to 8 bits, "
+                    "or read it with a data set of your own (data.class_path)"
+                )
+            turned: Image.Image = image
+            with suppress(*ODD_EXIF):
+                turned = ImageOps.exif_transpose(image)
+            if not turned.has_transparency_data:
+                return turned.convert("RGB")
+            turned = turned.convert("RGBA")
+    except UNREADABLE as error:
+        said = one_line(error)
+        raise UserError(f"{path}: not a readable image ({said}); repair or remove it") from None
+    white, black = (
+        Image.alpha_composite(Image.new("RGBA", turned.size, color), turned).convert("RGB")
+        for color in ("white", "black")
+    )
+    pixels, opaque = np.array(white), turned.getchannel("A").getextrema() == (255, 255)
+    return black if not opaque and (pixels == pixels[0, 0]).all() else white
 
 
 def as_tensor(image: Image.Image) -> Tensor:
     """The pixels, uint8, shape (channels, height, width)."""
     pixels = torch.from_numpy(np.array(image))
     return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path}: not a readable image ({one_line(error)}); repair or remove it"
-        ) from None
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    """As the camera was held; as it is where that is written down in no form to be read."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except (ArithmeticError, KeyError, SyntaxError, ValueError, TypeError, struct.error):
-        return image
-
-
-def _on_a_ground(image: Image.Image) -> Image.Image:
-    """Without transparency, on white, or where that leaves nothing to see, on black."""
-    flat = _laid_on("white", image)
-    opaque = image.getchannel("A").getextrema() == (255, 255)
-    return flat if opaque or not _is_plain(flat) else _laid_on("black", image)
-
-
-def _laid_on(color: str, image: Image.Image) -> Image.Image:
-    ground = Image.new("RGBA", image.size, color)
-    return Image.alpha_composite(ground, image).convert("RGB")
-
-
-def _is_plain(image: Image.Image) -> bool:
-    pixels = np.array(image).reshape(-1, 3)
-    return bool((pixels == pixels[0]).all())

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
@@ -200,11 +201,7 @@ def _hidden(name: str) -> bool:
 
 def _check_memory(count: int, width: int, height: int) -> None:
     """Refuse what the machine has no memory for: the system would kill the process."""
-    if not hasattr(os, "sysconf"):
-        return
-    needed, there = 3 * count * width * height, 1
-    for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES"):
-        there *= os.sysconf(name)
+    needed, there = 3 * count * width * height, psutil.virtual_memory().total
     if needed > there:
         raise UserError(
             f"data.image_size: {count} images of {width} x {height} pixels take "

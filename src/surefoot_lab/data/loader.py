@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from surefoot_lab.config import DataConfig
 from surefoot_lab.data.examples import Examples, Splits
 from surefoot_lab.data.files import ATTEMPTS, ImageFiles
 from surefoot_lab.errors import UserError
@@ -268,3 +269,11 @@ class InOrder:
         for start in range(0, len(self.examples), self.batch_size):
             batch = self.examples[start : start + self.batch_size]
             yield self.normalizer(batch.inputs), batch.labels
+
+
+def loader_of(
+    data: Splits, config: DataConfig, normalizer: Normalizer, **settings: Any
+) -> TrainLoader:
+    """The stream of training batches of an experiment; `settings` are others of `TrainLoader`."""
+    kind = FileLoader if isinstance(data.train.inputs, ImageFiles) else TrainLoader
+    return kind(data.train, normalizer, crop=config.crop, flip=config.flip, **settings)

@@ -35,7 +35,14 @@ def own_data(config: DataConfig) -> Splits:
     Raises:
         UserError: it cannot be made, or does not hold such pairs.
     """
-    made = _made(config)
+    assert config.class_path is not None
+    if "." not in config.class_path:
+        raise UserError(f"{WHAT}: {config.class_path!r} must be an import path: module.Class")
+    constructor = find(config.class_path, [], WHAT)
+    given = dict(config.init_args)
+    if config.root is not None and "root" in argument_names(constructor):
+        given.setdefault("root", config.root)
+    made = call(constructor, [], given, "data")
     if isinstance(made, Splits):
         return made
     datasets = dict(made) if isinstance(made, Mapping) else {"train": made}
@@ -63,17 +70,6 @@ def own_data(config: DataConfig) -> Splits:
     if kind != "images" and (config.crop or config.flip):
         raise UserError("data.crop, data.flip: are for images, and these are none")
     return Splits(train, parts["validation"], parts["test"], classes, kind=kind, task=task)
-
-
-def _made(config: DataConfig) -> Any:
-    assert config.class_path is not None
-    if "." not in config.class_path:
-        raise UserError(f"{WHAT}: {config.class_path!r} must be an import path: module.Class")
-    constructor = find(config.class_path, [], WHAT)
-    given = dict(config.init_args)
-    if config.root is not None and "root" in argument_names(constructor):
-        given.setdefault("root", config.root)
-    return call(constructor, [], given, "data")
 
 
 def _examples(dataset: Any, where: str) -> Examples:

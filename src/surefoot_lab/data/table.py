@@ -60,17 +60,13 @@ def _split(
     rest, test = hold_out(everything, config.test, config.split_seed, "data.test")
     train, validation = hold_out(rest, config.validation, config.split_seed, "data.validation")
     standardize = _Standardize(train.inputs)
-    numbers = _Standardize(train.labels) if labels.is_floating_point() else _as_it_is
+    numbers = _Standardize(train.labels) if labels.is_floating_point() else torch.clone
     train, validation, test = (
         Examples(standardize(part.inputs), numbers(part.labels))
         for part in (train, validation, test)
     )
     task = Regression() if labels.is_floating_point() else Classification()
     return Splits(train, validation, test, names, kind="table", task=task)
-
-
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
 
 
 class _Standardize:

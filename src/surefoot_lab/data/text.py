@@ -21,23 +21,17 @@ def text(config: DataConfig) -> Splits:
     characters of the file.
     """
     characters, numbers = _read(config)
-    held_out = held_out_count(len(numbers), config.test, "data.test")
-    rest, test = _cut(numbers, len(numbers) - held_out)
-    held_out = held_out_count(len(rest), config.validation, "data.validation")
-    train, validation = _cut(rest, len(rest) - held_out)
+    end = len(numbers) - held_out_count(len(numbers), config.test, "data.test")
+    middle = end - held_out_count(end, config.validation, "data.validation")
+    train, validation, test = numbers[:middle], numbers[middle:end], numbers[end:]
     if len(train) <= config.sequence_length:
         raise UserError(
             f"data.sequence_length: {config.sequence_length} is too long for the {len(train)} "
             "characters to train on; choose a shorter one, or a longer text"
         )
     length = config.sequence_length
-    return Splits(
-        _sequences(train, length),
-        _sequences(validation, length),
-        _sequences(test, length),
-        classes=characters,
-        kind="text",
-    )
+    parts = [_sequences(part, length) for part in (train, validation, test)]
+    return Splits(parts[0], parts[1], parts[2], classes=characters, kind="text")
 
 
 def _read(config: DataConfig) -> tuple[tuple[str, ...], Tensor]:
@@ -54,10 +48,6 @@ def _read(config: DataConfig) -> tuple[tuple[str, ...], Tensor]:
     known, numbers = np.unique(code_points, return_inverse=True)
     characters = tuple(chr(point) for point in known)
     return characters, torch.from_numpy(numbers.reshape(-1).astype(np.int64))
-
-
-def _cut(numbers: Tensor, place: int) -> tuple[Tensor, Tensor]:
-    return numbers[:place], numbers[place:]
 
 
 def _sequences(numbers: Tensor, length: int) -> Examples:

@@ -76,7 +76,12 @@ def main(options: argparse.Namespace) -> int:
     curve.to_json(f"{stem}.json")
     _save_picture(curve.plot().figure, Path(f"{stem}.png"))
     print(f"{curve.message}; {curve.seconds:.1f} s")
-    _show(curve)
+    table = Table("rule", "learning rate", "remark")
+    for name, suggestion in curve.suggestions().items():
+        remark = "the default" if name == DEFAULT else ""
+        rate = "-" if suggestion.rate is None else f"{suggestion.rate:.3g}"
+        table.add_row(name, rate, suggestion.reason or remark)
+    Console().print(table)
     print(f"{stem}.png  {stem}.json")
     if options.then is None:
         return 0 if curve.suggest(DEFAULT) else 1
@@ -95,15 +100,6 @@ def main(options: argparse.Namespace) -> int:
         return record
 
     return conclude(run, run_dir)
-
-
-def _show(curve: RangeCurve) -> None:
-    table = Table("rule", "learning rate", "remark")
-    for name, suggestion in curve.suggestions().items():
-        remark = "the default" if name == DEFAULT else ""
-        rate = "-" if suggestion.rate is None else f"{suggestion.rate:.3g}"
-        table.add_row(name, rate, suggestion.reason or remark)
-    Console().print(table)
 
 
 def _run_grid(experiment: Experiment, config: RangeTestConfig, stem: Path) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from surefoot_lab.records.views import as_html, as_rows, in_a_line
+from surefoot_lab.records.views import as_html, in_a_line
 from surefoot_lab.records.writer import RECORD_NAME, SCHEMA, has_record
 
 _LISTS = {"step": "steps", "measure": "measurements", "evaluation": "evaluations"}
@@ -61,7 +61,13 @@ class RunRecord:
         """Steps, measurements and evaluations as a pandas DataFrame, a line a row, by step."""
         import pandas
 
-        return pandas.DataFrame(as_rows(self))
+        lines = [*self.steps, *self.measurements, *self.evaluations]
+        return pandas.DataFrame(sorted(lines, key=lambda line: line["step"]))
+
+    @property
+    def reached(self) -> int:
+        """The last step that a line tells of."""
+        return max((line["step"] for line in self.steps + self.evaluations), default=0)
 
     def split(self, name: str) -> list[dict[str, Any]]:
         """The evaluations on `validation` or `test`."""

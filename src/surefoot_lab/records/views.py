@@ -49,15 +49,9 @@ def _curve(run: RunRecord) -> str:
     return vl_convert.vegalite_to_svg(chart.properties(width=240, height=44).to_dict())
 
 
-def as_rows(run: RunRecord) -> list[dict[str, Any]]:
-    """All lines in the order of their steps: steps, then measurements, then evaluations."""
-    lines = [*run.steps, *run.measurements, *run.evaluations]
-    return sorted(lines, key=lambda line: line["step"])
-
-
 def facts(run: RunRecord) -> Iterator[tuple[str, str]]:
     """How a run ended and what it reached, as names and texts."""
-    end = run.end or {"reason": "not finished", "step": run.steps[-1]["step"] if run.steps else 0}
+    end = run.end or {"reason": "not finished", "step": run.reached}
     yield "end", f"{end['reason']} at step {end.get('step')}"
     for split in ("validation", "test"):
         for line in run.split(split)[-1:]:

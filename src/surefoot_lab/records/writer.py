@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -57,16 +58,24 @@ class RecordWriter:
         with suppress(OSError):  # without room for it, there may still be room for the lines
             self._reserve.write_bytes(os.urandom(RESERVE_BYTES))
 
-    def start(self, **facts: Any) -> None:
-        """Write the first line: what is run, where.
+    def start(
+        self,
+        experiment: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        sweep: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the first line: what is run, where; of a trial its `method` and `cell`, too.
 
         Args:
-            **facts: `name`, `label`, `seed`, `experiment`, `environment`, and of a trial
-                `sweep`, as the package's docstring tells; None is left out.
+            experiment: plain values, among them `name`, `label` and `seed`.
+            environment: what `describe_environment` says.
+            sweep: the trial's `method` and `cell`.
         """
-        known = {name: fact for name, fact in facts.items() if fact is not None}
+        facts = {key: experiment[key] for key in ("name", "label", "seed")}
+        facts |= {"experiment": experiment, "environment": environment}
+        facts |= {} if sweep is None else {"sweep": sweep}
         about = {"schema": SCHEMA, "time": _now(), "node": describe_node()}
-        self.write("start", sync=True, **about, **known)
+        self.write("start", sync=True, **about, **facts)
 
     def resume(self, step: int, environment: dict[str, Any]) -> None:
         """Declare that the run goes on from `step`: what it will write again is cut off.

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,7 @@ def render_report(runs: Sequence[RunRecord], *, title: str | None = None) -> str
     problems = [(run.path.name, str(run.path), text) for run in runs for text in run.problems]
     return render(
         "template.html",
-        title=title or _title(runs),
+        title=title or " · ".join(list(dict.fromkeys(r.name for r in runs if r.name))[:3]),
         hashes=_hashes(scripts.values()),
         scripts=scripts,
         specs={key: spec for task in tasks for key, spec in task["specs"].items()},
@@ -157,22 +156,6 @@ def _rows(
     return rows
 
 
-@dataclass(frozen=True)
-class Map:
-    """A heat map: the accuracy of each pair of settings, which decides how dark its place is."""
-
-    method: str
-    across: str
-    down: str | None
-    values: Any
-    best_of: bool
-
-    def heat(self, value: float) -> int:
-        """How dark, in percent."""
-        low, high = float(self.values.min(axis=None)), float(self.values.max(axis=None))
-        return round(8 + 62 * (value - low) / ((high - low) or 1.0))
-
-
 def _across(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> dict[str, Any]:
     """What `across.html` shows of the runs of one task, besides their methods; all may be empty."""
     target = common_target(methods)
@@ -185,16 +168,18 @@ def _across(runs: Sequence[RunRecord], methods: Sequence[MethodSummary]) -> dict
     }
 
 
-def _map(grid: Robustness) -> Map:
-    """The first two settings that vary; over the others, the best."""
+def _map(grid: Robustness) -> dict[str, Any]:
+    """Test accuracy over the first two settings that vary, the best over the others; `heat` says
+    how dark each place is, in percent.
+    """
     across, *others = grid.keys
-    down = others[0] if others else None
-    values = grid.heat_map(across, down or "")
-    return Map(grid.method, short(across), down and short(down), values, len(others) > 1)
-
-
-def _title(runs: Sequence[RunRecord]) -> str:
-    return " · ".join(list(dict.fromkeys(run.name for run in runs if run.name))[:3])
+    values = grid.heat_map(across, others[0] if others else "")
+    low, high = values.min(axis=None), values.max(axis=None)
+    return {
+        **{"method": grid.method, "across": short(across), "best_of": len(others) > 1},
+        **{"down": short(others[0]) if others else "", "accuracy": values},
+        "heat": 8 + 62 * (values - low) / ((high - low) or 1.0),
+    }
 
 
 def _nodes(runs: Sequence[RunRecord]) -> dict[str, str]:

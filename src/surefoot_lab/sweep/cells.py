@@ -167,7 +167,9 @@ def _trial(base: Experiment, chosen: dict[str, Any]) -> Trial:
         if getattr(derived, key) == getattr(base, key):
             values[key] = None
     for key, value in chosen.items():
-        _put(values, key, copy.deepcopy(value))
+        if key in SECTIONS and isinstance(value, dict):  # as a whole: all else is the default
+            value = {**dataclasses.asdict(getattr(Experiment(), key)), **value}
+        put(values, key, copy.deepcopy(value))
     plain = parse_values(values)
     cell = {key: value for key, value in chosen.items() if key != "seed"}
     text = _text(cell, name_classes=values["label"] is not None)
@@ -175,13 +177,6 @@ def _trial(base: Experiment, chosen: dict[str, Any]) -> Trial:
     label = f"{method} ({text})" if text else method
     experiment = dataclasses.replace(plain, label=label)
     return Trial(experiment, method, cell, _fingerprint(experiment))
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; a section given as a whole replaces all its settings but the defaults."""
-    if key in SECTIONS and isinstance(value, dict):
-        value = {**dataclasses.asdict(getattr(Experiment(), key)), **value}
-    put(values, key, value)
 
 
 def _text(cell: Mapping[str, Any], *, name_classes: bool) -> str:

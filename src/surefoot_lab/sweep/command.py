@@ -68,7 +68,9 @@ def main(options: argparse.Namespace) -> int:
         return 0
     load_ray()  # before anything is written
     check_address(options.address)
-    folder = (Path(options.out) if options.out else _folder(base)).absolute()
+    single = base.run_dir
+    folder = single.with_name(single.name.rpartition("-seed")[0] + "-sweep")
+    folder = Path(options.out or folder).absolute()
     with of_the_system(folder), _left_as_it_was(folder):
         return _run_all(trials, folder, sweep, options)
 
@@ -126,11 +128,6 @@ def read_sweep(words: Sequence[str]) -> tuple[Experiment, SweepConfig]:
     if file is None:
         raise UserError("sweep: needs an experiment file with a section `grid` or `random`")
     return base, validated(SweepConfig, sections)
-
-
-def _folder(base: Experiment) -> Path:
-    single = base.run_dir
-    return single.with_name(single.name.rpartition("-seed")[0] + "-sweep")
 
 
 def _tell(trial: Trial, said: str, folder: Path, place: int, count: int) -> None:

@@ -76,9 +76,8 @@ def close_record(run_dir: Path, reason: str, message: str, patience_s: float = P
         run = read_run(run_dir) if has_record(run_dir) else None
         if run is None or run.end is not None:
             return
-        step = max((line["step"] for line in run.evaluations + run.steps), default=0)
         with RecordWriter(run_dir) as record:
-            record.end(step, reason, message)
+            record.end(run.reached, reason, message)
 
 
 def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
@@ -88,20 +87,11 @@ def _write_failure(trial: Trial, run_dir: Path, error: Exception) -> None:
         reason = one_line(error, MESSAGE_LENGTH)
         if run is not None and run.end is not None and reason in str(run.end["message"]):
             return
-        experiment = trial.experiment
         with RecordWriter(run_dir) as record:
             if run is None or not run.experiment:
-                record.start(
-                    name=str(experiment.name),
-                    label=str(experiment.label),
-                    seed=experiment.seed,
-                    experiment=experiment.to_dict(),
-                    environment=describe_environment(),
-                    sweep=trial.mark,
-                )
+                record.start(trial.experiment.to_dict(), describe_environment(), trial.mark)
             if not isinstance(error, UserError):
                 reason = named(error, MESSAGE_LENGTH)
-            step = max((line["step"] for line in run.steps), default=0) if run else 0
-            record.end(step, "failed", reason)
+            record.end(run.reached if run else 0, "failed", reason)
     except OSError:
         os.write(2, f"surefoot: {run_dir}: {error}; nor could that be written down\n".encode())

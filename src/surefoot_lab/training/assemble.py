@@ -13,9 +13,9 @@ from torch import nn
 
 from surefoot._evaluation import Graphless
 from surefoot_lab.config import Experiment
-from surefoot_lab.data import load_data, loader_of
+from surefoot_lab.data import load_data
 from surefoot_lab.data.examples import Splits
-from surefoot_lab.data.loader import Normalizer, TrainLoader, normalizer_of
+from surefoot_lab.data.loader import Normalizer, TrainLoader, loader_of, normalizer_of
 from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.models import build_loss, build_model
 from surefoot_lab.training.evaluate import averages_weights
@@ -82,9 +82,8 @@ def assemble(experiment: Experiment, joined: tuple[Any, Team] | None = None) -> 
     data = load_data(experiment.data)
     extent = _extent(experiment, len(data.train))
     normalizer = normalizer_of(data, device)
-    loader = loader_of(
-        data, experiment.data, normalizer, experiment.batch_size, experiment.seed, device
-    )
+    drawn = {"batch_size": experiment.batch_size, "seed": experiment.seed, "device": device}
+    loader = loader_of(data, experiment.data, normalizer, **drawn)
     data = data.held_on(device)
 
     seed_everything(experiment.seed)

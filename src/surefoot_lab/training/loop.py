@@ -204,7 +204,6 @@ class _Run:
 
     def _open(self, state: dict[str, Any] | None, *, resumed: bool) -> None:
         """Write the first line, or go to the saved place and say so."""
-        experiment = self.parts.experiment
         if state is not None:
             self._load(state)
         if not self.team.leads:
@@ -215,14 +214,7 @@ class _Run:
         if written is not None:
             self.warned = {w["message"] for w in written.warnings if w["step"] < self.step}
         if written is None or not written.experiment:
-            self.log.record.start(
-                name=str(experiment.name),
-                label=str(experiment.label),
-                seed=experiment.seed,
-                experiment=self.parts.resolved,
-                environment=environment,
-                sweep=self.sweep,
-            )
+            self.log.record.start(self.parts.resolved, environment, self.sweep)
         if resumed:
             self.log.record.resume(self.step, environment)
         self.log.open_board()
@@ -252,7 +244,7 @@ class _Run:
             self.log.record.end(self.step, "finished")
 
     def _advance(self) -> None:
-        """One step of optimizer and scheduler."""
+        """One step of optimizer and scheduler; what it measured is written down now and then."""
         parts = self.parts
         started = time.perf_counter()
         loss = parts.stepper.step(parts.loader.next_batch())
@@ -263,10 +255,7 @@ class _Run:
         if parts.scheduler is not None and not isinstance(parts.scheduler, ReduceLROnPlateau):
             parts.scheduler.step()
         self.seconds += time.perf_counter() - started
-        self._write_measurement()
-
-    def _write_measurement(self) -> None:
-        outcome = self.parts.optimizer.last if self.searches else None
+        outcome = parts.optimizer.last if self.searches else None
         if outcome is None or not outcome.measured:
             return
         if self.step - self.last_measurement >= self.log_every:

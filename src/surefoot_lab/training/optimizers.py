@@ -174,7 +174,8 @@ def check_reached(optimizer: torch.optim.Optimizer, cell: Mapping[str, Any]) -> 
     """
     group = optimizer.param_groups[0]
     kept = {**group, "lr": group.get("initial_lr", group.get("lr"))}  # where a scheduler starts
-    asked = {f"optimizer.init_args.{k}": v for k, v in _section(cell).items()} | dict(cell)
+    given = (cell.get("optimizer") or {}).get("init_args") or {}  # a whole section
+    asked = {f"optimizer.init_args.{k}": v for k, v in given.items()} | dict(cell)
     for key, wanted in asked.items():
         found = kept.get(key.rpartition(".")[2])
         if not key.startswith("optimizer.") or not isinstance(found, int | float):
@@ -184,9 +185,3 @@ def check_reached(optimizer: torch.optim.Optimizer, cell: Mapping[str, Any]) -> 
                 f"{key}: the sweep asks for {wanted!r}, but what was built has {found!r} "
                 "(does the scheduler overwrite it?)"
             )
-
-
-def _section(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of an optimizer that a cell gives as a whole section."""
-    given = cell.get("optimizer") or {}
-    return dict(given.get("init_args") or {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -26,28 +27,21 @@ from surefoot_lab.errors import UserError, one_line
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
 class Team:
     """The processes of a run, in accelerate's words; one alone pays for nothing.
 
-    Args:
+    Attributes:
         size: number of processes.
         rank: this one's number; 0 writes the record.
         device: where tensors that are exchanged must be.
         founded: whether the process group was made for this team, and ends with it.
     """
 
-    def __init__(
-        self,
-        size: int = 1,
-        rank: int = 0,
-        device: torch.device | None = None,
-        *,
-        founded: bool = False,
-    ) -> None:
-        self.size = size
-        self.rank = rank
-        self.device = device or torch.device("cpu")
-        self._founded = founded
+    size: int = 1
+    rank: int = 0
+    device: str | torch.device = "cpu"
+    founded: bool = False
 
     @property
     def leads(self) -> bool:
@@ -131,7 +125,7 @@ class Team:
 
     def close(self) -> None:
         """Part in good order; without this, the others would wait for their time limit."""
-        if self._founded and dist.is_initialized():
+        if self.founded and dist.is_initialized():
             dist.destroy_process_group()
 
 
@@ -166,7 +160,7 @@ def form_team(config: TrainConfig) -> tuple[Any, Team]:
             "each other; start all of them with torchrun or accelerate launch"
         )
     rank, device = accelerator.process_index, accelerator.device
-    return accelerator, Team(wanted, rank, device, founded=founded)
+    return accelerator, Team(wanted, rank, device, founded)
 
 
 def _refuse_sharding() -> None:

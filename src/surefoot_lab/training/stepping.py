@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import torch
@@ -54,10 +55,11 @@ def closure_mode(optimizer: torch.optim.Optimizer, wanted: str) -> Mode:
     return "backward" if isinstance(optimizer, torch.optim.LBFGS) else "none"
 
 
+@dataclass(eq=False)
 class Stepper:
     """Take steps and count the passes through the network.
 
-    Args:
+    Attributes:
         model: the network, in training mode.
         loss_function: of the network's outputs and labels.
         optimizer: what steps.
@@ -67,33 +69,21 @@ class Stepper:
         accumulate: pieces that this process's share is cut into, to save memory.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_function: Callable[[Any, Tensor], Tensor],
-        optimizer: torch.optim.Optimizer,
-        mode: Mode,
-        backward: Callable[[Tensor], None],
-        *,
-        team: Team | None = None,
-        accumulate: int = 1,
-    ) -> None:
-        self._model = model
-        self._loss_function = loss_function
-        self._optimizer: Any = optimizer
-        self._mode = mode
-        self._backward = backward
-        self._team = team or Team()
-        self._accumulate = accumulate
-        self._alone = self._team.size == 1
-        self._forwards = 0
-        self._backwards = 0
+    model: nn.Module
+    loss_function: Callable[[Any, Tensor], Tensor]
+    optimizer: Any
+    mode: Mode
+    backward: Callable[[Tensor], None]
+    team: Team = field(default_factory=Team)
+    accumulate: int = 1
+    _forwards: int = 0
+    _backwards: int = 0
 
     @property
     def cost(self) -> tuple[int, int]:
         """Forward and backward passes since the start of training."""
-        if measures(self._optimizer):
-            return self._optimizer.cost.forwards, self._optimizer.cost.backwards
+        if measures(self.optimizer):
+            return self.optimizer.cost.forwards, self.optimizer.cost.backwards
         return self._forwards, self._backwards
 
     def state_dict(self) -> dict[str, int]:
@@ -112,17 +102,17 @@ class Stepper:
             batch: the batch of all processes, drawn alike by each.
         """
         pieces = [batch]
-        if not self._alone or self._accumulate > 1:
-            pieces = self._team.share(batch, self._accumulate)  # type: ignore[assignment]
-        if self._mode == "none":
-            self._optimizer.zero_grad()
+        if self.team.size > 1 or self.accumulate > 1:
+            pieces = self.team.share(batch, self.accumulate)  # type: ignore[assignment]
+        if self.mode == "none":
+            self.optimizer.zero_grad()
             loss = self._gradient(pieces)
-            self._optimizer.step()
+            self.optimizer.step()
             return loss
         losses: list[Tensor] = []
 
         def closure(backwards: bool = True) -> Tensor:  # SaLSa asks for `backwards` by name
-            if self._mode == "backward":
+            if self.mode == "backward":
                 loss = self._foreign(pieces, backwards)
             else:
                 loss = self._forward_only(pieces)
@@ -130,7 +120,7 @@ class Stepper:
                 losses.append(loss.detach())
             return loss
 
-        self._optimizer.step(closure)
+        self.optimizer.step(closure)
         return losses[0]
 
     def _forward_only(self, pieces: list[Batch]) -> Tensor:
@@ -139,7 +129,7 @@ class Stepper:
             return self._pass(pieces)
         # All pieces' graphs at once would need the memory that the cutting is to save: so the
         # backward passes are run here, and their sum is handed out when it is asked for.
-        params = [p for group in self._optimizer.param_groups for p in group["params"]]
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
         kept = [p.grad for p in params]
         for p in params:
             p.grad = None
@@ -154,31 +144,28 @@ class Stepper:
     def _foreign(self, pieces: list[Batch], backwards: bool) -> Tensor:
         """The loss, its gradient left in `.grad`, for optimizers that know of no processes."""
         if backwards and torch.is_grad_enabled():
-            self._optimizer.zero_grad()
+            self.optimizer.zero_grad()
             loss = self._gradient(pieces) if len(pieces) > 1 else self._pass(pieces)
             if len(pieces) == 1:
-                self._backward(loss)
+                self.backward(loss)
         else:
             loss = self._pass(pieces)
-        if self._alone:
+        if self.team.size == 1:
             return loss
         # An optimizer that decides by its own share's loss would part from the other ranks.
-        return loss + (self._team.mean(loss) - loss).detach()
+        return loss + (self.team.mean(loss) - loss).detach()
 
     def _gradient(self, pieces: list[Batch]) -> Tensor:
         """Forward and backward, piece by piece; the mean loss, detached."""
         total: Tensor | float = 0.0
         for place, piece in enumerate(pieces):
             last = place == len(pieces) - 1
-            with nullcontext() if last else self._no_exchange():
+            exchanges = last or self.team.size == 1  # once, with the last piece
+            with nullcontext() if exchanges else self.model.no_sync():  # type: ignore[operator]
                 loss = self._forward(piece, counted=last) / len(pieces)
-                self._backward(loss)
+                self.backward(loss)
             total = total + loss.detach()
         return total  # type: ignore[return-value]
-
-    def _no_exchange(self) -> AbstractContextManager[None]:
-        """DistributedDataParallel averages gradients once, with the last piece."""
-        return nullcontext() if self._alone else self._model.no_sync()  # type: ignore[operator]
 
     def _pass(self, pieces: list[Batch]) -> Tensor:
         losses = [
@@ -190,7 +177,7 @@ class Stepper:
     def _forward(self, batch: Batch, *, counted: bool) -> Tensor:
         """The loss of one piece; a whole batch, all its pieces, counts as one pass."""
         images, labels = batch
-        loss = self._loss_function(self._model(images), labels)
+        loss = self.loss_function(self.model(images), labels)
         self._forwards += counted
         if counted and loss.requires_grad:  # whoever runs the backward pass, it is counted
             loss.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
