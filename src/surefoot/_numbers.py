@@ -61,6 +61,12 @@ def check_number(name: str, value: Any, *, at_least: float, above: bool = False)
     return float(value)
 
 
+def check_positive(owner: Any, *names: str) -> None:
+    """Raise unless these attributes are finite numbers above 0."""
+    for name in names:
+        check_number(name, getattr(owner, name), at_least=0.0, above=True)
+
+
 def check_rates(groups: Iterable[Mapping[str, Any]]) -> None:
     """Raise where a schedule, or somebody, left an ``lr`` that no step can be made with.
 

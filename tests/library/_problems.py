@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+import surefoot
 
 
 @dataclass
@@ -45,6 +48,17 @@ class Quadratic:
         d = after - before
         minimum = -(self.gradient(before) @ d) / (d @ self.A @ d)
         return float(1.0 / minimum)
+
+
+LINE_SEARCHES: dict[str, Callable[..., surefoot.LineSearchOptimizer]] = {
+    "pal": surefoot.PAL,
+    "labpal": partial(surefoot.LABPAL, measuring_batches=2, reuse=3),
+    "sls": surefoot.SLS,
+    "gols": surefoot.GOLS,
+    "pls": surefoot.PLS,
+    "exact": surefoot.ExactLineSearch,
+    "fbpal": surefoot.FullBatchPAL,
+}
 
 
 class Noisy(nn.Module):

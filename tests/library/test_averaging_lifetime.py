@@ -258,3 +258,18 @@ def test_weights_that_were_written_by_hand_are_where_it_goes_on() -> None:
     train(model, optimizer, 1)
     for p, value in zip(averages_of(model, optimizer), other, strict=True):
         torch.testing.assert_close(p, value, rtol=0.0, atol=0.05)
+
+
+def test_a_file_at_every_step_does_not_measure_statistics_at_every_step() -> None:
+    """As a moving average does that is updated from ``model.state_dict()``."""
+    model = net(norm=True)
+    optimizer = wrap(model)
+    passes: list[int] = []
+    model[1].register_forward_hook(lambda *_: passes.append(1))
+    for _ in range(160):
+        train(model, optimizer, 1)
+        model.state_dict()
+    without = optimizer.cost.forwards
+    assert len(passes) - without < 16 * 80
+    state = model.state_dict()
+    assert torch.allclose(model.eval().state_dict()["1.running_mean"], state["1.running_mean"], 0.1)

@@ -8,33 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from _problems import LINE_SEARCHES
 from torch import Tensor, nn
 
 from surefoot import (
-    GOLS,
-    LABPAL,
     PAL,
-    PLS,
-    SLS,
-    ExactLineSearch,
-    FullBatchPAL,
-    LineSearchOptimizer,
     MeasuredLR,
     ReplayError,
     range_test,
     sample_line,
 )
 
-MAKERS: dict[str, Callable[..., LineSearchOptimizer]] = {
-    "pal": PAL,
-    "labpal": partial(LABPAL, measuring_batches=2, reuse=3),
-    "sls": SLS,
-    "gols": GOLS,
-    "pls": PLS,
-    "exact": ExactLineSearch,
-    "fbpal": FullBatchPAL,
-}
-every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+every = pytest.mark.parametrize("make", LINE_SEARCHES.values(), ids=LINE_SEARCHES.keys())
 X = torch.linspace(0.0, 1.0, 16, dtype=torch.float64).view(-1, 1).requires_grad_()
 
 
@@ -132,7 +117,7 @@ def test_a_loss_that_asks_whether_there_is_a_graph_is_understood(name: str) -> N
         loss = (model(X) - 1.0).square().mean()
         return loss + by_autograd(model) if torch.is_grad_enabled() else loss
 
-    optimizer = MAKERS[name](model)
+    optimizer = LINE_SEARCHES[name](model)
     for _ in range(4):
         optimizer.step(closure)
     optimizer.check_closure(closure)

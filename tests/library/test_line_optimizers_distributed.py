@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from _two_ranks import TwoRanks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from _ranks import leave, spawn
 from surefoot import GOLS, PAL, PLS, SLS, ExactLineSearch, FullBatchPAL, LineSearchOptimizer
 from surefoot.shape import sample_line
 
@@ -49,7 +45,7 @@ def data() -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def walk(name: str, calls_backward: bool, rank: int | None) -> dict[str, Any]:
+def walk(rank: int | None, name: str, calls_backward: bool) -> dict[str, Any]:
     """Train on everything, or on this rank's half of every batch."""
     model: nn.Module = net()
     if rank is not None:
@@ -75,50 +71,35 @@ def walk(name: str, calls_backward: bool, rank: int | None) -> dict[str, Any]:
 
 
 def line(rank: int | None) -> dict[str, Any]:
-    batches = [(x, y) for x, y in data()[:4]]
-    if rank is not None:
-        batches = batches[2 * rank : 2 * rank + 2]
-    model = net()
-    if rank == 1:
-        batches = [(x, y) for x, y in batches]
-    sample = sample_line(model, nn.functional.cross_entropy, batches, lengths=(-0.2, 0.1, 0.3))
+    batches = data()[:4] if rank is None else data()[2 * rank : 2 * rank + 2]
+    sample = sample_line(net(), nn.functional.cross_entropy, batches, lengths=(-0.2, 0.1, 0.3))
     return {"losses": list(sample.losses), "rows": [list(row) for row in sample.batch_losses]}
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", rank=rank, world_size=2, store=store)
-    results: dict[str, Any] = {name: walk(name, False, rank) for name in MAKERS}
-    for name in WITH_BACKWARD:
-        results[f"{name}, backward"] = walk(name, True, rank)
-    results["line"] = line(rank)
-    torch.save(results, f"{folder}/{rank}.pt")
-    leave()
+CASES: dict[str, tuple[Any, ...]] = {
+    **{name: (name, False) for name in MAKERS},
+    **{f"{name}, backward": (name, True) for name in WITH_BACKWARD},
+}
+
+
+def one(rank: int, *case: Any) -> dict[str, Any]:
+    return walk(rank, *case) if case else line(rank)
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    folder = tmp_path_factory.mktemp("two")
-    # the workers import this file, and it imports its neighbours
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    spawn(worker, (str(Path(folder)),))
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+def both(tmp_path_factory: pytest.TempPathFactory) -> TwoRanks:
+    return TwoRanks(one, {**CASES, "line": ()}, tmp_path_factory.mktemp("two"))
 
 
-CASES = [(name, False) for name in MAKERS] + [(name, True) for name in WITH_BACKWARD]
-
-
-@pytest.mark.parametrize(("name", "calls_backward"), CASES)
-def test_two_halves_walk_as_the_whole(both: list[Any], name: str, calls_backward: bool) -> None:
-    key = f"{name}, backward" if calls_backward else name
-    first, second = both[0][key], both[1][key]
+@pytest.mark.parametrize("case", CASES)
+def test_two_halves_walk_as_the_whole(both: TwoRanks, case: str) -> None:
+    first, second = both[case]
     assert first["trace"] == second["trace"]
     assert all(map(torch.equal, first["params"], second["params"]))
-    alone = walk(name, calls_backward, None)
+    alone = walk(None, *CASES[case])
     moved = [length for _, length in first["trace"] if length > 0]
     assert len(moved) >= STEPS // 2
-    if "sample" in name:
+    if "sample" in case:
         return  # the noise of two halves is estimated with one degree of freedom less
     assert [s for s, _ in alone["trace"]] == [s for s, _ in first["trace"]]
     for p, q in zip(alone["params"], first["params"], strict=True):
@@ -126,9 +107,10 @@ def test_two_halves_walk_as_the_whole(both: list[Any], name: str, calls_backward
         assert torch.allclose(p, q, rtol=1e-5, atol=1e-7)
 
 
-def test_a_line_is_shared_and_complete_on_both(both: list[Any]) -> None:
-    assert both[0]["line"] == both[1]["line"]
+def test_a_line_is_shared_and_complete_on_both(both: TwoRanks) -> None:
+    first, second = both["line"]
+    assert first == second
     alone = line(None)
-    for ours, theirs in zip(both[0]["line"]["rows"], alone["rows"], strict=True):
+    for ours, theirs in zip(first["rows"], alone["rows"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-12)
-    assert both[0]["line"]["losses"] == pytest.approx(alone["losses"], rel=1e-12)
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-12)

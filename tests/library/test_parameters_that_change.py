@@ -9,30 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from _problems import batches, closure_for, noisy, snapshot
+from _problems import LINE_SEARCHES, batches, closure_for, noisy, snapshot
 from torch import nn
 
 from surefoot import (
-    GOLS,
     LABPAL,
     PAL,
-    PLS,
-    SLS,
-    ExactLineSearch,
-    FullBatchPAL,
     LineSearchOptimizer,
 )
 
 MAKERS: dict[str, Callable[..., LineSearchOptimizer]] = {
-    "pal": PAL,
-    "pal-rarely": partial(PAL, measure_every=3),
+    **LINE_SEARCHES,
     "labpal": partial(LABPAL, measuring_batches=3, reuse=2),
+    "pal-rarely": partial(PAL, measure_every=3),
     "labpal-momentum": partial(LABPAL, momentum=0.5, measuring_batches=2, reuse=2),
-    "sls": SLS,
-    "gols": GOLS,
-    "pls": PLS,
-    "exact": ExactLineSearch,
-    "fbpal": FullBatchPAL,
 }
 every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 

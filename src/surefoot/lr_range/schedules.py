@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from surefoot._no_trace import unwrapped
 from surefoot._numbers import check_choice, check_count, check_number, kind_of, sequence
+from surefoot.lr_range._late_groups import admit, admit_later, has_momentum, write_rates
 from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.ramp import check_rates, group_ratios, set_rate
 from surefoot.lr_range.suggest import Suggestion
@@ -105,7 +105,7 @@ def one_cycle(
         max_momentum=cycled[1] if cycled else 0.0,
     )
     _hold_at_the_end(scheduler)
-    _admit_later(scheduler)
+    admit_later(scheduler)
     return scheduler
 
 
@@ -189,7 +189,7 @@ def cyclic(
         base_momentum=cycled[0] if cycled else 0.8,  # type: ignore[arg-type]
         max_momentum=cycled[1] if cycled else 0.9,  # type: ignore[arg-type]
     )
-    _admit_later(scheduler)
+    admit_later(scheduler)
     return scheduler
 
 
@@ -222,10 +222,10 @@ def resume_schedule(scheduler: OneCycleLR | CyclicLR, state: dict[str, Any]) -> 
             f"the saved run had made {place} steps, this schedule has {scheduler.total_steps}: "
             "build it with the new total_steps"
         )
-    _admit(scheduler)
+    admit(scheduler)
     scheduler.last_epoch = place
     scheduler._step_count = int(state["_step_count"])
-    _write_rates(scheduler)
+    write_rates(scheduler)
 
 
 def extend_schedule(scheduler: OneCycleLR, total_steps: int) -> None:
@@ -244,7 +244,7 @@ def extend_schedule(scheduler: OneCycleLR, total_steps: int) -> None:
     if not isinstance(scheduler, OneCycleLR):
         raise TypeError(f"scheduler must be a OneCycleLR, got {kind_of(scheduler)}")
     steps = check_count("total_steps", total_steps, at_least=scheduler.total_steps + 1)
-    _admit(scheduler)
+    admit(scheduler)
     old_end = scheduler.total_steps - 1
     phases = scheduler._schedule_phases
     last = max(i for i, phase in enumerate(phases) if phase["end_step"] == old_end)
@@ -252,7 +252,7 @@ def extend_schedule(scheduler: OneCycleLR, total_steps: int) -> None:
     scheduler.total_steps = steps
     del phases[last + 1 :]
     _hold_at_the_end(scheduler)
-    _write_rates(scheduler)
+    write_rates(scheduler)
 
 
 def _bounds(
@@ -326,83 +326,10 @@ def _momenta(
     low, high = map(float, wanted)
     if not 0.0 <= low <= high < 1.0:
         raise ValueError(f"momentum must be (lowest, highest) within [0, 1), got {wanted!r}")
-    used = [_has_momentum(optimizer, group) for group in optimizer.param_groups]
+    used = [has_momentum(optimizer, group) for group in optimizer.param_groups]
     if not any(used):
         return None
     return [low if on else 0.0 for on in used], [high if on else 0.0 for on in used]
-
-
-def _has_momentum(optimizer: Optimizer, group: dict[str, Any]) -> bool:
-    # as torch's schedulers choose: beta1 if the optimizer has betas, else momentum
-    if "betas" in optimizer.defaults:
-        return bool(group["betas"][0])
-    if "momentum" in optimizer.defaults:
-        return bool(group["momentum"])
-    return False
-
-
-def _admit_later(scheduler: OneCycleLR | CyclicLR) -> None:
-    """Let groups that are added to the optimizer from now on join the schedule.
-
-    Torch's schedulers know nothing of them: OneCycleLR ends in a KeyError, CyclicLR leaves them out
-    or raises, as the version has it.
-    """
-    optimizer = unwrapped(scheduler.optimizer)[-1]
-    # that of the optimizer itself, not of an earlier schedule
-    plain_add = getattr(optimizer.add_param_group, "surefoot_plain", optimizer.add_param_group)
-    known = weakref.ref(scheduler)
-
-    def add_param_group(param_group: dict[str, Any]) -> None:
-        plain_add(param_group)
-        if (joined := known()) is not None and _admit(joined):
-            _write_rates(joined)
-
-    add_param_group.surefoot_plain = plain_add  # type: ignore[attr-defined]
-    optimizer.add_param_group = add_param_group
-
-
-def _admit(scheduler: OneCycleLR | CyclicLR) -> bool:
-    """Give the groups that the schedule does not know their bounds; whether there were any."""
-    groups = scheduler.optimizer.param_groups
-    tops, bottoms = _known_bounds(scheduler)
-    late = groups[len(tops) :]
-    if not late:
-        return False
-    r = next((g for g, top in enumerate(tops) if top > 0.0), 0)
-    share = bottoms[r] / tops[r] if tops[r] > 0.0 else 1.0
-    given = unwrapped(scheduler.optimizer)[-1].defaults.get("lr")
-    for group in late:
-        # an lr of its own is the group's maximum; with the optimizer's default it joins the first
-        top = tops[r] if group["lr"] == given else float(group["lr"])
-        group["initial_lr"] = share * top
-        scheduler.base_lrs.append(share * top)
-        if isinstance(scheduler, CyclicLR):
-            scheduler.max_lrs.append(top)
-        else:
-            last = groups[r]["min_lr"] / tops[r] if tops[r] > 0.0 else 1.0
-            group["max_lr"], group["min_lr"] = top, last * top
-        if scheduler.cycle_momentum:
-            _admit_momentum(scheduler, group)
-    return True
-
-
-def _known_bounds(scheduler: OneCycleLR | CyclicLR) -> tuple[list[float], list[float]]:
-    """Highest and lowest rate of a cycle, of each group that the schedule knows."""
-    if isinstance(scheduler, CyclicLR):
-        return list(map(float, scheduler.max_lrs)), list(map(float, scheduler.base_lrs))
-    known = [group for group in scheduler.optimizer.param_groups if "max_lr" in group]
-    return [group["max_lr"] for group in known], [group["initial_lr"] for group in known]
-
-
-def _admit_momentum(scheduler: OneCycleLR | CyclicLR, group: dict[str, Any]) -> None:
-    """The momenta of the groups that use one, or 0 where this one does not."""
-    cycled = [g for g in scheduler.optimizer.param_groups if "max_momentum" in g]
-    on = _has_momentum(scheduler.optimizer, group)
-    for key in ("max_momentum", "base_momentum"):
-        group[key] = max(g[key] for g in cycled) if on else 0.0
-    if isinstance(scheduler, CyclicLR):
-        scheduler.max_momentums.append(group["max_momentum"])
-        scheduler.base_momentums.append(group["base_momentum"])
 
 
 def _forget(optimizer: Optimizer) -> None:
@@ -423,12 +350,3 @@ def _hold_at_the_end(scheduler: OneCycleLR) -> None:
             "end_momentum": "max_momentum",
         }
     )
-
-
-def _write_rates(scheduler: OneCycleLR | CyclicLR) -> None:
-    """Compute the rates of the present place and write them into the optimizer."""
-    count = scheduler._step_count
-    scheduler.last_epoch -= 1
-    scheduler._step_count = 2  # past the call at which step() asks whether the optimizer stepped
-    scheduler.step()
-    scheduler._step_count = count

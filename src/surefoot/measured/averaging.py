@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
-from surefoot.measured.fresh_statistics import FreshStatistics
+from surefoot.measured.fresh_statistics import AT_ONCE, SOON, FreshStatistics
 from surefoot.replay import is_measuring
 from surefoot.replay._guests import Guest, ModeSwitch, hide_guests
 from surefoot.replay._state import Modes
@@ -220,17 +220,20 @@ class Averages:
     # Who sees it
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
+    def shown(self, holds: float = AT_ONCE) -> Iterator[None]:
         """Inside, the parameters hold the average, and BatchNorm its statistics.
 
         The tensors change places, so nothing is copied, and a graph that was built before lives on.
+
+        Args:
+            holds: share of the steps so far for which statistics hold that were measured.
         """
         if not self._can_show():
             yield
             return
         self._show()
         try:
-            self._statistics.show()
+            self._statistics.show(holds)
             yield
         finally:
             self._hide()
@@ -325,7 +328,7 @@ class Averages:
             if p in self._averages and prefix + name in state_dict:
                 state_dict[prefix + name] = _as(self._averages[p].detach(), p)
         if self._statistics.has_any:
-            with self.shown():
+            with self.shown(SOON):
                 for name, buffer in module.named_buffers():
                     if prefix + name in state_dict:
                         state_dict[prefix + name] = buffer.detach().clone()
@@ -358,7 +361,7 @@ class Averages:
         self._is_shown = self._stays = False
         self.modes.has_trained = True
         self._statistics.hide()
-        self._statistics.age()
+        self._statistics.loaded()
         for i, (y, x) in places.items():
             p = params[i]
             self._pending[p] = y.detach().to(p.device, p.dtype).clone()

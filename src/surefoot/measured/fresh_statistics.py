@@ -19,6 +19,9 @@ __all__ = ["FreshStatistics"]
 
 _BATCHES = 16
 """Of the last batches, that the statistics are measured on."""
+AT_ONCE, SOON = 1 / 64, 1 / 16
+"""Share of the steps so far for which they hold: the average moves the less the longer it is. Files
+are content with more, because there are loops that make one at every step."""
 
 
 class FreshStatistics:
@@ -34,6 +37,7 @@ class FreshStatistics:
         self._batches: deque[Any] = deque(maxlen=_BATCHES)
         self._kept: list[dict[str, Tensor]] | None = None
         self._own: list[dict[str, Any]] | None = None
+        self._steps = self._age = 0
 
     @property
     def has_any(self) -> bool:
@@ -47,17 +51,20 @@ class FreshStatistics:
             self._batches.append((module, args, kwargs, Surroundings.capture(devices)))
 
     def age(self) -> None:
-        """The weights have moved: what was measured no longer holds."""
-        self._kept = None
+        """The weights have moved: what was measured will not hold for long."""
+        self._steps, self._age = self._steps + 1, self._age + 1
 
-    def show(self) -> None:
+    def show(self, holds: float = AT_ONCE) -> None:
         """Give the model the statistics of the present weights, measured if need be.
 
         Buffers change places, so a graph that was built before lives on.
+
+        Args:
+            holds: share of the steps so far for which measured ones hold.
         """
         if self._norms and self._batches and self._own is None:
-            if self._kept is None:
-                self._kept = self._measure()
+            if self._kept is None or self._age > holds * self._steps:
+                self._kept, self._age = self._measure(), 0
             self._own = self._exchange(self._kept)
 
     def hide(self) -> None:

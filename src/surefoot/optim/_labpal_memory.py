@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from surefoot.optim.base import Memory
+from surefoot.optim._memory import Memory
 from surefoot.optim.batch_growth import batches_at
 from surefoot.outcome import Status, StepOutcome
 from surefoot.reuse import Pooled, mean_of, within_growth

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -25,13 +24,14 @@ from surefoot._numbers import (
     plain,
 )
 from surefoot._params import Copies
-from surefoot._plain import first_group_of, from_plain, to_plain, unknown_in
+from surefoot._plain import from_plain, to_plain
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
 from surefoot.bound import longest
 from surefoot.directions import Direction
 from surefoot.line import Line
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import DEFAULTS, Keyword, Shared, show_keywords
+from surefoot.optim._memory import STATE, Memory, check_kind
 from surefoot.optim._version_0_1 import from_version_0_1
 from surefoot.optim._watch import Watch
 from surefoot.outcome import Cost, Status, StepOutcome
@@ -47,29 +47,6 @@ PUBLISHED_MAX_LENGTH = 3.16
 """s_max of PAL's released code."""
 _NORM_EVERY = 32
 """Steps after which the norm of the weights is computed anew."""
-STATE = "line_search"
-"""The key in the first group of a checkpoint under which :class:`Memory` lies."""
-
-
-@dataclass
-class Memory:
-    """What a line search remembers from step to step; every checkpoint keeps it.
-
-    Args:
-        steps: ``step`` calls so far.
-        cost: passes spent.
-        closure_calls_backward: whether the closure computes gradients; None until it was seen.
-        closure_needs_graph: whether its loss differentiates inside.
-        is_repeatable: whether the closure was seen to give the same loss twice.
-        weights_norm: the smallest norm so far of the weights that move.
-    """
-
-    steps: int = 0
-    cost: Cost = field(default_factory=Cost)
-    closure_calls_backward: bool | None = None
-    closure_needs_graph: bool = False
-    is_repeatable: bool = False
-    weights_norm: float | None = None
 
 
 class LineSearchOptimizer(Optimizer):
@@ -442,19 +419,6 @@ class LineSearchOptimizer(Optimizer):
             shrink = effective_lr * _ratio(group["lr"], top) * group["weight_decay"]
             # a tiny gradient makes the effective rate huge; never let decay flip a sign
             _params.shrink([p for p in group["params"] if id(p) in moved], 1.0 - min(shrink, 1.0))
-
-
-def check_kind(name: str, state_dict: dict[str, Any], key: str, memory: Memory) -> None:
-    """Refuse a checkpoint of another optimizer, which would be noticed at a later step only."""
-    first = first_group_of(state_dict)
-    if key not in first and "loss_precision" not in first:
-        raise ValueError(f"the checkpoint is no line search's, so {name} cannot go on from it")
-    strange = unknown_in(first.get(key) or {}, memory)
-    if strange:
-        raise ValueError(
-            f"the checkpoint is of another line search than {name}, which knows no "
-            f"{', '.join(strange)}"
-        )
 
 
 def rejected(value0: float) -> StepOutcome:

@@ -18,7 +18,8 @@ from surefoot.directions import Direction, DirectionRule, Steepest
 from surefoot.line import Line
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared
-from surefoot.optim.base import LineSearchOptimizer, Memory, ParamsLike, rejected
+from surefoot.optim._memory import Memory
+from surefoot.optim.base import LineSearchOptimizer, ParamsLike, rejected
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.searches import Search
 from surefoot.searches._noise import Noise, NoisyLine, SampleLosses

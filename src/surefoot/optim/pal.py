@@ -15,7 +15,8 @@ from surefoot._numbers import check_count, check_number, check_share
 from surefoot.directions import Direction, conjugate_like, steepest
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Keyword, Shared, formerly, keywords_of
-from surefoot.optim.base import LineSearchOptimizer, Memory, ParamsLike, rejected
+from surefoot.optim._memory import Memory
+from surefoot.optim.base import LineSearchOptimizer, ParamsLike, rejected
 from surefoot.outcome import Status, StepOutcome
 from surefoot.reuse import averaged
 from surefoot.searches.parabolic import ParabolicSearch

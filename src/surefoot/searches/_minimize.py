@@ -18,6 +18,7 @@ class BudgetError(Exception):
     """No evaluations are left."""
 
 
+@dataclass
 class Probe:
     """Evaluates a function, counts, and remembers the lowest place.
 
@@ -25,24 +26,23 @@ class Probe:
 
     Args:
         function: what to evaluate.
-        budget: evaluations allowed.
-        start: a place that is known already.
-        value: the value there.
+        left: evaluations allowed.
+        best: a place that is known already; then the lowest seen.
+        lowest: the value there.
+        seen_finite: whether any value was finite.
     """
 
-    def __init__(
-        self, function: Callable[[float], float], budget: int, start: float, value: float
-    ) -> None:
-        self._function = function
-        self._left = budget
-        self.best, self.lowest = start, value
-        self.seen_finite = False
+    function: Callable[[float], float]
+    left: int
+    best: float
+    lowest: float
+    seen_finite: bool = False
 
     def __call__(self, t: float) -> float:
-        if self._left == 0:
+        if self.left == 0:
             raise BudgetError
-        self._left -= 1
-        value = self._function(t)
+        self.left -= 1
+        value = self.function(t)
         if not math.isfinite(value):
             return math.inf
         self.seen_finite = True

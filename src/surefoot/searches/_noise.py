@@ -99,26 +99,13 @@ class NoisyLine:
         process_group: Any = None,
     ) -> None:
         self._line, self._samples, self._group = line, samples, process_group
+        self.value0, self.slope0 = line.value0, line.slope0
+        self.direction_norm = line.direction_norm
         self._at_0 = samples.losses
         self.noise_between = None if self._at_0 is not None else noise_between
         self._known: dict[float, tuple[float, float]] = {}
         if line.slope0 is not None:
             self._known[0.0] = (line.value0, line.slope0)
-
-    @property
-    def direction_norm(self) -> float:
-        """As the line's."""
-        return self._line.direction_norm
-
-    @property
-    def value0(self) -> float:
-        """As the line's."""
-        return self._line.value0
-
-    @property
-    def slope0(self) -> float | None:
-        """As the line's."""
-        return self._line.slope0
 
     @property
     def gives_samples(self) -> bool:

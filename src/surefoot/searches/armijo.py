@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from surefoot._numbers import check_choice, check_number
+from surefoot._numbers import check_choice, check_number, check_positive, check_share
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._search import Search, all_finite, is_level, outcome, refusal
@@ -70,14 +70,10 @@ class ArmijoSearch(Search):
     def __post_init__(self) -> None:
         check_choice("condition", self.condition, ("armijo", "goldstein"))
         check_choice("reset", self.reset, ("growing", "previous", "maximum"))
-        check_number("start", self.start, at_least=0.0, above=True)
-        check_number("max_t", self.max_t, at_least=0.0, above=True)
-        check_number("sufficient_decrease", self.sufficient_decrease, at_least=0.0, above=True)
+        check_positive(self, "start", "max_t", "sufficient_decrease", "shrink")
         if self.sufficient_decrease >= (0.5 if self.condition == "goldstein" else 1.0):
             raise ValueError(f"sufficient_decrease is too large: {self.sufficient_decrease!r}")
-        check_number("shrink", self.shrink, at_least=0.0, above=True)
-        if self.shrink >= 1.0:
-            raise ValueError(f"shrink must be below 1, got {self.shrink!r}")
+        check_share("shrink", self.shrink)
         check_number("grow", self.grow, at_least=1.0, above=True)
         check_number("growth_per_step", self.growth_per_step, at_least=1.0)
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from surefoot._numbers import check_choice, check_count, check_number
+from surefoot._numbers import check_choice, check_count, check_positive
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._minimize import BudgetError, Probe, binary, bracket, brent, golden
@@ -55,8 +55,7 @@ class ExactSearch(Search):
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, ("brent", "golden", "binary"))
-        for name in ("first_length", "max_length", "tolerance"):
-            check_number(name, getattr(self, name), at_least=0.0, above=True)
+        check_positive(self, "first_length", "max_length", "tolerance")
         check_count("max_evaluations", self.max_evaluations)
 
     def after(self, found: StepOutcome) -> ExactSearch:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from surefoot._numbers import check_number
+from surefoot._numbers import check_number, check_positive
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._search import Search, all_finite, outcome, refusal
@@ -61,12 +61,10 @@ class GradientOnlySearch(Search):
     max_evaluations: int = 100
 
     def __post_init__(self) -> None:
-        check_number("start", self.start, at_least=0.0, above=True)
+        check_positive(self, "start", "min_t", "max_length")
         check_number("overshoot", self.overshoot, at_least=0.0)
         check_number("factor", self.factor, at_least=1.0, above=True)
-        check_number("min_t", self.min_t, at_least=0.0, above=True)
         check_number("max_t", self.max_t, at_least=self.min_t)
-        check_number("max_length", self.max_length, at_least=0.0, above=True)
 
     def after(self, found: StepOutcome) -> GradientOnlySearch:
         """Start from the last place; from the same one again where there was none."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from surefoot._numbers import check_number
+from surefoot._numbers import check_positive
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
@@ -47,9 +47,9 @@ class LargeBatchSearch(Search):
     not_convex: Literal["stay", "probe"] = "stay"
 
     def __post_init__(self) -> None:
-        for name in ("measuring_length", "max_length"):
-            if getattr(self, name) != math.inf:
-                check_number(name, getattr(self, name), at_least=0.0, above=True)
+        check_positive(self, "measuring_length")
+        if self.max_length != math.inf:
+            check_positive(self, "max_length")
 
     @property
     def lengths(self) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from surefoot._numbers import check_count, check_number, check_share
+from surefoot._numbers import check_count, check_number, check_positive, check_share
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.searches._gaussian import (
@@ -88,7 +88,7 @@ class ProbabilisticSearch(Search):
     noise: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        check_number("start", self.start, at_least=0.0, above=True)
+        check_positive(self, "start")
         for name in ("sufficient_decrease", "curvature", "threshold", "averaging"):
             check_share(name, getattr(self, name))
         check_number("growth", self.growth, at_least=1.0)
