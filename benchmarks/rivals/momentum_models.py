@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.rivals.remember import Remembers, fill_missing_gradients, parameters_of
 
 
-class RememberingMomo(Remembers, momo.Momo):  # type: ignore[misc]  # its package has no types
+class Momo(Remembers, momo.Momo):  # type: ignore[misc]  # its package has no types
     """MoMo. Its step is min(lr, what the averaged loss and its lower bound allow).
 
     Arguments are the package's. The step that was taken is in the group as `effective_lr`.
@@ -41,7 +41,7 @@ class RememberingMomo(Remembers, momo.Momo):  # type: ignore[misc]  # its packag
         group["effective_lr"] = float((moved * average).sum()) / square if square else None
 
 
-class RememberingMomoAdam(Remembers, momo.MomoAdam):  # type: ignore[misc]
+class MomoAdam(Remembers, momo.MomoAdam):  # type: ignore[misc]
     """MoMo with Adam's preconditioner. Arguments are the package's.
 
     Its step multiplies a preconditioned gradient and is not told: `effective_lr` is None.

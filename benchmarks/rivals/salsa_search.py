@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from salsa.SaLSA import SaLSA
+from salsa.SaLSA import SaLSA as PackagedSaLSA
 from torch import Tensor
 
 from benchmarks.rivals.remember import Remembers, parameters_of
 from surefoot._quiet import RngState
 
 
-class QuietSaLSA(Remembers, SaLSA):  # type: ignore[misc]  # its package has no types
+class SaLSA(Remembers, PackagedSaLSA):  # type: ignore[misc]  # its package has no types
     """SaLSa on Adam's direction, without the clock in its random numbers.
 
     The package seeds every evaluation with the second of the day and leaves NumPy's generator so

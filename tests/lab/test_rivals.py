@@ -20,12 +20,10 @@ from surefoot_lab.training.evaluate import evaluation_mode
 from surefoot_lab.training.optimizers import Extent, build_optimizer
 from surefoot_lab.training.stepping import closure_mode, effective_lr
 
-GEN, SALSA = "benchmarks.rivals.gen.GeN", "benchmarks.rivals.salsa_search.QuietSaLSA"
+GEN, SALSA = "benchmarks.rivals.gen.GeN", "benchmarks.rivals.salsa_search.SaLSA"
 ALIG, HYPERGRADIENT = "benchmarks.rivals.alig.AliG", "benchmarks.rivals.hypergradient.SGDHD"
 DOG, LDOG = (f"benchmarks.rivals.distance.Averaged{name}" for name in ("DoG", "LDoG"))
-MOMO, MOMO_ADAM = (
-    f"benchmarks.rivals.momentum_models.Remembering{name}" for name in ("Momo", "MomoAdam")
-)
+MOMO, MOMO_ADAM = (f"benchmarks.rivals.momentum_models.{name}" for name in ("Momo", "MomoAdam"))
 EXTENT = Extent(total_steps=8, steps_per_epoch=10, dataset_size=100, batch_size=10)
 TORCHS = {
     "SGD": {"lr": 0.1},

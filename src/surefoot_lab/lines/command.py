@@ -7,7 +7,6 @@ file, too; every setting of the experiment can be overridden as in `surefoot tra
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import json
 import shutil
@@ -76,7 +75,7 @@ def conclude(experiment: Experiment, config: LinesConfig, folder: Path) -> dict[
     (folder / "findings.json").write_text(text + "\n", encoding="utf-8")
     made = draw(samples, marked, others, experiment.batch_size, folder)
     pictures = {title: path.read_bytes() for title, path in made.items()}
-    facts = list(_facts(copy.deepcopy(found)))
+    facts = list(_facts(found))
     page = write_pictures(
         pictures, folder / "lines.html", title=f"{experiment.name}: lines", facts=facts
     )
@@ -136,7 +135,8 @@ def _facts(found: dict[str, Any], name: str = "") -> Iterator[tuple[str, str]]:
         key = f"{name} {key}".strip().replace("_", " ")
         if isinstance(value, list):
             for row in value:
-                yield from _facts(row, f"batches of {row.pop('batch_size')}:")
+                measured = {name: row[name] for name in row if name != "batch_size"}
+                yield from _facts(measured, f"batches of {row['batch_size']}:")
         elif isinstance(value, dict) and "median" in value:
             if value["n"]:
                 yield key, f"{value['median']:.3g} ({value['low']:.3g} to {value['high']:.3g})"

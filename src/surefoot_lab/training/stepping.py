@@ -76,8 +76,8 @@ class Stepper:
     backward: Callable[[Tensor], None]
     team: Team = field(default_factory=Team)
     accumulate: int = 1
-    _forwards: int = 0
-    _backwards: int = 0
+    _forwards: int = field(default=0, init=False)
+    _backwards: int = field(default=0, init=False)
 
     @property
     def cost(self) -> tuple[int, int]:
