@@ -142,8 +142,9 @@ def own_work() -> dict[str, Callable[[], float]]:
     )
     _, pal = ready(lambda m: PAL(m.parameters(), step_multiplier=1e-6))
     labpal_loss, pal_loss = no_passes(labpal), no_passes(pal)
-    labpal._memory.update(rate=1e-6, batches_per_update=1, recent=[1e-6], checked=True)
-    labpal.param_groups[0]["reuse"] = 10**9
+    memory = labpal.memory
+    memory.rate, memory.batches_per_update, memory.measured_for = 1e-6, 1, 1
+    labpal._settings["reuse"] = 10**9
     return {
         "SGD with momentum": timed(sgd.step, 5),
         "SGD": timed(plain.step, 5),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surefoot import MeasuredLR
+from surefoot import MeasuredLR, MeasuredMuon
 from surefoot.measured.averaging import Averages
 
 X = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
@@ -81,6 +81,24 @@ def test_without_a_length_of_the_run_weights_are_averaged_and_momentum_left_out(
         not torch.equal(p, x)
         for p, x in zip(model.parameters(), averages_of(model, optimizer), strict=True)
     )
+
+
+def test_muon_is_averaged_without_its_momentum() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = MeasuredMuon(model.parameters(), model=model)
+    momenta = [g.get("momentum", g.get("betas", (None,))[0]) for g in optimizer.param_groups]
+    assert momenta == [0.0, 0.0]
+    x = torch.randn(64, 4)
+    for _ in range(60):
+        loss_of(model, x).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    assert loss_of(model, x) < 0.05 * x.sum(1).square().mean()
+
+
+def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return (model(x)[:, 0] - x.sum(1)).square().mean()
 
 
 @pytest.mark.parametrize(

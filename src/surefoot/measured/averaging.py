@@ -31,7 +31,6 @@ from surefoot.replay.loss import version_of
 __all__ = ["Averages", "take_averages", "without_momentum"]
 
 _GRADIENT, _AVERAGE = "measured_gradient_at", "measured_average"
-_ADAMS = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax")
 _OTHERS = 8
 """Writes to a weight since the last step, from which on somebody else trains it: what loops do to
 weights after a step (clamp them, normalize them) are fewer."""
@@ -40,12 +39,14 @@ _LOOKS = 16
 
 
 def without_momentum(optimizer: Optimizer) -> None:
-    """Leave torch's own Adam kinds and SGD without momentum: the average takes its place."""
+    """Leave Adam's kinds, SGD, Muon and their like without momentum: the average takes its place."""
+    is_adam = "adam" in type(optimizer).__name__.lower()
     for group in optimizer.param_groups:
-        if type(optimizer).__name__ in _ADAMS and "betas" in group:
+        if "momentum" in group:
+            off = {"momentum": 0.0, "nesterov": False, "dampening": 0.0}
+            group.update({name: value for name, value in off.items() if name in group})
+        elif is_adam and "betas" in group:
             group["betas"] = (0.0, *group["betas"][1:])
-        elif type(optimizer).__name__ == "SGD" and "momentum" in group:
-            group.update(momentum=0.0, nesterov=False, dampening=0.0)
 
 
 def take_averages(
