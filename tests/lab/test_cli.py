@@ -78,47 +78,6 @@ def test_a_diverged_run_ends_with_code_1(capsys: pytest.CaptureFixture[str]) -> 
     )
 
 
-LABPAL = ["train", "--optimizer.class_path=LABPAL"]
-BAD = [
-    (["trian"], "trian: no such command; did you mean 'train'?"),
-    (["--loud"], "unrecognized"),
-    (["sweep", "--steps=3"], "sweep: needs an experiment file"),
-    (
-        ["train", "nowhere.yaml"],
-        "nowhere.yaml: cannot be read (No such file",
-    ),
-    (["train", "--optimizer.class_path=LAPBAL"], "did you mean 'LABPAL'?"),
-    (["train", "--optimizer.class_path=no.such.Thing"], "cannot import no.such"),
-    ([*LABPAL, "--optimizer.init_args.mode=slow"], "mode must be"),
-    ([*LABPAL, "--optimizer.init_args.rate=1"], "optimizer.init_args.rate: LABPAL has no such"),
-    (["train", "--optimizer.init_args.lr=-1"], "Invalid learning rate: -1"),
-    (
-        [*LABPAL, "--optimizer.init_args.step_multiplier=fast"],
-        "LABPAL: step_multiplier must be a number, got 'fast'",
-    ),
-    (["train", "--model.class_path=convnt"], "did you mean 'convnet'?"),
-    (["train", "--data.name=imagefolder", "--data.root=nowhere"], "nowhere: no such folder"),
-    (["train", "--data.name=imagefolder", "--data.root=."], "no images in it"),
-    (["train", "--data.name=cifar10", "--data.root=."], "set data.root"),
-    (["train", "--data.name=fashion-mnist", "--data.root=."], "data.download: true"),
-    (["train", "--data.validation=99999"], "data.validation: cannot hold out"),
-    (["train", "--batch_size=99999"], "batch_size: 99999 is more than"),
-]
-
-
-@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
-def test_bad_input_is_one_line_code_2_and_nothing_written(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words) == 2
-    shown = capsys.readouterr()
-    assert message in shown.err
-    assert shown.err.startswith("surefoot: error: ")
-    assert shown.err.count("\n") == 1
-    assert shown.out == ""
-    assert _everything() == []
-
-
 def test_an_unreadable_image_is_one_line(
     image_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

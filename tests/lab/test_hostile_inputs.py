@@ -264,6 +264,20 @@ SWEEP: dict[str, tuple[str, list[str], str]] = {
 }
 
 
+# Words alone; what else a class or a data set refuses is tested beside it.
+WORDS: list[tuple[list[str], str]] = [
+    (["trian"], "trian: no such command; did you mean 'train'?"),
+    (["--loud"], "unrecognized"),
+    (["sweep", "--steps=3"], "sweep: needs an experiment file"),
+    (["train", "nowhere.yaml"], "nowhere.yaml: cannot be read (No such file"),
+    (["train", "--optimizer.class_path=LABPAL", "--optimizer.init_args.mode=x"], "mode must be"),
+    (["train", "--data.name=imagefolder", "--data.root=nowhere"], "nowhere: no such folder"),
+    (["train", "--data.name=imagefolder", "--data.root=."], "no images in it"),
+    (["train", "--data.name=cifar10", "--data.root=."], "set data.root"),
+    (["train", "--data.name=fashion-mnist", "--data.root=."], "data.download: true"),
+]
+
+
 def _check(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(Path().rglob("*"))
     assert main(words) == 2
@@ -273,6 +287,18 @@ def _check(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -
     assert told.err.count("\n") == 1
     assert told.out == ""
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(("words", "message"), WORDS)
+def test_words(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _check(words, message, capsys)
 
 
 @pytest.mark.parametrize("case", TRAIN)
