@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from surefoot import MeasuredLR
+from surefoot.replay import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own
 
@@ -176,3 +177,17 @@ def test_a_model_that_is_checkpointed_as_a_whole() -> None:
     train(lambda x: checkpoint(model, x, use_reentrant=False), optimizer := measured(model))
     assert_same(plain, model)
     assert_measured(optimizer)
+
+
+def test_a_step_that_records_nothing_leaves_the_hooks_out_of_the_graph() -> None:
+    """Once the module that the loop calls is known, none below it has a hook."""
+    model = net()
+    forward = compiled(model)
+    recorder = Recorder(forward)
+    recorder.arm([*model.parameters()])
+    forward(batch(0)[0]).sum().backward()
+    assert recorder.finish() is not None
+    assert recorder.finish() is None  # what a step that does not measure asks for
+    recorder.arm([*model.parameters()])
+    assert not [m for m in model.modules() if m._forward_hooks]
+    recorder.disarm()

@@ -133,6 +133,8 @@ class Recorder:
 
     def finish(self) -> Tape | None:
         """Record no more; what was recorded since :meth:`arm`, of the last backward pass."""
+        if not self.is_armed:
+            return None
         tape, self._tape = self._tape, None
         backwards = self.backwards
         if tape is not None:
