@@ -39,7 +39,7 @@ _LOOKS = 16
 
 
 def without_momentum(optimizer: Optimizer) -> None:
-    """Leave Adam's kinds, SGD, Muon and their like without momentum: the average takes its place."""
+    """Leave Adam, SGD, Muon and their kin without momentum: the average takes its place."""
     is_adam = "adam" in type(optimizer).__name__.lower()
     for group in optimizer.param_groups:
         if "momentum" in group:
