@@ -176,9 +176,11 @@ ALONE: dict[str, Callable[[nn.Module], Any]] = {
 def test_a_group_of_one_is_no_group(how: str) -> None:
     """A replay with a graph awaits no backward pass; FSDP2's gathered weights follow the move."""
     plain, other = net(dropout=0.1), net(dropout=0.1)
+    alive = []  # without its optimizer a model has the averaged weights
     for model, called in ((plain, plain), (other, ALONE[how](other))):
         torch.manual_seed(3)
         optimizer = MeasuredLR(torch.optim.AdamW(model.parameters()), called, overhead=0.5)
+        alive.append(optimizer)
         train(called, optimizer, 0, 30)
         assert optimizer.rate.n >= 4
     for p, q in zip(plain.parameters(), other.parameters(), strict=True):
