@@ -31,6 +31,8 @@ import surefoot
 WAYS: dict[str, Any] = {
     "measured AdamW, averaged": lambda steps: {},
     "measured AdamW, linear": lambda steps: {"total_steps": steps},
+    "measured Muon, averaged": lambda steps: {},
+    "measured Muon, linear": lambda steps: {"total_steps": steps},
 }
 DIFFERENTIATES = ("pinn",)
 """Tasks whose loss holds derivatives: the loop lets the optimizer watch them."""
@@ -38,12 +40,22 @@ FIRST = 16
 """Measurements at the start of a run that are kept."""
 
 
-def train(task: suite.Task, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+def measured(task: suite.Task, model: nn.Module, way: str) -> surefoot.MeasuredLR:
+    """What a way names; Muon, as its users do, with AdamW for what is no matrix."""
+    settings = {"advice": True, **WAYS[way](task.steps)}
+    if "Muon" in way:
+        return surefoot.MeasuredMuon(
+            model.parameters(), model=model, weight_decay=task.decay, **settings
+        )
+    base = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=task.betas, weight_decay=task.decay)
+    return surefoot.MeasuredLR(base, model, **settings)
+
+
+def train(task: suite.Task, seed: int, way: str) -> dict[str, Any]:
     """One run: the figure at 25, 50, 75 and 100 % of it, what measuring cost, and how it began."""
     model = task.model(seed)
     torch.manual_seed(seed)
-    base = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=task.betas, weight_decay=task.decay)
-    optimizer = surefoot.MeasuredLR(base, model, advice=True, **settings)
+    optimizer = measured(task, model, way)
     batches, figures, started = task.batches(seed), [], time.perf_counter()
     marks = [max(1, round(mark * task.steps)) for mark in suite.MARKS]
     first: list[dict[str, Any]] = []
@@ -117,12 +129,7 @@ def main() -> None:
             for way in options.ways:
                 if (name, seed, way) in done:
                     continue
-                settings = WAYS.get(way)
-                found = (
-                    train(task, seed, settings(task.steps))
-                    if settings
-                    else train_rival(task, seed, way)
-                )
+                found = (train if way in WAYS else train_rival)(task, seed, way)
                 line = {"task": name, "seed": seed, "plan": "surefoot", "name": way, **found}
                 with options.out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
