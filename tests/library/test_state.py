@@ -146,7 +146,6 @@ FORMER_MAKERS: dict[str, Callable[[nn.Module], LineSearchOptimizer]] = {
         model, mode="sgd", momentum=0.5, measuring_batches=2, reuse=3
     ),
     "SLS": SLS,
-    "SLS-goldstein": lambda model: SLS(model, condition="goldstein", reset="previous"),
     "GOLS": GOLS,
     "PLS": PLS,
     "ExactLineSearch": lambda model: ExactLineSearch(model, direction_adaptation=0.4),
