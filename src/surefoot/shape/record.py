@@ -65,14 +65,6 @@ class LineRecords:
         """All lines."""
         return list(self)
 
-    @property
-    def last_step(self) -> int | None:
-        """The ``step`` of the last line; None where there is none."""
-        step: int | None = None
-        for number, text in self._complete():
-            step = self._entry(number, text)["step"]
-        return step
-
     def cut(self, step: int) -> int:
         """Remove all lines from ``step`` on, as a run that resumes there will write them again.
 
