@@ -129,7 +129,7 @@ class ConjugateLike(DirectionRule):
     previous_share: float = 0.4
 
     def __post_init__(self) -> None:
-        check_share("direction_adaptation", self.previous_share)
+        check_share("previous_share", self.previous_share)
 
     @property
     def gradient_share(self) -> float:
@@ -169,9 +169,3 @@ def _against(memory: list[Tensor], grads: Sequence[Tensor], ratios: Sequence[flo
     """The negated memory, each part times its param group's ratio."""
     dot, norm_sq = _params.dot_and_norm_sq(grads, memory, ratios)
     return Direction(memory, [-r for r in ratios], math.sqrt(norm_sq), -dot)
-
-
-def conjugate_or_steepest(direction_adaptation: float) -> DirectionRule:
-    """PAL's direction for its β; the negated gradient, which needs no memory, for β = 0."""
-    rule = ConjugateLike(direction_adaptation)
-    return rule if direction_adaptation > 0.0 else Steepest()

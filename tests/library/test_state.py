@@ -27,6 +27,7 @@ from surefoot import (
     LineSearchOptimizer,
     MeasuredLR,
 )
+from surefoot.directions import ConjugateLike
 
 MAKERS: dict[str, Callable[[nn.Module], LineSearchOptimizer]] = {
     "pal": lambda model: PAL(model, total_steps=12),
@@ -148,7 +149,7 @@ FORMER_MAKERS: dict[str, Callable[[nn.Module], LineSearchOptimizer]] = {
     "SLS": SLS,
     "GOLS": GOLS,
     "PLS": PLS,
-    "ExactLineSearch": lambda model: ExactLineSearch(model, direction_adaptation=0.4),
+    "ExactLineSearch": lambda model: ExactLineSearch(model, direction=ConjugateLike(0.4)),
     "FullBatchPAL": FullBatchPAL,
 }
 

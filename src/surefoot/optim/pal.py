@@ -12,7 +12,7 @@ from torch import Tensor
 from surefoot import _params
 from surefoot._closure import Closure
 from surefoot._numbers import check_count, check_number, check_share
-from surefoot.directions import Direction, conjugate_or_steepest
+from surefoot.directions import ConjugateLike, Direction, Steepest
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Keyword, Shared, formerly, keywords_of
 from surefoot.optim._memory import Memory
@@ -193,9 +193,11 @@ class PAL(LineSearchOptimizer):
         """The next direction, or None where the gradient is not finite. Advances the memory."""
         if not active.is_finite:
             return None
-        rule = conjugate_or_steepest(self._settings["direction_adaptation"])
-        memory = active.memory(self.state, "direction") if rule.remembers else []
-        return rule(active.grads, memory, active.ratios)
+        beta: float = self._settings["direction_adaptation"]
+        if beta == 0.0:
+            return Steepest()(active.grads, [], active.ratios)
+        memory = active.memory(self.state, "direction")
+        return ConjugateLike(beta)(active.grads, memory, active.ratios)
 
     def _search(self, loss: Tensor, params: list[Tensor]) -> ParabolicSearch:
         settings = self._settings
