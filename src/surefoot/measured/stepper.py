@@ -397,6 +397,8 @@ class Stepper:
         """Take what was moved into the average."""
         if self._averages is not None:
             self._averages.absorb(self.groups.with_gradient(), self.steps)
+            if self._averages.has_given_up:
+                self._tell("turns", notices.IN_TURNS)
 
     def _publish(self, factor: float) -> None:
         self._multiple = self.groups.publish(factor)
