@@ -24,12 +24,12 @@ from surefoot.measured.advice import Advice, Prediction, predict
 from surefoot.measured.averaging import Averages, take_averages, without_momentum
 from surefoot.measured.checkpoint import STATE, Kept
 from surefoot.measured.decay import DecayForm, decay_form
-from surefoot.measured.due import checks, is_due, repeats
+from surefoot.measured.due import is_due, repeats
 from surefoot.measured.finite import GradientGauge, has_finite_gradient
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
-from surefoot.measured.measuring import Measured, Step, conclude, own_slope, roughest, scale_of
+from surefoot.measured.measuring import Measuring, own_slope, scale_of
 from surefoot.measured.noise import Fresh, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
@@ -477,29 +477,42 @@ class Stepper:
                 name, dtype = type(self._base).__name__, active[0].dtype
                 raise RuntimeError(notices.ENDLESS.format(optimizer=name, dtype=dtype))
             is_out = self._see(probes.value0)
-            step = self._describe(loss, active, status, foreign=scale is None and not moved)
-            measured = conclude(step, probes, self.rate, slope, self._tell)
+            measuring = Measuring(
+                reach=self._reach,
+                probes=probes,
+                rate=self.rate,
+                slope=slope,
+                number=self.steps,
+                multiple=self._multiple,
+                scheduled=self.groups.scheduled,
+                limited=status is Status.CAPPED,
+                at_once=1.0 if self._averages is None else 1.0 - self._averages.share,
+                foreign=scale is None and not moved,
+                params=active,
+                tell=self._tell,
+            )
+            outcome = measuring.conclude()
         except BaseException:
-            self._line.return_to_start()
+            self._line.go_to(0.0)
             raise
         if self.settings.advice:
-            self._keep_move(active, measured, slope)
+            self._keep_move(measuring, outcome)
         self._absorb()
         if self._averages is not None:
             for module in self._recorder.outermost:
                 self._averages.watch(module)
-        self._learn(measured, step, factor, loss, probes.cost)
+        self._learn(measuring, outcome, factor)
         if is_out and self._averages is not None:
             self._averages.go_home(self.groups.params())
         if self._on_measure is not None and self._last is not None and self._last.status.measured:
             self._on_measure(self._last)
 
-    def _keep_move(self, active: list[Tensor], measured: Measured, slope: float | None) -> None:
+    def _keep_move(self, measuring: Measuring, outcome: StepOutcome) -> None:
         """Wait with this step's move for the next gradient."""
-        parabola, move = measured.outcome.parabola, self._line.take_move()
+        slope, parabola, move = measuring.slope, outcome.parabola, self._line.take_move()
         if slope is not None and parabola is not None and move is not None:
-            bend = parabola.curvature * self._multiple**2 * measured.share
-            self._fresh.begin(self.steps, active, move, slope, bend)
+            bend = parabola.curvature * self._multiple**2 * measuring.share
+            self._fresh.begin(self.steps, measuring.params, move, slope, bend)
 
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
@@ -525,47 +538,28 @@ class Stepper:
         self.rate = dataclasses.replace(seen, norm=min(rate.norm, size), size=size)
         return rate.in_use is not None and seen.in_use != rate.in_use
 
-    def _describe(self, loss: Loss, active: list[Tensor], status: Status, foreign: bool) -> Step:
-        scheduled = self.groups.scheduled
-        return Step(
-            number=self.steps,
-            multiple=self._multiple,
-            alpha=self._reach.alpha * self.rate.ebb,
-            left=self.settings.left(self.steps),
-            scheduled=scheduled,
-            filling=self._reach.filling(self.steps),
-            limit=self._reach.limit(self.rate, self.steps, scheduled),
-            total_steps=self.settings.total_steps,
-            frozen=self.settings.frozen,
-            shortened=status is Status.CAPPED,
-            checks=checks(self.rate),
-            share=0.0 if self._averages is None else 1.0 - self._averages.share,
-            foreign=foreign,
-            rounding=loss.rounding,
-            eps=roughest(active),
-        )
-
-    def _learn(self, measured: Measured, step: Step, factor: float, loss: Loss, cost: Cost) -> None:
+    def _learn(self, measuring: Measuring, outcome: StepOutcome, factor: float) -> None:
         """Book a measurement."""
-        if measured.share != 1.0:
-            self._publish(factor * measured.share)
+        cost, loss = measuring.probes.cost, measuring.probes.loss
+        if measuring.share != 1.0:
+            self._publish(factor * measuring.share)
         if not self.settings.frozen and self.rate.in_use is not None:
-            self._note_bound(measured.limited)
-        spent = measured.rate.spent + cost.forward_equivalents / self._passes
+            self._note_bound(measuring.limited)
+        spent = measuring.rate.spent + cost.forward_equivalents / self._passes
         price = (3.0 if loss.calls_backward else 1.0) / self._passes
-        self.rate = dataclasses.replace(measured.rate, spent=spent, price=price)
+        self.rate = dataclasses.replace(measuring.rate, spent=spent, price=price)
         self._last = dataclasses.replace(
-            measured.outcome,
+            outcome,
             effective_lr=self.groups.effective_lr,
             cost=cost + Cost(self._passes, self._passes),
             **self._beyond(),
         )
         self._trouble.refused = self._trouble.failed = 0
         if self.settings.advice:
-            self._losses = [*self._losses, (self.steps, measured.outcome.value0)][-_LOSSES:]
+            self._losses = [*self._losses, (self.steps, outcome.value0)][-_LOSSES:]
         self._cost = self._cost + cost
         self._book()
-        remember(self.history, self._point(step, self._last))
+        remember(self.history, self._point(measuring, self._last))
 
     def _beyond(self) -> dict[str, Any]:
         """What an outcome tells beside the common rate, of what was asked for."""
@@ -576,7 +570,7 @@ class Stepper:
             told["noise_scale"] = noise_scale(self._fresh.pairs, self._share).value
         return told
 
-    def _point(self, step: Step, outcome: StepOutcome) -> RatePoint:
+    def _point(self, measuring: Measuring, outcome: StepOutcome) -> RatePoint:
         """What the history keeps of a measurement."""
         unit, found, rate = max(self.groups.units), self.rate.interval, outcome.effective_lr
         has_bound = math.isfinite(self._reach.bound.share) and outcome.length > 0.0
@@ -586,8 +580,8 @@ class Stepper:
             measured=None if found.value is None else found.value * unit,
             low=found.low * unit,
             high=found.high * unit,
-            bound=rate * step.limit / outcome.length if has_bound else math.inf,
-            decay=step.left * step.scheduled,
+            bound=rate * measuring.limit / outcome.length if has_bound else math.inf,
+            decay=measuring.left * measuring.scheduled,
         )
 
     # A step that is none
