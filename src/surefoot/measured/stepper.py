@@ -6,7 +6,6 @@ import dataclasses
 import math
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,20 +16,21 @@ from surefoot import _reduce
 from surefoot._evaluation import Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
 from surefoot._numbers import check_rates
+from surefoot._plain import to_plain
 from surefoot.bound import Bound
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction, predict
 from surefoot.measured.averaging import Averages, take_averages, without_momentum
-from surefoot.measured.checkpoint import STATE, Kept
-from surefoot.measured.decay import DecayForm, decay_form
+from surefoot.measured.checkpoint import STATE, read, write
+from surefoot.measured.decay import decay_form
 from surefoot.measured.due import is_due, repeats
 from surefoot.measured.finite import GradientGauge, has_finite_gradient
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Measuring, own_slope, scale_of
-from surefoot.measured.noise import Fresh, noise_scale, own_share
+from surefoot.measured.noise import Fresh, SlopePair, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
 from surefoot.measured.reach import Reach
@@ -52,8 +52,8 @@ _MUCH_LOUDER = 4.0
 """Times the gradient's norm when last measured, from which on it is measured at once."""
 _ECHO = 0.9
 """What is left after a step of a loud gradient, in the momentum of what is wrapped."""
-_LOSSES = 256
-"""Losses kept for predictions."""
+_LOSSES, _PAIRS = 256, 64
+"""Losses kept for predictions, and pairs of slopes."""
 _LOOK_EVERY = 8
 """Steps from one look at what schedulers do to the next."""
 
@@ -76,6 +76,8 @@ class Stepper:
 
     Attributes:
         groups: the wrapped optimizer's.
+        averages: of the weights; None where none are made.
+        recorder: of what the loop does on steps that measure.
         rate: what was measured, and the rate in use.
         history: the measurements.
         steps: made so far.
@@ -94,17 +96,19 @@ class Stepper:
         on_measure: Callable[[StepOutcome], None] | None,
     ) -> None:
         self._base, self.model, self.settings = base, model, settings
-        self._process_group = process_group
-        self._response = respond(base)
-        self._averages: Averages | None = None
-        if settings.averages and not self._response.averaged:
+        response = respond(base)
+        self.averages: Averages | None = None
+        if settings.averages and not response.averaged:
             without_momentum(base)
-            self._response = respond(base)
-            self._averages = Averages(model, SHARE, POWER)
-        self._decay: DecayForm | None = None
-        if settings.weight_decay == "measured":
-            self._decay = decay_form(base)
-        self._share = own_share(base) if settings.advice and not self._response.averaged else None
+            response = respond(base)
+            self.averages = Averages(model, SHARE, POWER)
+        self._decay = decay_form(base) if settings.weight_decay == "measured" else None
+        self._share = own_share(base) if settings.advice and not response.averaged else None
+        share = settings.max_change
+        if share is None:
+            share = largest_change(model) if self.averages is None else math.inf
+        norms = model is not None and has_batch_norm(model)
+        self._reach = Reach(settings, response, Bound(share), self.averages is not None, norms)
         self.groups = Groups(base)
         self.history: list[RatePoint] = []
         self._start_anew()
@@ -115,99 +119,86 @@ class Stepper:
         self.rate, self.steps, self._cost, self._made = RateState(), 0, Cost(), 0
         self.closure_differentiates: bool | None = None
         self._graphless = Graphless()
-        self._fresh = Fresh(self._share, self._process_group)
+        self._pairs: list[SlopePair] = []
         self._losses: list[tuple[int, float]] = []
         # a memory that is there counts as filled
-        self._filled_before = 32 if self._base.state else 0
+        self._reach.filled_before = 32 if self._base.state else 0
 
     def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
         """What copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
-        averages = self._averages
-        self._modes = Modes() if averages is None else averages.modes
-        self._recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
-        if averages is not None:  # if the model is gone, too, nobody asks for it
-            weakref.finalize(self, _end, weakref.ref(averages)).atexit = False
+        self._modes = Modes()
+        if self.averages is not None:
+            self._modes = self.averages.modes
+            # if the model is gone, too, nobody asks for it
+            weakref.finalize(self, _end, weakref.ref(self.averages)).atexit = False
+        self.recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
         self._line = TakenStep(group, keeps_line=self.settings.advice)
-        self._trouble, self._gauge = Trouble(), GradientGauge()
+        self._fresh, self._trouble, self._gauge = Fresh(group), Trouble(), GradientGauge()
         self._passes, self._louder, self._echo = 1, 1.0, 0.0
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
-        given = self.settings.max_change
-        largest = largest_change(self.model) if averages is None else math.inf
-        self._reach = Reach(
-            self.settings,
-            self._response,
-            Bound(largest if given is None else given),
-            averages is not None,
-            self.model is not None and has_batch_norm(self.model),
-            self._filled_before,
-        )
         self._base.param_groups[0].setdefault(STATE, None)
         self.groups.start()
         self.plan()
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("_base", "model", "settings", "_response", "groups", "rate", "history", "steps")
-        more = ("_cost", "_made", "_filled_before", "closure_differentiates", "_averages", "_decay")
-        new = ("_share", "_losses", "_graphless")
-        kept = {n: vars(self)[n] for n in (*names, *more, *new)}
-        return {**kept, "pairs": self._fresh.pairs}
+        given = ("_base", "model", "settings", "averages", "_decay", "_share", "_reach", "groups")
+        found = ("rate", "steps", "_cost", "_made", "history", "_pairs", "_losses")
+        about_the_loss = ("closure_differentiates", "_graphless")
+        return {name: vars(self)[name] for name in (*given, *found, *about_the_loss)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        pairs = state.pop("pairs")
         vars(self).update(state)
-        self._fresh = Fresh(self._share)
-        self._fresh.pairs = pairs
         self._attach(None, None)
 
-    def kept(self) -> Kept:
-        """What a checkpoint keeps."""
-        return Kept(
-            self.rate,
-            self.cost,
-            self.steps,
-            self._filled_before,
-            self.closure_differentiates,
-            0.0 if self._averages is None else self._averages.total,
-            self.groups.units,
-            self._fresh.pairs,
-            self._losses,
-            self._ending,
-            self._graphless.needs_graph,
+    def state_dict(self) -> dict[str, Any]:
+        """The wrapped optimizer's, with averages, and what is remembered: plain values."""
+        state, settings, weight = self._base.state_dict(), self.settings, 0.0
+        if self.averages is not None:
+            weight = self.averages.total
+            state = self.averages.write(state, self.groups.params())
+        ending = (
+            None if settings.decay_from is None else (settings.total_steps, *settings.decay_from)
         )
+        own = {
+            "units": self.groups.units,
+            "cost": dataclasses.astuple(self.cost),
+            "step": self.steps,
+            "filled_before": self._reach.filled_before,
+            "closure_differentiates": self.closure_differentiates,
+            "average_weight": weight,
+            "pairs": self._pairs,
+            "batch_losses": self._losses,
+            "ending": ending,
+            "needs_graph": self._graphless.needs_graph,
+        }
+        return write(state, to_plain(self.rate) | {k: to_plain(v) for k, v in own.items()})
 
-    @property
-    def _ending(self) -> tuple[int, int, float] | None:
-        total, decay = self.settings.total_steps, self.settings.decay_from
-        return None if total is None or decay is None else (total, *decay)
-
-    def with_averages(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """The wrapped optimizer's state_dict, with averages where there are any."""
-        if self._averages is None:
-            return state_dict
-        return self._averages.write(state_dict, self.groups.params())
-
-    def load(self, state_dict: dict[str, Any], own: Kept | None) -> None:
-        """Go on from :meth:`with_averages` and :meth:`kept`, or anew without the latter."""
-        plain, averages = take_averages(state_dict)
-        self._base.load_state_dict(plain)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`, or anew from that of a plain optimizer."""
+        state, own = read(state_dict)
+        state, averages = take_averages(state)
+        self._base.load_state_dict(state)
         self._base.param_groups[0][STATE] = None
-        self.groups = Groups(self._base, () if own is None else own.units)
+        self.groups = Groups(self._base, own.get("units", ()))
         self._start_anew()
-        if own is not None:
-            self.rate, self._cost = own.rate, own.cost
-            self.steps, self._filled_before = own.step, own.filled_before
-            self.closure_differentiates = own.closure_differentiates
-            self._graphless.needs_graph = own.needs_graph
-            self._fresh.pairs, self._losses = own.pairs, own.losses
-            if own.ending is not None:
-                total, *decay = own.ending
+        self._fresh.forget()
+        if own:
+            self.rate, self.steps = RateState.from_plain(own), own["step"]
+            self._cost = Cost(*own["cost"])
+            self._reach.filled_before = own["filled_before"]
+            self.closure_differentiates = own["closure_differentiates"]
+            self._graphless.needs_graph = own.get("needs_graph", False)
+            self._pairs = [SlopePair(*pair) for pair in own.get("pairs", ())]
+            self._losses = [(step, loss) for step, loss in own.get("batch_losses", ())]
+            if ending := own.get("ending"):
+                total, *decay = ending
                 self.change(total_steps=total, decay_from=tuple(decay))
-            if self._averages is not None:
-                self._averages.load(self.groups.params(), averages, own.average_weight)
+            if self.averages is not None:
+                weight = own.get("average_weight", 0.0)
+                self.averages.load(self.groups.params(), averages, weight)
         self._last = self._applied = None
-        self._reach.filled_before = self._filled_before
         self.plan()
 
     def change(self, **settings: Any) -> None:
@@ -217,7 +208,7 @@ class Stepper:
 
     def finish(self, steps: int) -> None:
         """Let the rate fall to zero from here; an average is at its end at any time."""
-        if self._averages is None:
+        if self.averages is None:
             left = self.settings.left(self.steps)
             self.change(total_steps=self.steps + steps, decay_from=(self.steps, left))
 
@@ -226,27 +217,23 @@ class Stepper:
         decay = self.settings.decay_from
         if decay is not None:
             decay = (self.steps, self.settings.left(self.steps))
-        averages = self._averages is not None  # whoever averages goes on to, and needs no decay
+        averages = self.averages is not None  # whoever averages goes on to, and needs no decay
         self.change(total_steps=total_steps, decay_from=decay, averaging=averages)
 
     def advice(self, batch_size: int | None) -> Advice:
         """What the measurements say beyond the rate."""
         found = self.rate.interval
         lr = None if found.value is None else found.value * max(self.groups.units)
-        scale = noise_scale(self._fresh.pairs, self._share)
+        scale = noise_scale(self._pairs, self._share)
         return Advice(found, lr, scale, batch_size)
 
     def predict(self, steps: int) -> Prediction | None:
         """The loss that a decay of so many steps would reach."""
-        pairs = self._fresh.pairs[-16:]
+        pairs = self._pairs[-16:]
         if not pairs or self._share is None:
             return None
         excess = 0.25 * math.fsum(p.fresh - p.own for p in pairs) / len(pairs) / self._share
         return predict(self._losses, max(excess, 0.0), self.steps, steps)
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """A context in which the parameters hold the averaged weights."""
-        return nullcontext() if self._averages is None else self._averages.shown()
 
     @property
     def cost(self) -> Cost:
@@ -275,7 +262,7 @@ class Stepper:
         self.hears = measures or self._listens
         if self.closure_differentiates is not False:
             if measures:
-                self._recorder.arm(self.groups.params())
+                self.recorder.arm(self.groups.params())
             if self._listens:
                 self._hearing.start(self.groups.params())
 
@@ -285,15 +272,6 @@ class Stepper:
         value = heard if value is None else value
         value = _reduce.mean(value, self._process_group, self.groups.params()[0].device)
         self.rate = self.rate.hears(self.steps, value, self._reach.most)
-
-    def tape(self) -> Tape | None:
-        """What was heard."""
-        return self._recorder.finish()
-
-    def watch(self, function: Callable[[], Any]) -> Watched:
-        """Listen no more: a function that can be run again is there."""
-        self._recorder.disarm()
-        return self.watched(function)
 
     def watched(self, function: Callable[[], Any]) -> Watched:
         """A loss, or a closure, to be run again."""
@@ -310,13 +288,13 @@ class Stepper:
         """
         check_rates(self.groups.all)
         self._was_mistaken = self._modes.stepped()
-        if self._averages is not None:
-            self._averages.leave()
+        if self.averages is not None:
+            self.averages.leave()
         if value is None and self.groups.are_idle:
             if not self.groups.with_gradient():  # else its rates are 0
                 self._trouble.notice_idle(self.steps)
             self._base.step()
-            self._publish(0.0)
+            self._multiple = self.groups.publish(0.0)
             self.plan()
             return
         if self._fresh.waits:
@@ -335,7 +313,8 @@ class Stepper:
         """The gradient that the last measured move waits for is there."""
         known = loss is not None and not loss.weights_have_moved
         scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
-        self._fresh.end(1.0 if value is not None else scale)
+        pairs = self._fresh.end(1.0 if value is not None else scale)
+        self._pairs = [*self._pairs, *pairs][-_PAIRS:]
 
     def _is_bad(self, value: float | None) -> bool:
         """Whether the loss, or the gradient in its stead, is not finite.
@@ -355,7 +334,7 @@ class Stepper:
         loud = self._gauge.norm(self.groups.with_gradient)
         self._louder = loud / self.rate.loud if self.rate.loud > 0.0 else 1.0
         if math.isfinite(loud):
-            self._echo = max(loud, 0.0 if self._averages is not None else _ECHO * self._echo)
+            self._echo = max(loud, 0.0 if self.averages is not None else _ECHO * self._echo)
         return loud
 
     def _plain_step(self) -> None:
@@ -371,14 +350,14 @@ class Stepper:
         self._absorb()
         self._trouble.refused = 0
         if (self.steps + 1) % _LOOK_EVERY == 0:
-            self._notice_schedules()
+            self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
         self._last, self._applied = None, (self._multiple, status)
         self._book()
 
     def _factor(self) -> tuple[float, Status]:
         """What the groups' rates are multiplied by, as far as can be told before the step."""
         if self.rate.in_use is not None and self.settings.left(self.steps) == 0.0:
-            self._tell("end", notices.PAST_THE_END.format(total=self.settings.total_steps))
+            self._trouble.tell("end", notices.PAST_THE_END.format(total=self.settings.total_steps))
         louder = max(self._louder, self._echo / self.rate.loud if self.rate.loud > 0.0 else 0.0)
         return self._reach.factor(self.rate, self.steps, self.groups.scheduled, louder)
 
@@ -390,29 +369,20 @@ class Stepper:
             decays = self.groups.decays(
                 self._decay, factor, left, self.steps, self.settings.total_steps
             )
-        self.groups.step(factor, self._averages, decays)
-        self._publish(factor)
+        self.groups.step(factor, self.averages, decays)
+        self._multiple = self.groups.publish(factor)
 
     def _absorb(self) -> None:
         """Take what was moved into the average."""
-        if self._averages is not None:
-            self._averages.absorb(self.groups.with_gradient(), self.steps)
-            if self._averages.has_given_up:
-                self._tell("turns", notices.IN_TURNS)
-
-    def _publish(self, factor: float) -> None:
-        self._multiple = self.groups.publish(factor)
-
-    def _notice_schedules(self) -> None:
-        self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
+        if self.averages is not None:
+            self.averages.absorb(self.groups.with_gradient(), self.steps)
+            if self.averages.has_given_up:
+                self._trouble.tell("turns", notices.IN_TURNS)
 
     def _note_bound(self, shortened: bool) -> None:
         advice = self._reach.note_bound(shortened)
         if advice is not None:
-            self._tell("bound", advice)
-
-    def _tell(self, kind: str, message: str) -> None:
-        self._trouble.tell(kind, message)
+            self._trouble.tell("bound", advice)
 
     def _book(self) -> None:
         """A step was made; plan the next."""
@@ -440,7 +410,7 @@ class Stepper:
             return
         if not frozen:
             self._hear(value)
-        self._notice_schedules()
+        self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
         loud = 1.0 if frozen else self._listen()
         self.rate, self._echo = dataclasses.replace(self.rate, loud=loud), 0.0
         try:
@@ -460,7 +430,7 @@ class Stepper:
         return problem or None
 
     def _measure(self, loss: Loss, value0: float, active: list[Tensor]) -> None:
-        probes = Probes(self._line, loss, value0, self._recorder.model, self._process_group)
+        probes = Probes(self._line, loss, value0, self.recorder.model, self._process_group)
         moved = loss.weights_have_moved
         if repeats(self.rate) or moved:
             self._repeat(probes, moved)
@@ -486,10 +456,10 @@ class Stepper:
                 multiple=self._multiple,
                 scheduled=self.groups.scheduled,
                 limited=status is Status.CAPPED,
-                at_once=1.0 if self._averages is None else 1.0 - self._averages.share,
+                at_once=1.0 if self.averages is None else 1.0 - self.averages.share,
                 foreign=scale is None and not moved,
                 params=active,
-                tell=self._tell,
+                tell=self._trouble.tell,
             )
             outcome = measuring.conclude()
         except BaseException:
@@ -498,12 +468,12 @@ class Stepper:
         if self.settings.advice:
             self._keep_move(measuring, outcome)
         self._absorb()
-        if self._averages is not None:
-            for module in self._recorder.outermost:
-                self._averages.watch(module)
+        if self.averages is not None:
+            for module in self.recorder.outermost:
+                self.averages.watch(module)
         self._learn(measuring, outcome, factor)
-        if is_out and self._averages is not None:
-            self._averages.go_home(self.groups.params())
+        if is_out and self.averages is not None:
+            self.averages.go_home(self.groups.params())
         if self._on_measure is not None and self._last is not None and self._last.status.measured:
             self._on_measure(self._last)
 
@@ -528,7 +498,7 @@ class Stepper:
             if self.rate.in_use is None:
                 self.plan()
                 raise NotRepeatableError(message)
-            self._tell("repeat", message)
+            self._trouble.tell("repeat", message)
         probes.value0 = again
 
     def _see(self, value0: float) -> bool:
@@ -542,7 +512,7 @@ class Stepper:
         """Book a measurement."""
         cost, loss = measuring.probes.cost, measuring.probes.loss
         if measuring.share != 1.0:
-            self._publish(factor * measuring.share)
+            self._multiple = self.groups.publish(factor * measuring.share)
         if not self.settings.frozen and self.rate.in_use is not None:
             self._note_bound(measuring.limited)
         spent = measuring.rate.spent + cost.forward_equivalents / self._passes
@@ -567,7 +537,7 @@ class Stepper:
         if self._decay is not None:
             told["weight_decay"] = self.groups.effective_decays
         if self.settings.advice:
-            told["noise_scale"] = noise_scale(self._fresh.pairs, self._share).value
+            told["noise_scale"] = noise_scale(self._pairs, self._share).value
         return told
 
     def _point(self, measuring: Measuring, outcome: StepOutcome) -> RatePoint:
@@ -590,9 +560,9 @@ class Stepper:
     def _refuse(self, value0: float) -> None:
         """No step on a loss or a gradient that is not finite; the rate stays."""
         self._hold(rejected(value0))
-        if self._trouble.refuse() and self._averages is not None:
+        if self._trouble.refuse() and self.averages is not None:
             # on from the average, which left the range of finite losses last
-            self._averages.go_home(self.groups.params())
+            self.averages.go_home(self.groups.params())
             in_use = None if self.rate.in_use is None else 0.25 * self.rate.in_use
             self.rate = dataclasses.replace(self.rate, in_use=in_use, next=self.steps + 1)
         self._trouble.give_up(self.groups.params())
@@ -601,7 +571,7 @@ class Stepper:
 
     def _hold(self, outcome: StepOutcome) -> None:
         """A step that does not move the weights."""
-        self._publish(0.0)
+        self._multiple = self.groups.publish(0.0)
         self._last = dataclasses.replace(outcome, cost=Cost(self._passes, self._passes))
         self._book()
 
@@ -610,12 +580,12 @@ class Stepper:
         following = self._trouble.cannot_measure(self.steps)
         self.rate = dataclasses.replace(self.rate, next=following)
         overwritten = isinstance(loss, Tape) and loss.was_overwritten  # the next one keeps it
-        retries = overwritten or self._was_mistaken or self._recorder.looks_again()
+        retries = overwritten or self._was_mistaken or self.recorder.looks_again()
         retries = retries and self._trouble.may_pass
         message = self._trouble.explain(problem, self.model)
         if self.rate.in_use is not None or self.settings.frozen:
             if not retries:
-                self._tell("cannot", message)
+                self._trouble.tell("cannot", message)
             self._plain_step()
         elif retries:
             self._hold(StepOutcome(0.0, 0.0, Status.COLLECTING, math.nan))
