@@ -77,7 +77,7 @@ def test_every_dialect_is_the_same_table(kind: str, tmp_path: Path) -> None:
     _check(_read(tmp_path, GOOD[kind]), name)
 
 
-@pytest.mark.parametrize("names", ["0,1,2"])
+@pytest.mark.parametrize("names", ["0,1,2", "400,402.5,405"])
 def test_numbers_are_names_only_if_that_is_said(names: str, tmp_path: Path) -> None:
     text = _lines(names=names)
     _check(_read(tmp_path, text, header=True), names.split(",")[-1])

@@ -149,12 +149,23 @@ def _begins_with_names(path: Path, frame: pd.DataFrame) -> bool:
     given = np.isfinite(_numbers(first))
     if not given.any():
         return not first.map(_is_missing).all()
-    if list(first) == [str(place) for place in range(len(first))]:
-        said = "the first line (0, 1, 2, ...) is read as data; if it holds names, say"
+    counts = list(first) == [str(place) for place in range(len(first))]
+    if counts or (given.all() and _is_far(first, rest)):
+        what = "0, 1, 2, ..." if counts else "far from all others"
+        said = f"the first line ({what}) is read as data; if it holds names, say"
         warnings.warn(f"{path}: {said} data.header: true", stacklevel=3)
     words = first.map(lambda cell: any(map(str.isalpha, cell)) and not _is_missing(cell))
     below = [np.isfinite(_numbers(rest.iloc[:, place])) for place in np.flatnonzero(words)]
     return any(numbers.all() for numbers in below if len(numbers))
+
+
+def _is_far(first: pd.Series, rest: pd.DataFrame) -> bool:
+    """Whether a row lies outside of the others in every column, by more than their whole range."""
+    if len(rest) < 8:
+        return False
+    values = np.stack([_numbers(rest.iloc[:, place]) for place in range(rest.shape[1])], axis=1)
+    low, high, own = np.nanmin(values, 0), np.nanmax(values, 0), _numbers(first)
+    return bool((np.maximum(low - own, own - high) > high - low).all())
 
 
 def _is_index(name: str, column: pd.Series) -> bool:
