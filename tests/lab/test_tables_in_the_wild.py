@@ -54,6 +54,8 @@ GOOD = {
     "quoted numbers": _lines(quote='"'),
     "quoted names": _lines(names="").join(['"a","b, in mm","y"\n', ""]),
     "a comma at every end": _lines(end=","),
+    "a comma at every end but the first": "a,b,y\n" + _lines(names="", end=","),
+    "the separator named, for Excel": "sep=;\n" + _lines(";"),
     "comments above": "# of a logger\n\n# by hand\n" + _lines(),
     "comments above names with a hash": "# of a logger\n# " + _lines(),
     "gzip": gzip.compress(_lines().encode()),

@@ -99,9 +99,12 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
     if 2 * counts[separator] < len(bare) or not counts[separator]:
         separator = r"\s+"
     above = _lines_above(lines, separator)
+    body = [line.rstrip() for line in lines[above:] if line.strip()]
+    if len(body) > 1 and all(line.endswith(separator) for line in body[1:]):
+        lines[above] = body[0].removesuffix(separator) + separator  # perhaps not after the names
     try:
         frame = pd.read_csv(
-            io.StringIO(text),
+            io.StringIO("\n".join(lines)),
             sep=separator,
             header=None,
             skiprows=above,
@@ -126,10 +129,13 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
 
 
 def _lines_above(lines: list[str], separator: str) -> int:
-    """How many lines stand above the table: empty ones, and comments that are no names."""
+    """How many lines stand above the table: empty ones, Excel's, and comments that are no names."""
     bare = separator if len(separator) == 1 else " "
     above = (
-        not line.strip() or (line[0] == "#" and bare not in line.lstrip("# ")) for line in lines
+        not line.strip()
+        or line.strip() == f"sep={separator}"
+        or (line[0] == "#" and bare not in line.lstrip("# "))
+        for line in lines
     )
     return next((place for place, skipped in enumerate(above) if not skipped), len(lines))
 
