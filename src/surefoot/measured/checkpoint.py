@@ -8,6 +8,7 @@ from typing import Any
 
 from surefoot.measured.noise import SlopePair
 from surefoot.measured.rate import RateState
+from surefoot.measured.ratios import Ratios
 from surefoot.outcome import Cost
 
 __all__ = ["STATE", "Kept", "read", "write"]
@@ -28,6 +29,7 @@ class Kept:
         closure_differentiates: whether the closure calls ``backward()``; None where not known.
         average_weight: of all steps in the average.
         units: of the groups.
+        ratios: of the groups' rates.
         pairs: own and fresh slopes.
         losses: of measured steps.
         ending: length of the run, step where its decay began and what was left of the rate there;
@@ -42,6 +44,7 @@ class Kept:
     closure_differentiates: bool | None
     average_weight: float
     units: tuple[float, ...]
+    ratios: Ratios
     pairs: list[SlopePair]
     losses: list[tuple[int, float]]
     ending: tuple[int, int, float] | None
@@ -59,6 +62,7 @@ def write(base: dict[str, Any], kept: Kept) -> dict[str, Any]:
         "filled_before": kept.filled_before,
         "closure_differentiates": kept.closure_differentiates,
         "average_weight": kept.average_weight,
+        "ratios": kept.ratios.to_dict(),
         "pairs": [list(pair) for pair in kept.pairs],
         "batch_losses": [list(loss) for loss in kept.losses],
         "ending": None if kept.ending is None else list(kept.ending),
@@ -80,6 +84,7 @@ def read(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], Kept | None]:
         own["closure_differentiates"],
         own.get("average_weight", 0.0),
         tuple(own["units"]),
+        Ratios.from_dict(own.get("ratios", {})),
         [SlopePair(*pair) for pair in own.get("pairs", ())],
         [(int(step), float(loss)) for step, loss in own.get("batch_losses", ())],
         None if own.get("ending") is None else tuple(own["ending"]),
