@@ -1,6 +1,6 @@
-"""Weight decay, the end of a run and batch size on tasks of seconds.
+"""Rates by group, weight decay, the end of a run and batch size on tasks of seconds.
 
-    python benchmarks/beyond/run.py decay finish branch --text TEXT --out runs.jsonl
+    python benchmarks/beyond/run.py groups decay finish branch --text TEXT --out runs.jsonl
 
 Appends a line a run. `--text` is any plain text of a megabyte (tiny Shakespeare here).
 """
@@ -25,6 +25,39 @@ Result = dict[str, Any]
 UNIT = 1e-3
 DECAYS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 ADAMW_DECAYS = (0.0, 0.01, 0.1, 1.0, 10.0)
+
+
+def all_tasks(text: str) -> dict[str, T.Task]:
+    return {t.name: t for t in (T.fine_tuning(), T.characters(text), T.lora(text))}
+
+
+def groups(text: str, seeds: int) -> Iterator[Result]:
+    """Ratios as they are and measured, from units that fit and that do not."""
+    for task in all_tasks(text).values():
+        for seed in range(seeds):
+            for ratio in (1.0, 0.03, 30.0):
+                for way in ("ratio", "measured"):
+                    score, optimizer = T.train(
+                        task,
+                        seed,
+                        lambda b, m, way=way, task=task: MeasuredLR(
+                            b, m, total_steps=task.steps, groups=way
+                        ),
+                        UNIT,
+                        UNIT * ratio,
+                        False,
+                    )
+                    told = [[r.applied, r.value, r.low, r.high] for r in optimizer.ratios]
+                    cost = optimizer.cost.forward_equivalents / (3 * task.steps)
+                    yield {
+                        "task": task.name,
+                        "seed": seed,
+                        "ratio": ratio,
+                        "way": way,
+                        "score": score,
+                        "told": told,
+                        "cost": cost,
+                    }
 
 
 def small(text: str) -> dict[str, tuple[T.Task, Callable[..., torch.optim.Optimizer]]]:
@@ -168,13 +201,13 @@ def branch(text: str, seeds: int) -> Iterator[Result]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=("decay", "finish", "branch"))
+    parser.add_argument("what", nargs="+", choices=("groups", "decay", "finish", "branch"))
     parser.add_argument("--text", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    makers = {"decay": decay, "finish": finish, "branch": branch}
+    makers = {"groups": groups, "decay": decay, "finish": finish, "branch": branch}
     for what in options.what:
         start = time.perf_counter()
         for result in makers[what](options.text, options.seeds):

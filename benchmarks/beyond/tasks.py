@@ -1,7 +1,8 @@
-"""Small tasks: seconds a run on one core."""
+"""Small tasks whose groups differ: seconds a run on one core."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -164,6 +165,75 @@ def _digits() -> tuple[Tensor, Tensor]:
     return x, torch.tensor(data.target)
 
 
+@functools.cache
+def _pretrained_backbone() -> nn.Module:
+    torch.manual_seed(0)
+    x, y = _digits()
+    old = y < 5
+    body = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(512, 64),
+        nn.ReLU(),
+    )
+    net = nn.Sequential(body, nn.Linear(64, 5))
+    optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
+    xs, ys = x[old], y[old]
+    for _ in range(300):
+        rows = torch.randint(0, len(xs), (32,))
+        F.cross_entropy(net(xs[rows]), ys[rows]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return body
+
+
+def fine_tuning() -> Task:
+    """A new head on a backbone that knows digits 0 to 4, for 5 to 9 with few and noisy labels."""
+    x, y = _digits()
+    rows = torch.nonzero(y >= 5).flatten()
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))]
+    train, held_out = rows[:150], rows[150:]
+    labels = y.clone() - 5
+    wrong = train[:20]
+    labels[wrong] = (labels[wrong] + 1) % 5
+
+    def model(seed: int) -> nn.Module:
+        body = copy.deepcopy(_pretrained_backbone())
+        torch.manual_seed(seed)
+        return nn.Sequential(body, nn.Linear(64, 5))
+
+    def build(model: nn.Module, first: float, second: float) -> torch.optim.Optimizer:
+        groups = [
+            {"params": list(model[1].parameters()), "lr": first},
+            {"params": list(model[0].parameters()), "lr": second},
+        ]
+        return torch.optim.SGD(groups, momentum=0.9)
+
+    def batch(g: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = train[torch.randint(0, len(train), (16,), generator=g)]
+        return x[chosen], labels[chosen]
+
+    @torch.no_grad()
+    def score(model: nn.Module) -> float:
+        return 100.0 * float((model(x[held_out]).argmax(1) != y[held_out] - 5).float().mean())
+
+    return Task(
+        "head-and-backbone",
+        model,
+        build,
+        batch,
+        score,
+        (1e-3, 4e-3, 1.6e-2, 6.4e-2, 2.56e-1),
+        (1e-3, 1e-2, 0.1, 1.0, 10.0),
+        300,
+        False,
+    )
+
+
 def digits() -> Task:
     """Digits from 300 examples by an MLP: short of data, so that decay may matter."""
     x, y = _digits()
@@ -193,6 +263,59 @@ def digits() -> Task:
         return torch.optim.AdamW(model.parameters(), first)
 
     return Task("digits", model, build, batch, score, (), (), 600, False)
+
+
+@functools.cache
+def _pretrained_chars(path: str) -> nn.Module:
+    train, _, n = text(path)
+    torch.manual_seed(0)
+    model = CharNet(n)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    generator = torch.Generator().manual_seed(0)
+    for i in range(1200):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * (1 - i / 1200)
+        x, y = windows(train, 16, generator)
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def lora(path: str) -> Task:
+    """LoRA through PEFT: a character net that knows Shakespeare learns it in another cipher."""
+    import peft
+
+    train, held_out, n = text(path)
+    order = torch.arange(n)
+    order[n // 2 :] = order[n // 2 :].roll(1)  # letters of the second half move by one
+
+    def model(seed: int) -> nn.Module:
+        net = copy.deepcopy(_pretrained_chars(path))
+        torch.manual_seed(seed)
+        config = peft.LoraConfig(
+            r=4, lora_alpha=8, target_modules=["qkv", "out", "up", "down", "head"]
+        )
+        return peft.get_peft_model(net, config)
+
+    def build(model: nn.Module, first: float, second: float) -> torch.optim.Optimizer:
+        named = [(k, p) for k, p in model.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for k, p in named if "lora_A" in k or "embedding_A" in k], "lr": first},
+            {"params": [p for k, p in named if "lora_B" in k or "embedding_B" in k], "lr": second},
+        ]
+        return torch.optim.AdamW(groups, weight_decay=0.0)
+
+    return Task(
+        "lora",
+        model,
+        build,
+        lambda g: windows(order[train], 16, g),
+        lambda m: held_out_loss(m, order[held_out]),
+        (1e-4, 1e-3, 4e-3, 1.6e-2, 6.4e-2),
+        (0.1, 1.0, 4.0, 16.0, 64.0),
+        200,
+    )
 
 
 def batches(task: Task, seed: int, n: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -97,6 +97,8 @@ class StepOutcome:
             buffer) would have needed for the same move; the largest over the groups.
         parabola: the measured parabola, None where none was measured.
         cost: passes spent in this step.
+        ratios: what each group's rate was multiplied by beside the common one; None where that is
+            not measured.
         weight_decay: by group, as it was applied; None where that is the groups' own.
         noise_scale: of the gradient, in batches of the size in use; None where not measured.
     """
@@ -110,6 +112,7 @@ class StepOutcome:
     effective_lr: float = 0.0
     parabola: Parabola | None = None
     cost: Cost = field(default_factory=Cost)
+    ratios: tuple[float, ...] | None = None
     weight_decay: tuple[float, ...] | None = None
     noise_scale: float | None = None
 

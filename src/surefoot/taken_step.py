@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ class TakenStep:
     def __post_init__(self) -> None:
         self._params: list[Tensor] = []
         self._copies: list[Tensor] = []
+        self._slopes: list[float] = []
         self._anchor = self._place = 0.0
 
     @torch.no_grad()
@@ -65,10 +67,34 @@ class TakenStep:
         slopes, squares = _params.slopes_and_norms_sq(self._params, self._copies, own)
         slopes = [s * share for s, share in zip(slopes, self._shares, strict=True)]
         squares = [s * share for s, share in zip(squares, self._shares, strict=True)]
+        self._slopes = slopes
         slope, square = _reduce.over_shards(
             (math.fsum(slopes), math.fsum(squares)), self._is_sharded, self.process_group
         )
         return slope, math.sqrt(max(0.0, square))
+
+    def slopes_of(self, parts: Sequence[Sequence[int]]) -> list[float]:
+        """The slope of :meth:`slope_and_length`, by parts of the parameters.
+
+        Args:
+            parts: which of the parameters, by their places, belong to each.
+        """
+        own = [math.fsum(self._slopes[i] for i in part) for part in parts]
+        return _reduce.over_shards(own, self._is_sharded, self.process_group)
+
+    @contextmanager
+    def staying(self, places: Sequence[int]) -> Iterator[None]:
+        """Inside, these parameters are where the step began; call it at the step's end.
+
+        Args:
+            places: of the parameters among those that :meth:`begin` was given.
+        """
+        chosen = [self._params[i] for i in places], [self._copies[i] for i in places]
+        _params.swap(*chosen)
+        try:
+            yield
+        finally:
+            _params.swap(*chosen)
 
     @torch.no_grad()
     def moves(self) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Weight decay that belongs to the rate, noise, and the end of a run."""
+"""Rates by group, weight decay that belongs to the rate, noise, and the end of a run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from surefoot import MeasuredLR
 from surefoot.measured.advice import predict
 from surefoot.measured.decay import TIMES, decay_form
 from surefoot.measured.noise import own_share
+from surefoot.measured.ratios import GroupLine, Ratios, drawn, estimate
 
-ALL_ON: dict[str, Any] = {"weight_decay": "measured", "advice": True}
+ALL_ON: dict[str, Any] = {"groups": "measured", "weight_decay": "measured", "advice": True}
 
 
 class Valley(nn.Module):
@@ -47,6 +48,100 @@ def descend(
         model(noise * torch.randn(2, size, generator=generator)).backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+def lines_of(
+    bends: Tensor, minimum: Tensor, n: int, noise: float = 0.0, seed: int = 0
+) -> list[GroupLine]:
+    """Lines of a quadratic whose minimum, in multiples by group, is known."""
+    generator = torch.Generator().manual_seed(seed)
+    size, lines = len(minimum), []
+    for i in range(n):
+        h = bends * (1.0 + noise * float(torch.randn(1, generator=generator)))
+        a = -bends @ minimum * (1.0 + noise * torch.randn(size, generator=generator).double())
+        moved = drawn(i, size)
+        some = torch.tensor(moved).double()
+        ones = torch.ones(size).double()
+        whole, part = float(ones @ h @ ones), float(some @ h @ some)
+        lines.append(GroupLine(i, tuple(a.tolist()), (1.0,) * size, moved, whole, part))
+    return lines
+
+
+@pytest.mark.parametrize("coupling", [0.0, 0.5, -0.3])
+def test_ratios_are_those_of_the_minimum_of_all_groups_together(coupling: float) -> None:
+    bends = torch.tensor([[4.0, coupling * 4.0], [coupling * 4.0, 4.0]]).double()
+    minimum = torch.tensor([0.5, 1.5]).double()
+    logs, errors, shares = estimate(lines_of(bends, minimum, 32))
+    assert logs[1] - logs[0] == pytest.approx(math.log(3.0), abs=0.2)  # half a line of assumption
+    assert max(errors) < 0.1
+    if coupling:
+        assert math.copysign(1.0, shares[0]) == math.copysign(1.0, coupling)
+
+
+def test_the_interval_of_a_ratio_covers_the_truth() -> None:
+    bends = torch.tensor([[4.0, 1.0], [1.0, 2.0]]).double()
+    minimum = torch.tensor([0.6, 1.2]).double()
+    covered = 0
+    for seed in range(60):
+        ratios = Ratios((1.0, 1.0), tuple(lines_of(bends, minimum, 32, noise=0.5, seed=seed)))
+        first, _ = ratios.told()
+        covered += first.low <= math.sqrt(0.5) <= first.high
+    assert covered >= 51  # 95 % of 60, less what the assumption of no difference pulls
+
+
+def test_groups_that_do_not_differ_keep_their_ratio() -> None:
+    bends = torch.tensor([[4.0, 1.0], [1.0, 4.0]]).double()
+    ratios = Ratios()
+    for line in lines_of(bends, torch.ones(2).double(), 40, noise=0.5):
+        ratios = ratios.learned(line)
+    assert ratios.applied == pytest.approx((1.0, 1.0), rel=0.15)
+    assert not any(r.differs for r in ratios.told())
+    assert "no evidence" in str(ratios.told()[0])
+
+
+def test_a_group_whose_curvature_is_not_positive_keeps_its_ratio() -> None:
+    bends = torch.tensor([[4.0, 0.0], [0.0, -1.0]]).double()
+    lines = [
+        GroupLine(i, (-4.0, -1.0), (1.0, 1.0), moved, 3.0, 4.0 if moved[0] else -1.0)
+        for i, moved in enumerate(drawn(i, 2) for i in range(20))
+    ]
+    assert float(bends[1, 1]) < 0.0
+    logs, _, _ = estimate(lines)
+    # the second stays where the common minimum is; nothing sends it far
+    assert abs(logs[1] - logs[0]) <= math.log(4.0)
+
+
+def test_a_steep_group_gets_the_smaller_rate() -> None:
+    model = Valley(steep=100.0)
+    optimizer = MeasuredLR(
+        torch.optim.SGD(model.groups()), model, averaging=False, overhead=1.0, groups="measured"
+    )
+    descend(optimizer, model, 60)
+    first, second = optimizer.ratios
+    assert 0.003 < second.value / first.value < 0.03
+    assert second.applied < 0.2 * first.applied
+    assert second.differs
+    groups = optimizer.param_groups
+    ratio = groups[1]["effective_lr"] / groups[0]["effective_lr"]
+    assert ratio == pytest.approx(second.applied / first.applied)
+
+
+def test_many_groups_cost_no_more_than_two() -> None:
+    costs = []
+    for n in (2, 8):
+        torch.manual_seed(0)
+        model = nn.Sequential(*(nn.Linear(6, 6) for _ in range(n)))
+        base = torch.optim.SGD([{"params": m.parameters(), "lr": 0.01} for m in model])
+        optimizer = MeasuredLR(
+            base, model, total_steps=60, overhead=0.3, groups="measured", max_change=math.inf
+        )
+        for _ in range(60):
+            (model(torch.randn(16, 6)) - 1.0).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        costs.append(optimizer.cost.probes)
+        assert len(optimizer.ratios) == n
+    assert abs(costs[0] - costs[1]) <= 3
 
 
 @pytest.mark.parametrize("averaging", [False, True])
@@ -78,6 +173,7 @@ def test_a_checkpoint_with_all_of_it_on_resumes_to_the_bit(options: dict[str, An
         torch.manual_seed(7)
         walk(net, each, data[20:])
     assert_equal(model.state_dict(), other_model.state_dict())
+    assert optimizer.ratios == other.ratios
 
 
 # Weight decay
@@ -252,7 +348,9 @@ def test_a_prediction_from_losses_in_a_line_of_the_logarithm_is_exact() -> None:
     assert predict(losses[:5], 0.1, 400, 100) is None
 
 
-@pytest.mark.parametrize("wrong", [{"weight_decay": "best"}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"groups": "best"}, {"weight_decay": "best"}, {"weight_decay": 0.1}]
+)
 def test_wrong_words_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         build("adamw", **wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from surefoot.measured.rate import RateState
 from surefoot.measured.settings import Settings
 
-__all__ = ["checks", "is_due", "repeats"]
+__all__ = ["checks", "is_due", "parts", "repeats"]
 
 _CHECK_EVERY = 8
 """Measurements from one with two probes to the next, which tells whether the losses lie on a
@@ -21,14 +21,14 @@ def is_due(settings: Settings, rate: RateState, step: int) -> bool:
     return (
         step >= rate.next
         and (rate.in_use is None or settings.left(step) > _NEARLY_NOTHING)
-        and settings.budget.allows(step, rate.spent, _price(rate))
+        and settings.budget.allows(step, rate.spent, _price(settings, rate))
     )
 
 
-def _price(rate: RateState) -> float:
+def _price(settings: Settings, rate: RateState) -> float:
     """Forward-equivalents of the next measurement."""
     probes = 1 if rate.slopes == "gradient" else 2
-    return rate.price * (probes + checks(rate) + repeats(rate))
+    return rate.price * (probes + checks(rate) + parts(settings, rate) + repeats(rate))
 
 
 def checks(rate: RateState) -> bool:
@@ -39,3 +39,8 @@ def checks(rate: RateState) -> bool:
 def repeats(rate: RateState) -> bool:
     """Whether it evaluates the unmoved weights again."""
     return rate.attempts < 2 or rate.attempts % _REPEAT_EVERY == 0
+
+
+def parts(settings: Settings, rate: RateState) -> bool:
+    """Whether it looks where a part of the groups stayed behind."""
+    return settings.groups == "measured" and rate.slopes == "gradient" and rate.attempts > 0

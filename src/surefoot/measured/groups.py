@@ -26,6 +26,7 @@ class Groups:
 
     def __init__(self, base: Optimizer, units: Sequence[float] = ()) -> None:
         self._base = base
+        self._ratios: tuple[float, ...] = ()
         self._units = (*units, *(_unit(group) for group in self.all[len(units) :]))
 
     def start(self) -> None:
@@ -62,6 +63,28 @@ class Groups:
         if len(self._units) < len(groups):
             self._units = (*self._units, *map(_unit, groups[len(self._units) :]))
         return self._units
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """What each group's rate is multiplied by, beside what all are; 1 unless measured."""
+        groups = self._base.param_groups
+        if len(self._ratios) < len(groups):
+            self._ratios += (1.0,) * (len(groups) - len(self._ratios))
+        return self._ratios
+
+    @ratios.setter
+    def ratios(self, value: Sequence[float]) -> None:
+        self._ratios = tuple(value)
+
+    def places(self, params: Sequence[Tensor]) -> list[list[int]]:
+        """Which of some parameters, by their places among them, are in each group."""
+        place = {id(p): i for i, p in enumerate(params)}
+        return [[place[id(p)] for p in group["params"] if id(p) in place] for group in self.all]
+
+    def multiples(self) -> tuple[float, ...]:
+        """By group, the multiple of its unit that was applied last."""
+        pairs = zip(self.all, self.units, strict=True)
+        return tuple(g["effective_lr"] / unit if unit > 0.0 else 0.0 for g, unit in pairs)
 
     @property
     def scheduled(self) -> float:
@@ -102,13 +125,14 @@ class Groups:
         if averages is not None:
             factor *= averages.before_step()
         groups = self._base.param_groups
-        if factor == 1.0 and not decays:
+        factors = [factor * ratio for ratio in self.ratios]
+        if factors.count(1.0) == len(factors) and not decays:
             self._base.step()
             return
         kept = [(group["lr"], group.get("weight_decay")) for group in groups]
         try:
-            for group in groups:
-                group["lr"] = group["lr"] * factor
+            for group, each in zip(groups, factors, strict=True):
+                group["lr"] = group["lr"] * each
             for group, decay in zip(groups, decays, strict=False):
                 if decay is not None:
                     group["weight_decay"] = decay
@@ -128,18 +152,21 @@ class Groups:
         """
         any_decays = any(float(group["weight_decay"]) > 0.0 for group in self.all)
         found: list[float | None] = []
-        for group in self.all:
-            rate = float(group["lr"]) * factor
+        for group, ratio in zip(self.all, self.ratios, strict=True):
+            rate = float(group["lr"]) * factor * ratio
             decays = float(group["weight_decay"]) > 0.0 or not any_decays
             found.append(form.decay(rate, left, step, total_steps) if decays else None)
             group["effective_weight_decay"] = found[-1] or 0.0
         return found
 
     def publish(self, factor: float) -> float:
-        """Show what was applied; the largest multiple of a unit."""
+        """Show what was applied; the largest multiple of a unit, ratios not included."""
         multiple = 0.0
-        for group, unit in zip(self._base.param_groups, self.units, strict=True):
-            rate = group["effective_lr"] = float(group["lr"]) * factor
+        for group, unit, ratio in zip(
+            self._base.param_groups, self.units, self.ratios, strict=True
+        ):
+            rate = float(group["lr"]) * factor
+            group["effective_lr"] = rate * ratio
             if unit > 0.0:
                 multiple = max(multiple, rate / unit)
         return multiple

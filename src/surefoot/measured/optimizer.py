@@ -18,6 +18,7 @@ from surefoot.measured.closures import call, check_repeatable
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
 from surefoot.measured.measuring import in_half_precision
+from surefoot.measured.ratios import GroupRatio
 from surefoot.measured.refusals import check_base, check_checkpoint, check_model, check_scaler
 from surefoot.measured.settings import Settings
 from surefoot.measured.stepper import Stepper
@@ -66,6 +67,8 @@ class MeasuredLR(Wrapper):
         overhead: what measuring may cost, as a share of plain training in forward-equivalents.
             Without ``total_steps``, 24 forward-equivalents more, for the start.
         frozen: measure and report, but train as the plain optimizer does.
+        groups: ``"ratio"``: groups keep the ratios of their ``lr``; ``"measured"``: those are
+            measured, too; see ``ratios``.
         weight_decay: ``"measured"``: the weight decay that holds the decay time at the length of
             the run, of groups that have one, or of all where none has.
         advice: keep what :meth:`advice` and :meth:`predict` need: one copy of the weights from a
@@ -118,6 +121,7 @@ class MeasuredLR(Wrapper):
         averaging: bool | None = None,
         overhead: float = 0.03,
         frozen: bool = False,
+        groups: Literal["ratio", "measured"] = "ratio",
         weight_decay: Literal["given", "measured"] = "given",
         advice: bool = False,
         process_group: Any = None,
@@ -137,6 +141,7 @@ class MeasuredLR(Wrapper):
             averaging=averaging,
             overhead=overhead,
             frozen=frozen,
+            groups=groups,
             weight_decay=weight_decay,
             advice=advice,
         )
@@ -176,6 +181,11 @@ class MeasuredLR(Wrapper):
     def rate(self) -> RateInterval:
         """The measured multiple of ``lr``, and how sure it is."""
         return self._stepper.rate.interval
+
+    @property
+    def ratios(self) -> list[GroupRatio]:
+        """How the groups' rates relate, as far as ``groups="measured"`` has found out."""
+        return self._stepper.ratios.told()
 
     @property
     def last(self) -> StepOutcome | None:

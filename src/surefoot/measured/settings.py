@@ -23,6 +23,7 @@ class Settings:
     averaging: bool | None = None
     overhead: float = 0.03
     frozen: bool = False
+    groups: str = "ratio"
     weight_decay: str = "given"
     advice: bool = False
     decay_from: tuple[int, float] | None = None
@@ -30,6 +31,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_choice("horizon", self.horizon, ("linear", "none"))
+        check_choice("groups", self.groups, ("ratio", "measured"))
         check_choice("weight_decay", self.weight_decay, ("given", "measured"))
         for name in ("frozen", "advice", *("averaging",) * (self.averaging is not None)):
             check_flag(name, getattr(self, name))

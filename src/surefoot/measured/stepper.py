@@ -24,7 +24,7 @@ from surefoot.measured.advice import Advice, Prediction, predict
 from surefoot.measured.averaging import Averages, take_averages, without_momentum
 from surefoot.measured.checkpoint import STATE, read, write
 from surefoot.measured.decay import decay_form
-from surefoot.measured.due import is_due, repeats
+from surefoot.measured.due import is_due, parts, repeats
 from surefoot.measured.finite import GradientGauge, has_finite_gradient
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
@@ -33,6 +33,7 @@ from surefoot.measured.measuring import Measuring, own_slope, scale_of
 from surefoot.measured.noise import Fresh, SlopePair, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
+from surefoot.measured.ratios import GroupLine, Ratios, drawn
 from surefoot.measured.reach import Reach
 from surefoot.measured.refusals import check_sparse
 from surefoot.measured.settings import Settings
@@ -116,7 +117,8 @@ class Stepper:
 
     def _start_anew(self) -> None:
         """The state of a run in which nothing was measured yet."""
-        self.rate, self.steps, self._cost, self._made = RateState(), 0, Cost(), 0
+        self.rate, self.ratios = RateState(), Ratios()
+        self.steps, self._cost, self._made = 0, Cost(), 0
         self.closure_differentiates: bool | None = None
         self._graphless = Graphless()
         self._pairs: list[SlopePair] = []
@@ -144,7 +146,7 @@ class Stepper:
 
     def __getstate__(self) -> dict[str, Any]:
         given = ("_base", "model", "settings", "averages", "_decay", "_share", "_reach", "groups")
-        found = ("rate", "steps", "_cost", "_made", "history", "_pairs", "_losses")
+        found = ("rate", "ratios", "steps", "_cost", "_made", "history", "_pairs", "_losses")
         about_the_loss = ("closure_differentiates", "_graphless")
         return {name: vars(self)[name] for name in (*given, *found, *about_the_loss)}
 
@@ -168,6 +170,7 @@ class Stepper:
             "filled_before": self._reach.filled_before,
             "closure_differentiates": self.closure_differentiates,
             "average_weight": weight,
+            "ratios": self.ratios,
             "pairs": self._pairs,
             "batch_losses": self._losses,
             "ending": ending,
@@ -190,6 +193,8 @@ class Stepper:
             self._reach.filled_before = own["filled_before"]
             self.closure_differentiates = own["closure_differentiates"]
             self._graphless.needs_graph = own.get("needs_graph", False)
+            self.ratios = Ratios.from_plain(own.get("ratios", {}))
+            self.groups.ratios = self.ratios.applied
             self._pairs = [SlopePair(*pair) for pair in own.get("pairs", ())]
             self._losses = [(step, loss) for step, loss in own.get("batch_losses", ())]
             if ending := own.get("ending"):
@@ -447,6 +452,7 @@ class Stepper:
                 name, dtype = type(self._base).__name__, active[0].dtype
                 raise RuntimeError(notices.ENDLESS.format(optimizer=name, dtype=dtype))
             is_out = self._see(probes.value0)
+            line = None if slope is None else self._probe_parts(probes, active, scale or 1.0)
             measuring = Measuring(
                 reach=self._reach,
                 probes=probes,
@@ -472,6 +478,8 @@ class Stepper:
             for module in self.recorder.outermost:
                 self.averages.watch(module)
         self._learn(measuring, outcome, factor)
+        if line is not None:
+            self._learn_ratios(line, outcome)
         if is_out and self.averages is not None:
             self.averages.go_home(self.groups.params())
         if self._on_measure is not None and self._last is not None and self._last.status.measured:
@@ -483,6 +491,44 @@ class Stepper:
         if slope is not None and parabola is not None and move is not None:
             bend = parabola.curvature * self._multiple**2 * measuring.share
             self._fresh.begin(self.steps, measuring.params, move, slope, bend)
+
+    def _probe_parts(self, probes: Probes, active: list[Tensor], scale: float) -> GroupLine | None:
+        """The loss where a random half of the groups stayed behind."""
+        if not parts(self.settings, self.rate) or self.rate.in_use is None:
+            return None
+        places = self.groups.places(active)
+        multiples = self.groups.multiples()
+        slopes = self._line.slopes_of(places)
+        moving = [k for k, slope in enumerate(slopes) if places[k] and multiples[k] > 0.0]
+        if len(moving) < 2:
+            return None
+        chosen = drawn(self.steps, len(moving))
+        moved = [False] * len(places)
+        for k, moves in zip(moving, chosen, strict=True):
+            moved[k] = moves
+        stay = [i for k in moving if not moved[k] for i in places[k]]
+        with self._line.staying(stay):
+            value = probes.evaluate()
+        sloped = [s / scale for s in slopes]
+        tangent = math.fsum(s for s, moves in zip(sloped, moved, strict=True) if moves)
+        return GroupLine(
+            self.steps,
+            tuple(s / m if m > 0.0 else 0.0 for s, m in zip(sloped, multiples, strict=True)),
+            multiples,
+            tuple(moved),
+            math.nan,
+            2.0 * (value - probes.value0 - tangent),
+        )
+
+    def _learn_ratios(self, line: GroupLine, outcome: StepOutcome) -> None:
+        """Take note of what the groups' own lines say."""
+        parabola = outcome.parabola
+        if parabola is None or not parabola.is_finite or not math.isfinite(line.bend_some):
+            return
+        multiple = max(m / r for m, r in zip(line.multiples, self.groups.ratios, strict=True))
+        line = line._replace(bend=parabola.curvature * multiple**2)
+        self.ratios = self.ratios.learned(line)
+        self.groups.ratios = self.ratios.applied
 
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
@@ -534,6 +580,8 @@ class Stepper:
     def _beyond(self) -> dict[str, Any]:
         """What an outcome tells beside the common rate, of what was asked for."""
         told: dict[str, Any] = {}
+        if self.settings.groups == "measured":
+            told["ratios"] = self.groups.ratios
         if self._decay is not None:
             told["weight_decay"] = self.groups.effective_decays
         if self.settings.advice:

@@ -55,8 +55,9 @@ class RunLog:
     def measured(self, step: int, outcome: dict[str, Any]) -> None:
         """What a measurement told beside the common rate, for TensorBoard."""
         self._scalar("noise_scale", outcome.get("noise_scale"), step)
-        for place, value in enumerate(outcome.get("weight_decay") or ()):
-            self._scalar(f"weight_decay/group{place}", value, step)
+        for name in ("ratios", "weight_decay"):
+            for place, value in enumerate(outcome.get(name) or ()):
+                self._scalar(f"{name}/group{place}", value, step)
 
     def evaluation(self, effective_lr: Any, **fields: Any) -> None:
         """An evaluation."""
