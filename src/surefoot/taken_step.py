@@ -117,33 +117,18 @@ class TakenStep:
 
     @torch.no_grad()
     def go_to(self, t: float) -> None:
-        """Place the weights at ``t``; at the kept end of the line to the bit."""
+        """Place the weights at ``t``; where the copy is to the bit, and the line ends there."""
         if t == self._place:
             return
         if t == self._anchor:
-            raise ValueError("use go_back: there the line would be lost")
+            self._go_back()
+            return
         stretch = (t - self._anchor) / (self._place - self._anchor)
         _params.lerp(self._params, self._copies, 1.0 - stretch)
         self._place = t
 
-    def return_to_end(self) -> None:
-        """Place the weights at t = 1, to the bit where that is what is kept or where they are."""
-        if self._anchor == 1.0:
-            self.go_back()
-        else:
-            self.go_to(1.0)
-
-    def return_to_start(self) -> None:
-        """Place the weights at t = 0, to the bit where that is what is kept."""
-        if self._anchor == 0.0:
-            self.go_back()
-        else:
-            self.go_to(0.0)
-
-    @torch.no_grad()
-    def go_back(self) -> None:
-        """Place the weights where the copy is, to the bit; the line ends there."""
-        if self.keeps_line and self._place != self._anchor:
+    def _go_back(self) -> None:
+        if self.keeps_line:
             _params.swap(self._params, self._copies)
             self._anchor, self._place = self._place, self._anchor
         else:

@@ -54,6 +54,8 @@ GOOD = {
     "quoted numbers": _lines(quote='"'),
     "quoted names": _lines(names="").join(['"a","b, in mm","y"\n', ""]),
     "a comma at every end": _lines(end=","),
+    "a comma at every end but the first": "a,b,y\n" + _lines(names="", end=","),
+    "the separator named, for Excel": "sep=;\n" + _lines(";"),
     "comments above": "# of a logger\n\n# by hand\n" + _lines(),
     "comments above names with a hash": "# of a logger\n# " + _lines(),
     "gzip": gzip.compress(_lines().encode()),
@@ -77,7 +79,7 @@ def test_every_dialect_is_the_same_table(kind: str, tmp_path: Path) -> None:
     _check(_read(tmp_path, GOOD[kind]), name)
 
 
-@pytest.mark.parametrize("names", ["0,1,2"])
+@pytest.mark.parametrize("names", ["0,1,2", "400,402.5,405"])
 def test_numbers_are_names_only_if_that_is_said(names: str, tmp_path: Path) -> None:
     text = _lines(names=names)
     _check(_read(tmp_path, text, header=True), names.split(",")[-1])

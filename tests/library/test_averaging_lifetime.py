@@ -273,3 +273,21 @@ def test_a_file_at_every_step_does_not_measure_statistics_at_every_step() -> Non
     assert len(passes) - without < 16 * 80
     state = model.state_dict()
     assert torch.allclose(model.eval().state_dict()["1.running_mean"], state["1.running_mean"], 0.1)
+
+
+def test_two_that_step_the_same_weights_in_turns_do_not_average_them() -> None:
+    """Two tasks on one trunk, an optimizer each: their averages would drive each other away."""
+    trunk, heads = net()[:2], [nn.Linear(16, 1), nn.Linear(16, 8)]
+    models = [nn.Sequential(trunk, head) for head in heads]
+    optimizers = [wrap(model) for model in models]
+    tasks = list(zip(models, optimizers, (Y, X), strict=True))
+    with pytest.warns(UserWarning, match="in turn"):
+        for i in range(200):
+            rows = torch.arange(32 * i, 32 * i + 32) % 256
+            for model, optimizer, target in tasks:
+                optimizer.zero_grad()
+                F.mse_loss(model(X[rows]), target[rows]).backward()
+                optimizer.step()
+    assert F.mse_loss(answer(models[0]), Y) < 0.1 * Y.var()
+    assert F.mse_loss(answer(models[1]), X) < 0.6 * X.var()
+    assert torch.equal(models[0].state_dict()["0.0.weight"], trunk[0].weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import math
@@ -667,9 +668,8 @@ def test_an_interrupted_replay_leaves_the_weights_where_the_step_began() -> None
                 raise KeyboardInterrupt
             return F.mse_loss(model(X), Y)
 
-        optimizer._stepper.rate = optimizer._stepper.rate.__class__.from_dict(
-            {**optimizer._stepper.rate.to_dict(), "attempts": 16}
-        )  # replays the start, too
+        # replays the start, too
+        optimizer._stepper.rate = dataclasses.replace(optimizer._stepper.rate, attempts=16)
         with pytest.raises(KeyboardInterrupt):
             loop_step(optimizer, lambda: optimizer.watch(loss))
         for p, was in zip(model.parameters(), before, strict=True):

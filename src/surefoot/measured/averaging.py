@@ -16,10 +16,12 @@ import contextlib
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.weak import WeakIdKeyDictionary
 
 from surefoot import _params, _reduce
 from surefoot.measured.fresh_statistics import AT_ONCE, SOON, FreshStatistics
@@ -36,6 +38,8 @@ _OTHERS = 8
 weights after a step (clamp them, normalize them) are fewer."""
 _LOOKS = 16
 """Steps at whose start it is seen whether the loop does so."""
+_averages_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""By parameter, all that average it."""
 
 
 def without_momentum(optimizer: Optimizer) -> None:
@@ -100,6 +104,8 @@ class Averages:
         self._mark: tuple[Tensor, int, Tensor] | None = None
         self._witness: Tensor | None = None
         self._looks, self._loop_writes, self._has_doubts = _LOOKS, False, False
+        self._steps, self._turns, self.has_given_up = 0, 0, False
+        self._others: WeakKeyDictionary[Averages, int] = WeakKeyDictionary()
         self.modes = Modes()
         self._waiting: list[Any] = []
         self._model = model
@@ -149,6 +155,8 @@ class Averages:
         if self._is_others() or (self._has_doubts and self._holds_others()):
             self.restart()
         self._has_doubts = False
+        if self._others:
+            self._take_turns()
         return 1.0 - self.share if self.total > 0.0 else 1.0
 
     def absorb(self, params: Sequence[Tensor], step: int) -> None:
@@ -158,6 +166,9 @@ class Averages:
             params: those that have moved; they hold (1 − β) z + β x.
             step: how many were made before.
         """
+        if self.has_given_up:
+            return
+        self._steps += 1
         weight = float(step + 1) ** self.power
         before, self.total = self.total, self.total + weight
         own, averages = self._pairs(params)
@@ -172,6 +183,20 @@ class Averages:
         _params.follow(own, averages, -self.share * g, g / (1.0 + self.share * g))
         self._statistics.age()
         self._mark_as_own(params)
+
+    def _take_turns(self) -> None:
+        """Give up averaging where another one steps some of these weights in turns with this one.
+
+        Where the other moves y towards its x, this one would take that for its own step, which z
+        makes 1 / (1 − β) times as long; and so would the other.
+        """
+        stepped = [each for each, steps in self._others.items() if each._steps > steps]
+        self._turns = self._turns + 1 if stepped else 0
+        self._others.update((each, each._steps) for each in [*self._others])
+        if self._turns > 1:
+            for each in (self, *stepped):
+                each.share, each.total, each.has_given_up = 0.0, 0.0, True
+                each._averages, each._last = {}, ([], [], False)
 
     def _mark_as_own(self, params: Sequence[Tensor]) -> None:
         """Remember what a weight is, and how often it was written to, when the step is over."""
@@ -211,6 +236,10 @@ class Averages:
             for p in params:
                 known = self._averages.get(p)
                 self._averages[p] = p.detach().clone() if known is None else _as(known, p)
+                for other in _averages_of.setdefault(p, WeakSet()):
+                    if other is not self:
+                        self._others[other], other._others[self] = other._steps, self._steps
+                _averages_of[p].add(self)
             self._witness = _a_small_one(params) if params else None
             averages = _reduce.local([self._averages[p] for p in params])
             are_sharded = _reduce.is_sharded(params)
@@ -241,7 +270,7 @@ class Averages:
 
     def _can_show(self) -> bool:
         is_there = bool(self._averages) and self.total > 0.0 and not self._is_shown
-        if not is_there or self._is_others():
+        if not is_there or self.has_given_up or self._is_others():
             return False
         foreign = self._holds_others()
         self._has_doubts = self._has_doubts or foreign

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
-from surefoot.measured._toy import WAYS, Toy, unheard
+from surefoot.measured._toy import Toy, first_answer
 
 __all__ = ["TIMES", "DecayForm", "decay_form"]
 
@@ -58,15 +58,10 @@ def decay_form(base: Optimizer) -> DecayForm:
     name = type(base).__name__
     if not all("weight_decay" in group for group in base.param_groups):
         raise ValueError(f'weight_decay="measured": {name} has no weight_decay')
-    with unheard():
-        for how in WAYS:
-            try:
-                once, twice = (_shrinkage(Toy(base, how), times) for times in (1.0, 2.0))
-            except Exception:
-                continue  # in any words that a stranger's code may choose
-            if not (once > 0.5 and abs(twice - once) <= 0.02 * once):
-                break
-            return DecayForm(round(once, 6))
+    found = first_answer(lambda how: [_shrinkage(Toy(base, how), times) for times in (1.0, 2.0)])
+    once, twice = found or (0.0, 0.0)
+    if once > 0.5 and abs(twice - once) <= 0.02 * once:
+        return DecayForm(round(once, 6))
     raise ValueError(
         f'weight_decay="measured": {name} does not shrink its weights by rate × weight_decay, so '
         "there is no decay time to hold; use one with decoupled decay, as AdamW, or SGD"

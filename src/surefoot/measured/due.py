@@ -28,9 +28,7 @@ def is_due(settings: Settings, rate: RateState, step: int) -> bool:
 def _price(settings: Settings, rate: RateState) -> float:
     """Forward-equivalents of the next measurement."""
     probes = 1 if rate.slopes == "gradient" else 2
-    probes += 1 if checks(rate) else 0
-    probes += 1 if parts(settings, rate) else 0
-    return rate.price * (probes + repeats(rate))
+    return rate.price * (probes + checks(rate) + parts(settings, rate) + repeats(rate))
 
 
 def checks(rate: RateState) -> bool:

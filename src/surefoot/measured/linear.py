@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer, SparseAdam
 
 from surefoot import _params
-from surefoot.measured._toy import SETTLING, WAYS, Toy, Way, unheard
+from surefoot.measured._toy import SETTLING, Toy, Way, first_answer
 
 __all__ = ["Response", "respond"]
 
@@ -82,19 +82,17 @@ def respond(base: Optimizer) -> Response:
         raise TypeError(f"{type(base).__name__} shows no param_groups")
     _look(base)
     averaged = all(callable(getattr(base, name, None)) for name in ("train", "eval"))
-    with unheard():
-        for how in WAYS:
-            try:
-                reason = None if averaged else _objection(base, how)
-                growth = (1.0,) * _AHEAD if reason else _growth(base, how, put_back=not averaged)
-            except Exception:
-                continue  # in any words that a stranger's code may choose
-            if reason is None:
-                return Response(averaged, growth)
-            raise TypeError(f"{type(base).__name__} cannot be measured: {reason}")
-        if any(_wants_closure(base, how) for how in WAYS):
-            raise TypeError(f"{type(base).__name__} evaluates the loss itself")
-    return Response(averaged, (1.0,) * _AHEAD)
+
+    def answer(how: Way) -> str | tuple[float, ...]:
+        reason = None if averaged else _objection(base, how)
+        return reason or _growth(base, how, put_back=not averaged)
+
+    found = first_answer(answer)
+    if isinstance(found, str):
+        raise TypeError(f"{type(base).__name__} cannot be measured: {found}")
+    if found is None and first_answer(lambda how: _wants_closure(base, how)):
+        raise TypeError(f"{type(base).__name__} evaluates the loss itself")
+    return Response(averaged, found or (1.0,) * _AHEAD)
 
 
 def _look(base: Optimizer) -> None:
@@ -186,8 +184,5 @@ def _wants_closure(base: Optimizer, how: Way) -> bool:
         called.append(True)
         return torch.ones(())
 
-    try:
-        Toy(base, how).step(1.0, 0, closure)
-    except Exception:
-        return False
+    Toy(base, how).step(1.0, 0, closure)
     return bool(called)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,13 +13,15 @@ from torch.optim import Optimizer
 
 from surefoot import _reduce
 from surefoot.measured import notices
-from surefoot.measured.probes import Probes, search
+from surefoot.measured.due import checks
+from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
+from surefoot.measured.reach import Reach
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
 from surefoot.replay import Loss
 
-__all__ = ["Measured", "Step", "conclude", "own_slope", "scale_of"]
+__all__ = ["Measuring", "in_half_precision", "own_slope", "scale_of"]
 
 _FIRST_SHARE = 0.01
 """Where the first probe goes, as a share of the weights' norm."""
@@ -42,220 +44,227 @@ _SHARP = 0.03
 """A move this many times √eps of the weights' norm is sharper than their rounding."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """What is known of a step that was taken and is to be measured.
+@dataclass
+class Measuring:
+    """A step that was taken, and what is learnt along its line.
 
     Args:
-        number: which one it is.
+        reach: how far it was to go.
+        probes: its line; the weights are at its end.
+        rate: what is known, and afterwards with what was learnt.
+        slope: derivative of the loss at the step's start, per step, where the gradient tells it.
+        number: which step it is.
         multiple: of the groups' units, that it was taken with.
-        alpha: α, measured minima to go.
-        left: what the horizon leaves of the rate.
-        scheduled: what schedulers leave of it.
-        filling: how many times longer updates will be as the optimizer's memory fills.
-        limit: the longest step, a Euclidean length.
-        total_steps: length of the run.
-        frozen: whether the weights have to end where the optimizer put them, to the bit.
-        shortened: whether it is shorter than the rate says already, for the bound.
-        checks: whether to look at a second place.
-        share: 1 − β, what of a step gradients see at once under averaged weights; 0 without.
+        scheduled: what schedulers leave of the rate.
+        limited: whether the bound, and afterwards also whether what was measured, shortened it.
+        at_once: share of a step that gradients see at once: 1 − β under averaged weights, else 1.
         foreign: whether the gradient was not the loss's own before the optimizer saw it.
-        rounding: relative rounding error of a loss.
-        eps: that of the roughest weights.
+        params: that moved.
+        tell: says a thing once.
+
+    Attributes:
+        left: what the horizon leaves of the rate.
+        limit: the longest step, a Euclidean length.
+        share: of the step that was left; the weights are there.
     """
 
+    reach: Reach
+    probes: Probes
+    rate: RateState
+    slope: float | None
     number: int
     multiple: float
-    alpha: float
-    left: float
     scheduled: float
-    filling: float
-    limit: float
-    total_steps: int | None
-    frozen: bool
-    shortened: bool
-    checks: bool
-    share: float
-    foreign: bool
-    rounding: float
-    eps: float
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What came of it.
-
-    Args:
-        outcome: in multiples of the groups' units.
-        rate: with what was learnt.
-        share: of the step that was left; the weights are there.
-        limited: whether the bound, or what was measured, shortened it.
-    """
-
-    outcome: StepOutcome
-    rate: RateState
-    share: float
     limited: bool
+    at_once: float
+    foreign: bool
+    params: list[Tensor]
+    tell: Callable[[str, str], None]
+    share: float = field(default=1.0, init=False)
 
+    def __post_init__(self) -> None:
+        self.left = self.reach.settings.left(self.number)
+        self.limit = self.reach.limit(self.rate, self.number, self.scheduled)
+        self._frozen, self._is_first = self.reach.settings.frozen, self.rate.in_use is None
+        self._alpha = self.reach.alpha * self.rate.ebb
+        self._filling = self.reach.filling(self.number)
+        self._eps = roughest(self.params)
 
-def conclude(
-    step: Step,
-    probes: Probes,
-    rate: RateState,
-    slope: float | None,
-    tell: Callable[[str, str], None],
-) -> Measured:
-    """Measure along a step that was taken.
+    def conclude(self) -> StepOutcome:
+        """Look along the line, and leave the weights where the step is to end."""
+        probes, length = self.probes, self.probes.direction_norm
+        may_drown = self._is_first and not self._frozen
+        least = _SHARP * math.sqrt(self._eps) * self.rate.norm if may_drown else 0.0
+        if not 0.0 < length < math.inf or length < least or self.multiple == 0.0:
+            return self._nothing_moved()
+        per_unit = length / self.multiple * self._filling
+        self.rate = dataclasses.replace(self.rate, length=per_unit)
+        probes.slope0 = self.slope if self.rate.slopes == "gradient" else None
+        end, fell = 1.0, False
+        if not self._frozen and not self._is_first and length > 1.001 * self.limit:
+            end, self.limited = self.limit / length, True
+            probes.line.go_to(end)
+        if not self._is_first:
+            places, found, fell = self._look(end)
+        elif self.reach.averages:
+            end = _FIRST_CHANGE * self.rate.norm / length
+            places, found = self._look_near(end)
+        else:
+            reach, most = (s * self.rate.norm / length for s in (_FIRST_SHARE, _UNMEASURED_CHANGE))
+            found = probes.search(reach, most, keeps_end=self._frozen)
+            places = probes.seen
+        self._notice_unmoved()
+        self._compare_slopes(places)
+        parabola = None if found.parabola is None else _per_multiple(found.parabola, self.multiple)
+        self.rate = rate = self.rate.learned(
+            self.number,
+            found.status,
+            parabola,
+            probed=max(places) * self.multiple,
+            filling=self._filling,
+            total_steps=self.reach.settings.total_steps,
+            most=_UNMEASURED_CHANGE * self.rate.norm / per_unit,
+            averaged=self.reach.averages,
+            fell=fell,
+        )
+        if rate.is_bottomless:
+            self.tell("bottomless", notices.BOTTOMLESS)
+        if rate.flat >= 6 and rate.interval.value is None:
+            self.tell("flat", notices.FLAT)
+        self.share, self.limited = self._place(found, end, fell)
+        probes.line.go_to(self.share)
+        status = found.status
+        if rate.is_misfit and rate.interval.value is not None and found.parabola is not None:
+            status = Status.MISFIT
+        elif self.limited and status in (Status.MINIMUM, Status.NOT_CONVEX):
+            status = Status.CAPPED
+        return StepOutcome(
+            t=self.multiple * self.share,
+            length=length * self.share,
+            status=status,
+            value0=probes.value0,
+            slope0=None if found.slope0 is None else found.slope0 / self.multiple,
+            direction_norm=length / self.multiple,
+            parabola=parabola,
+        )
 
-    Args:
-        step: the step.
-        probes: its line; the weights are at its end.
-        rate: what is known.
-        slope: derivative of the loss at the step's start, per step, where the gradient tells it.
-        tell: says a thing once.
-    """
-    length = probes.direction_norm
-    is_first = rate.in_use is None
-    drowned = is_first and not step.frozen and length < _SHARP * math.sqrt(step.eps) * rate.norm
-    if not 0.0 < length < math.inf or step.multiple == 0.0 or drowned:
-        return _nothing_moved(step, probes, rate, tell)
-    per_unit = length / step.multiple * step.filling
-    rate = dataclasses.replace(rate, length=per_unit)
-    probes.slope0 = slope if rate.slopes == "gradient" else None
-    end, limited, fell = 1.0, step.shortened, False
-    if not step.frozen and not is_first and length > 1.001 * step.limit:
-        end, limited = step.limit / length, True
-        probes.line.go_to(end)
-    places: tuple[float, ...]
-    if is_first and step.share:
-        if step.eps > _ROUGH:
-            tell("rough", notices.ROUGH)
-        end = _FIRST_CHANGE * rate.norm / length
-        places = (end,) if probes.slope0 is not None else (end, 0.5 * end)
-        found = probes.fit(places, step.rounding)
-        rate = dataclasses.replace(rate, in_use=step.multiple * end / (step.share * step.alpha))
-    elif is_first:
-        reach = _FIRST_SHARE * rate.norm / length
-        most = _UNMEASURED_CHANGE * rate.norm / length
-        found = search(probes, step.rounding, reach, most, keeps_end=step.frozen)
-        finite = tuple(t for t, value in probes.values.items() if math.isfinite(value))
-        places = finite or tuple(probes.values)
-    else:
-        places = _places(step, probes, rate, end)
-        found = probes.fit(places, step.rounding)
-        fell = not step.frozen and _is_absurd(probes, found, max(places))
-        if fell:  # measured anew, from the start of the line on
-            far = max(places)
-            found = search(probes, step.rounding, 0.1 * far, 0.5 * far, keeps_end=False)
-            places = tuple(t for t, v in probes.values.items() if math.isfinite(v)) or (far,)
-        elif len(places) > 1 and found.parabola is not None and probes.slope0 is not None:
-            rate = rate.checked(found.parabola, max(places))
-            if rate.is_misfit:
-                tell("misfit", notices.MISFIT)
-    _notice_unmoved(probes, rate, slope, max(step.rounding, 4.0 * step.eps))
-    rate = _compare_slopes(step, probes, rate, places, slope, tell)
-    parabola = None if found.parabola is None else _per_multiple(found.parabola, step.multiple)
-    rate = rate.learned(
-        step.number,
-        found.status,
-        parabola,
-        probed=max(places) * step.multiple,
-        filling=step.filling,
-        total_steps=step.total_steps,
-        most=_UNMEASURED_CHANGE * rate.norm / per_unit,
-        averaged=bool(step.share),
-        fell=fell,
-    )
-    if rate.is_bottomless:
-        tell("bottomless", notices.BOTTOMLESS)
-    if rate.flat >= 6 and rate.interval.value is None:
-        tell("flat", notices.FLAT)
-    if fell:
-        place, limited = _place_anew(step, probes, found, end), True
-    else:
-        place, limited = _place(step, probes, rate, found, end, limited, is_first)
-    status = found.status
-    if rate.is_misfit and rate.interval.value is not None and found.parabola is not None:
-        status = Status.MISFIT
-    elif limited and status in (Status.MINIMUM, Status.NOT_CONVEX):
-        status = Status.CAPPED
-    outcome = StepOutcome(
-        t=step.multiple * place,
-        length=length * place,
-        status=status,
-        value0=probes.value0,
-        slope0=None if found.slope0 is None else found.slope0 / step.multiple,
-        direction_norm=length / step.multiple,
-        parabola=parabola,
-    )
-    return Measured(outcome, rate, place, limited)
+    def _look_near(self, end: float) -> tuple[tuple[float, ...], StepOutcome]:
+        """The first look under averaged weights, and the rate that it begins with."""
+        if self._eps > _ROUGH:
+            self.tell("rough", notices.ROUGH)
+        places = (end,) if self.probes.slope0 is not None else (end, 0.5 * end)
+        in_use = self.multiple * end / (self.at_once * self._alpha)
+        self.rate = dataclasses.replace(self.rate, in_use=in_use)
+        return places, self.probes.fit(places)
 
+    def _look(self, end: float) -> tuple[tuple[float, ...], StepOutcome, bool]:
+        """Where it was looked, what was found, and whether the loss had left its range there."""
+        probes, places = self.probes, self._places(end)
+        found, far = probes.fit(places), max(places)
+        if not self._frozen and _is_absurd(probes, found, far):
+            # measured anew, from the start of the line on
+            found = probes.search(0.1 * far, 0.5 * far, keeps_end=False)
+            return probes.seen, found, True
+        if len(places) > 1 and found.parabola is not None and probes.slope0 is not None:
+            self.rate = self.rate.checked(found.parabola, far)
+            if self.rate.is_misfit:
+                self.tell("misfit", notices.MISFIT)
+        return places, found, False
 
-def _places(step: Step, probes: Probes, rate: RateState, end: float) -> tuple[float, ...]:
-    """Where to look, the farthest first: the step's end if it tells of the minimum.
+    def _places(self, end: float) -> tuple[float, ...]:
+        """Where to look, the farthest first: the step's end if it tells of the minimum.
 
-    Late under a horizon, or behind the bound, the end is so near that the loss barely bends: then
-    at the rate in use.
-    """
-    assert rate.in_use is not None
-    wanted = rate.in_use * step.filling / step.multiple
-    near = 1.0 / _INFORMATIVE <= wanted / end <= _INFORMATIVE
-    far = end if near else wanted
-    alone = not step.checks and probes.slope0 is not None
-    if end == 1.0 and not (near and alone):
-        if near:
-            probes.value(1.0)
-        if not near or math.isfinite(probes.values[1.0]):
-            probes.line.keep_end()
-    if alone or not math.isfinite(probes.value(far)):
-        return (far,)
-    return (far, 0.5 * far)
+        Late under a horizon, or behind the bound, the end is so near that the loss barely bends:
+        then at the rate in use.
+        """
+        assert self.rate.in_use is not None
+        probes, wanted = self.probes, self.rate.in_use * self._filling / self.multiple
+        near = 1.0 / _INFORMATIVE <= wanted / end <= _INFORMATIVE
+        far = end if near else wanted
+        alone = not checks(self.rate) and probes.slope0 is not None
+        if end == 1.0 and not (near and alone):
+            if near:
+                probes.value(1.0)
+            if not near or math.isfinite(probes.values[1.0]):
+                probes.line.keep_end()
+        if alone or not math.isfinite(probes.value(far)):
+            return (far,)
+        return (far, 0.5 * far)
 
+    def _place(self, found: StepOutcome, end: float, fell: bool) -> tuple[float, bool]:
+        """At which share of it the step is to end, and whether that is less."""
+        if self._frozen:
+            return 1.0, False
+        if fell:  # at the minimum, if any: the rate turned out to be far too large
+            if found.status is not Status.MINIMUM:
+                return 0.0, True
+            best = found.t * min(1.0, self._alpha * self.left)
+            return min(best * self.at_once, end), True
+        if self.reach.averages and (self._is_first or not self.limited):
+            rise = max(self.probes.values.values()) - self.probes.value0
+            stands = math.isfinite(rise) and rise <= _RISE * abs((found.slope0 or 0.0) * end)
+            return (end, False) if stands else (0.0, True)
+        if self._is_first:
+            assert self.rate.in_use is not None
+            whole = self.rate.in_use * self._alpha * self.left * self.scheduled
+            wanted = whole * self.rate.approach(self.rate.since) / self.multiple
+            share = min(wanted, self.limit / self.probes.direction_norm)
+            return share, wanted > 1.001 * share
+        if found.status is Status.MINIMUM:
+            best = found.t * max(1.0, self._alpha * self.left)
+            if end > _TOO_FAR * best:
+                return best, True
+        return end, self.limited
 
-def _place(
-    step: Step,
-    probes: Probes,
-    rate: RateState,
-    found: StepOutcome,
-    end: float,
-    limited: bool,
-    is_first: bool,
-) -> tuple[float, bool]:
-    """Leave the weights where the step is to end: at which share of it, whether that is less."""
-    line = probes.line
-    if step.frozen:
-        line.return_to_end()
-        return 1.0, False
-    if step.share and (is_first or not limited):
-        rise = max(probes.values.values()) - probes.value0
-        expected = abs((found.slope0 or 0.0) * end)
-        if math.isfinite(rise) and rise <= _RISE * expected:
-            _end_at(probes, end)
-            return end, False
-        line.return_to_start()
-        return 0.0, True
-    if is_first:
-        assert rate.in_use is not None
-        whole = rate.in_use * step.alpha * step.left * step.scheduled
-        wanted = whole * rate.approach(rate.since) / step.multiple
-        share = min(wanted, step.limit / probes.direction_norm)
-        line.go_to(share)
-        return share, wanted > 1.001 * share
-    if found.status is Status.MINIMUM:
-        best = found.t * max(1.0, step.alpha * step.left)
-        if end > _TOO_FAR * best:
-            line.go_to(best)
-            return best, True
-    _end_at(probes, end)
-    return end, limited
+    def _nothing_moved(self) -> StepOutcome:
+        """The step drowned in the weights' rounding: try a larger unit at the next one."""
+        length, rate, flat = self.probes.direction_norm, self.rate, self.rate.flat + 1
+        larger = 1e-3 * rate.norm / length if length > 0.0 and math.isfinite(length) else 1e4
+        self.rate = dataclasses.replace(
+            rate,
+            trial=min(rate.trial * min(max(larger, 2.0), 1e6), 1e30),
+            flat=flat,
+            next=self.number + (1 if rate.in_use is None else min(8 * flat, 1000)),
+        )
+        if flat >= 6:
+            self.tell("flat", notices.FLAT)
+        self.limited = False
+        return StepOutcome(self.multiple, length, Status.FLAT, self.probes.value0)
 
+    def _compare_slopes(self, places: tuple[float, ...]) -> None:
+        """Decide where derivatives come from: from losses where gradient and losses disagree."""
+        slope, probes, rate = self.slope, self.probes, self.rate
+        if slope is None:
+            if rate.slopes == "losses" and self.foreign:  # the second time: one may be an accident
+                self.tell("losses", notices.NOT_ITS_GRADIENT)
+            self.rate = dataclasses.replace(rate, slopes="losses")
+            return
+        if len(places) < 2 or not all(math.isfinite(v) for v in probes.values.values()):
+            return
+        far, near = places[0], places[1]
+        fit = Parabola.from_values(
+            (0.0, near, far), (probes.value0, probes.value(near), probes.value(far))
+        )
+        size = max(abs(slope), abs(fit.slope0), abs(0.5 * fit.curvature * far))
+        noise = 8.0 * probes.loss.rounding * abs(probes.value0) / near
+        if abs(fit.slope0 - slope) <= 0.5 * size + noise:
+            slopes = "gradient" if rate.disagreed == 0 else rate.slopes
+            self.rate = dataclasses.replace(rate, slopes=slopes, disagreed=0)
+        elif rate.disagreed >= 1 and rate.slopes == "gradient":
+            self.tell("slopes", notices.OTHER_GRADIENT)
+            self.rate = dataclasses.replace(rate, slopes="losses", disagreed=2)
+        else:
+            self.rate = dataclasses.replace(rate, disagreed=rate.disagreed + 1)
 
-def _end_at(probes: Probes, place: float) -> None:
-    """Leave the weights there; where the step itself ends, to the bit."""
-    if place == 1.0:
-        probes.line.return_to_end()
-    else:
-        probes.line.go_to(place)
+    def _notice_unmoved(self) -> None:
+        """A loss that does not look at the weights: the same bits where it must differ."""
+        probes, slope = self.probes, self.slope
+        if self.rate.attempts > 0 or slope is None:
+            return
+        same = all(v == probes.value0 for v in probes.values.values())
+        rounding = max(probes.loss.rounding, 4.0 * self._eps) * abs(probes.value0)
+        if same and abs(slope * max(probes.values, default=0.0)) > 1000.0 * rounding:
+            raise RuntimeError(notices.UNMOVED)
 
 
 def _is_absurd(probes: Probes, found: StepOutcome, far: float) -> bool:
@@ -264,74 +273,6 @@ def _is_absurd(probes: Probes, found: StepOutcome, far: float) -> bool:
         return True
     rise, promised = probes.value(far) - probes.value0, abs((found.slope0 or 0.0) * far)
     return rise > _ABSURD * promised and rise > 0.1 * _ABSURD * abs(probes.value0)
-
-
-def _place_anew(step: Step, probes: Probes, found: StepOutcome, end: float) -> float:
-    """Where a step ends whose rate turned out to be far too large: at the minimum, if any."""
-    if found.status is not Status.MINIMUM:
-        probes.line.return_to_start()
-        return 0.0
-    place = min(found.t * min(1.0, step.alpha * step.left) * (step.share or 1.0), end)
-    _end_at(probes, place)
-    return place
-
-
-def _nothing_moved(
-    step: Step, probes: Probes, rate: RateState, tell: Callable[[str, str], None]
-) -> Measured:
-    """The step drowned in the weights' rounding: try a larger unit at the next one."""
-    length, flat = probes.direction_norm, rate.flat + 1
-    larger = 1e-3 * rate.norm / length if length > 0.0 and math.isfinite(length) else 1e4
-    rate = dataclasses.replace(
-        rate,
-        trial=min(rate.trial * min(max(larger, 2.0), 1e6), 1e30),
-        flat=flat,
-        next=step.number + (1 if rate.in_use is None else min(8 * flat, 1000)),
-    )
-    if flat >= 6:
-        tell("flat", notices.FLAT)
-    outcome = StepOutcome(step.multiple, length, Status.FLAT, probes.value0)
-    return Measured(outcome, rate, 1.0, False)
-
-
-def _compare_slopes(
-    step: Step,
-    probes: Probes,
-    rate: RateState,
-    places: tuple[float, ...],
-    slope: float | None,
-    tell: Callable[[str, str], None],
-) -> RateState:
-    """Decide where derivatives come from: from losses where gradient and losses disagree."""
-    if slope is None:
-        if rate.slopes == "losses" and step.foreign:  # the second time: one may be an accident
-            tell("losses", notices.NOT_ITS_GRADIENT)
-        return dataclasses.replace(rate, slopes="losses")
-    if len(places) < 2 or not all(math.isfinite(v) for v in probes.values.values()):
-        return rate
-    far, near = places[0], places[1]
-    fit = Parabola.from_values(
-        (0.0, near, far), (probes.value0, probes.value(near), probes.value(far))
-    )
-    size = max(abs(slope), abs(fit.slope0), abs(0.5 * fit.curvature * far))
-    noise = 8.0 * step.rounding * abs(probes.value0) / near
-    if abs(fit.slope0 - slope) <= 0.5 * size + noise:
-        slopes = "gradient" if rate.disagreed == 0 else rate.slopes
-        return dataclasses.replace(rate, slopes=slopes, disagreed=0)
-    if rate.disagreed >= 1 and rate.slopes == "gradient":
-        tell("slopes", notices.OTHER_GRADIENT)
-        return dataclasses.replace(rate, slopes="losses", disagreed=2)
-    return dataclasses.replace(rate, disagreed=rate.disagreed + 1)
-
-
-def _notice_unmoved(probes: Probes, rate: RateState, slope: float | None, rounding: float) -> None:
-    """A loss that does not look at the weights: the same bits where it must differ."""
-    if rate.attempts > 0 or slope is None:
-        return
-    same = all(v == probes.value0 for v in probes.values.values())
-    far = max(probes.values, default=0.0)
-    if same and abs(slope * far) > 1000.0 * rounding * abs(probes.value0):
-        raise RuntimeError(notices.UNMOVED)
 
 
 def scale_of(loss: Loss, active: list[Tensor]) -> float | None:

@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
-from surefoot.measured._toy import WAYS, Toy, unheard
+from surefoot.measured._toy import Toy, Way, first_answer
 from surefoot.measured.estimate import Measurement, RateInterval, interval
 
 __all__ = ["Fresh", "SlopePair", "noise_scale", "own_share"]
 
-_KEPT = 64
 _SETTLED = 200
 _CHANGES = (0.1, 0.3)
 
@@ -38,15 +37,9 @@ class SlopePair(NamedTuple):
 
 
 class Fresh:
-    """Keeps a measured step's move until the next gradient is there: one copy of the weights.
+    """Keeps a measured step's move until the next gradient is there: one copy of the weights."""
 
-    Args:
-        share: of an update that is the last gradient's; None where that is no fixed share.
-    """
-
-    def __init__(self, share: float | None, process_group: Any = None) -> None:
-        self.share = share
-        self.pairs: list[SlopePair] = []
+    def __init__(self, process_group: Any = None) -> None:
         self._group = process_group
         self._waiting: tuple[int, float, float] | None = None
         self._params: list[Tensor] = []
@@ -76,27 +69,26 @@ class Fresh:
         """
         self._waiting, self._params, self._move = (step, own, curvature), list(params), move
 
-    def end(self, scale: float | None) -> None:
-        """The next gradient is there.
+    def end(self, scale: float | None) -> list[SlopePair]:
+        """The next gradient is there: both slopes, if they can be told.
 
         Args:
-            scale: what it was multiplied by; None where unknown, and the pair is lost.
+            scale: what it was multiplied by; None where unknown.
         """
-        if self._waiting is None:
-            return
-        step, own, curvature = self._waiting
-        grads = [p.grad for p in self._params if p.grad is not None]
-        if scale is not None and len(grads) == len(self._params):
-            sharded, shares = _reduce.is_sharded(self._params), _reduce.shard_shares(self._params)
-            dots, _ = _params.dots_and_norms_sq(_reduce.local(grads), self._move)
-            parts = [dot * share for dot, share in zip(dots, shares, strict=True)]
-            (slope,) = _reduce.over_shards([math.fsum(parts)], sharded, self._group)
-            if not sharded:
-                slope = _reduce.mean(slope, self._group, self._params[0].device)
-            fresh = slope / scale - curvature
-            if math.isfinite(own) and math.isfinite(fresh):
-                self.pairs = [*self.pairs, SlopePair(step, own, fresh)][-_KEPT:]
+        waiting, params, move = self._waiting, self._params, self._move
         self.forget()
+        grads = [p.grad for p in params if p.grad is not None]
+        if waiting is None or scale is None or len(grads) < len(params):
+            return []
+        step, own, curvature = waiting
+        sharded, shares = _reduce.is_sharded(params), _reduce.shard_shares(params)
+        dots, _ = _params.dots_and_norms_sq(_reduce.local(grads), move)
+        parts = [dot * share for dot, share in zip(dots, shares, strict=True)]
+        (slope,) = _reduce.over_shards([math.fsum(parts)], sharded, self._group)
+        if not sharded:
+            slope = _reduce.mean(slope, self._group, params[0].device)
+        pair = SlopePair(step, own, slope / scale - curvature)
+        return [pair] if all(map(math.isfinite, pair)) else []
 
     def forget(self) -> None:
         """Give the memory back."""
@@ -132,20 +124,15 @@ def own_share(base: Optimizer) -> float | None:
 
     None where a larger gradient does not lengthen the update in proportion (Muon, signs).
     """
-    with unheard():
-        for how in WAYS:
-            try:
-                usual, more, most = (_update(base, how, 1.0 + c) for c in (0.0, *_CHANGES))
-            except Exception:
-                continue  # in any words that a stranger's code may choose
-            some, all_ = (
-                (x / usual - 1.0) / c for x, c in zip((more, most), _CHANGES, strict=True)
-            )
-            return all_ if 0.01 < all_ < 1.05 and abs(some - all_) < 0.2 * all_ else None
-    return None
+    lengths = first_answer(lambda how: [_update(base, how, 1.0 + c) for c in (0.0, *_CHANGES)])
+    if lengths is None:
+        return None
+    usual, *longer = lengths
+    some, all_ = ((x / usual - 1.0) / c for x, c in zip(longer, _CHANGES, strict=True))
+    return all_ if 0.01 < all_ < 1.05 and abs(some - all_) < 0.2 * all_ else None
 
 
-def _update(base: Optimizer, how: Any, times: float) -> float:
+def _update(base: Optimizer, how: Way, times: float) -> float:
     """Length of the update after many equal gradients and one that is larger."""
     toy = Toy(base, how)
     for group in toy.base.param_groups:

@@ -64,6 +64,10 @@ BROKEN = (
     "{n} losses in a row were not finite{weights}: go back to a checkpoint, and look at the data "
     "of these batches"
 )
+IN_TURNS = (
+    "two measured optimizers step the same weights in turn, so neither averages them: give both "
+    "total_steps, or one optimizer all parameters and the sum of the losses"
+)
 PAST_THE_END = (
     "the run goes on after its total_steps={total}: steps are zero from here on; set "
     "optimizer.total_steps to the new length"

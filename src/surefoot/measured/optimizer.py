@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,6 @@ from surefoot._notices import Notices
 from surefoot._numbers import check_callable, check_count
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction
-from surefoot.measured.checkpoint import read, write
 from surefoot.measured.closures import call, check_repeatable
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
@@ -161,7 +160,7 @@ class MeasuredLR(Wrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's; what this one remembers is in the first group."""
-        return write(self._stepper.with_averages(self._base.state_dict()), self._stepper.kept())
+        return self._stepper.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint; one of the wrapped optimizer alone starts measuring anew.
@@ -170,8 +169,7 @@ class MeasuredLR(Wrapper):
             ValueError: it is that of another optimizer.
         """
         check_checkpoint(self._base, state_dict)
-        plain, own = read(state_dict)
-        self._stepper.load(plain, own)
+        self._stepper.load_state_dict(state_dict)
         self._watched = None
 
     @property
@@ -268,7 +266,8 @@ class MeasuredLR(Wrapper):
         They do in evaluation mode anyway, and a ``state_dict()`` and checkpoints see them at any
         time; it is for an evaluation in training mode.
         """
-        return self._stepper.averaged()
+        averages = self._stepper.averages
+        return nullcontext() if averages is None else averages.shown()
 
     def watch(self, function: Callable[[], Any]) -> Tensor:
         """Run forward pass and loss, and keep the function, to run it again where it measures.
@@ -287,7 +286,8 @@ class MeasuredLR(Wrapper):
         if not self._stepper.is_due:
             with torch.enable_grad():
                 return function()  # type: ignore[no-any-return]
-        self._watched = self._stepper.watch(function)
+        self._stepper.recorder.disarm()  # a function that can be run again is there
+        self._watched = self._stepper.watched(function)
         try:
             loss = self._watched.first()
             if loss is None:
@@ -321,7 +321,7 @@ class MeasuredLR(Wrapper):
                 return self._step_with(closure)
             stepper = self._stepper
             stepper.closure_differentiates = None  # as far as is known, no closure comes
-            self._step_without(stepper.tape() if stepper.hears else None)
+            self._step_without(stepper.recorder.finish() if stepper.hears else None)
             return None
         except BaseException:
             self._stepper.plan()  # listen again: whoever interrupted it may go on
@@ -341,7 +341,7 @@ class MeasuredLR(Wrapper):
         stepper = self._stepper
         params = stepper.groups.params()
         called = call(closure, params, stepper.watched(closure) if stepper.is_due else None)
-        tape = stepper.tape() if stepper.hears else None
+        tape = stepper.recorder.finish() if stepper.hears else None
         if called.loss is None:
             self._step_without(tape)
             return None

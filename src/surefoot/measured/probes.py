@@ -15,7 +15,7 @@ from surefoot.replay import Loss
 from surefoot.searches.least_squares import LeastSquaresSearch
 from surefoot.taken_step import TakenStep
 
-__all__ = ["Probes", "search"]
+__all__ = ["Probes"]
 
 _MAX_TRIES = 8
 _BEYOND = 4.0
@@ -70,36 +70,35 @@ class Probes:
         self.cost = self.cost + Cost(1, int(self.loss.calls_backward), 1)
         return _reduce.mean(value, self.process_group, self.loss.value.device)
 
-    def fit(self, places: tuple[float, ...], rounding: float) -> StepOutcome:
+    def fit(self, places: tuple[float, ...]) -> StepOutcome:
         """The parabola through the losses at the places, its minimum."""
-        return LeastSquaresSearch(places, _BEYOND * max(places), rounding)(self)
+        return LeastSquaresSearch(places, _BEYOND * max(places), self.loss.rounding)(self)
 
+    @property
+    def seen(self) -> tuple[float, ...]:
+        """Where it was looked, and the loss was finite; all places if it was nowhere."""
+        finite = tuple(t for t, value in self.values.items() if math.isfinite(value))
+        return finite or tuple(self.values)
 
-def search(
-    probes: Probes, rounding: float, reach: float, most: float, *, keeps_end: bool
-) -> StepOutcome:
-    """Follow the minimum from a first place until a probe lies near it.
+    def search(self, reach: float, most: float, *, keeps_end: bool) -> StepOutcome:
+        """Follow the minimum from a first place until a probe lies near it.
 
-    Args:
-        probes: the line.
-        rounding: relative rounding error of a loss.
-        reach: where to probe first.
-        most: how far to look where the loss does not bend upwards.
-        keeps_end: keep the line's end to the bit, not its start.
-    """
-    if keeps_end:
-        probes.value(1.0)  # before the end is what is kept: there it cannot be visited
-        probes.line.keep_end()
-    found = StepOutcome(0.0, 0.0, Status.FLAT, probes.value0)
-    for _ in range(_MAX_TRIES):
-        found = probes.fit(
-            (reach,) if probes.slope0 is not None else (reach, 0.5 * reach), rounding
-        )
-        following = _follow(found, reach, most)
-        if following is None:
-            break
-        reach = following
-    return found
+        Args:
+            reach: where to probe first.
+            most: how far to look where the loss does not bend upwards.
+            keeps_end: keep the line's end to the bit, not its start.
+        """
+        if keeps_end:
+            self.value(1.0)  # before the end is what is kept: there it cannot be visited
+            self.line.keep_end()
+        found = StepOutcome(0.0, 0.0, Status.FLAT, self.value0)
+        for _ in range(_MAX_TRIES):
+            found = self.fit((reach,) if self.slope0 is not None else (reach, 0.5 * reach))
+            following = _follow(found, reach, most)
+            if following is None:
+                break
+            reach = following
+        return found
 
 
 def _follow(found: StepOutcome, reach: float, most: float) -> float | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from surefoot._plain import from_plain
 from surefoot.measured.estimate import Measurement, RateInterval, pool
 from surefoot.measured.pace import CREDIT, next_measurement
 from surefoot.outcome import Status
@@ -357,24 +358,12 @@ class RateState:
             fell_from=self.fell_from if returns else 0.0,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Numbers, strings and lists of them."""
-        plain = dataclasses.asdict(self)
-        for name in ("measurements", "course"):
-            plain[name] = [list(m) for m in plain[name]]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
-
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> RateState:
-        """Back from :meth:`to_dict`; what an older checkpoint lacks is as at the start."""
-        own = {f.name for f in dataclasses.fields(cls)}
-        known = {k: v for k, v in plain.items() if k in own}
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in known.items()
-        }
-        values["course"] = tuple((int(s), float(v)) for s, v in plain.get("course", ()))
-        values["measurements"] = tuple(Measurement(*m) for m in plain.get("measurements", ()))
-        return cls(**values)
+    def from_plain(cls, kept: Mapping[str, Any]) -> RateState:
+        """Back from :func:`surefoot._plain.to_plain`."""
+        found = from_plain(cls(), kept)
+        measurements = tuple(Measurement(*m) for m in found.measurements)
+        return dataclasses.replace(found, measurements=measurements)
 
 
 def _mean_and_error(losses: Sequence[float]) -> tuple[float, float]:

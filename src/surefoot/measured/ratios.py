@@ -15,13 +15,14 @@ import dataclasses
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from surefoot._plain import from_plain
 from surefoot.measured.estimate import student_quantile
 
 __all__ = ["GroupLine", "GroupRatio", "Ratios", "drawn", "estimate"]
@@ -159,22 +160,11 @@ class Ratios:
             )
         return told
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists."""
-        return {"applied": list(self.applied), "lines": [_listed(line) for line in self.lines]}
-
     @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Ratios:
-        """Back from :meth:`to_dict`."""
-        lines = tuple(
-            GroupLine(int(step), tuple(slopes), tuple(multiples), tuple(moved), *bends)
-            for step, slopes, multiples, moved, *bends in plain.get("lines", ())
-        )
-        return cls(tuple(plain.get("applied", ())), lines)
-
-
-def _listed(line: GroupLine) -> list[Any]:
-    return [list(v) if isinstance(v, tuple) else v for v in line]
+    def from_plain(cls, kept: Mapping[str, Any]) -> Ratios:
+        """Back from :func:`surefoot._plain.to_plain`."""
+        found = from_plain(cls(), kept)
+        return dataclasses.replace(found, lines=tuple(GroupLine(*line) for line in found.lines))
 
 
 def drawn(step: int, n: int) -> tuple[bool, ...]:

@@ -42,7 +42,7 @@ class Reach:
     bound: Bound
     averages: bool
     has_batch_norm: bool
-    filled_before: int
+    filled_before: int = 0
 
     @property
     def alpha(self) -> float:

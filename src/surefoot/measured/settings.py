@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from surefoot._numbers import check_count, check_flag, check_number
+from surefoot._numbers import check_choice, check_count, check_flag, check_number
 from surefoot.measured.pace import Budget
 
 __all__ = ["Settings"]
@@ -30,14 +30,9 @@ class Settings:
     """Step from which on the rate falls to its end, and what was left of it there."""
 
     def __post_init__(self) -> None:
-        if self.horizon not in ("linear", "none"):
-            raise ValueError(f'horizon must be "linear" or "none", got {self.horizon!r}')
-        if self.groups not in ("ratio", "measured"):
-            raise ValueError(f'groups must be "ratio" or "measured", got {self.groups!r}')
-        if self.weight_decay not in ("given", "measured"):
-            raise ValueError(
-                f'weight_decay must be "given" or "measured", got {self.weight_decay!r}'
-            )
+        check_choice("horizon", self.horizon, ("linear", "none"))
+        check_choice("groups", self.groups, ("ratio", "measured"))
+        check_choice("weight_decay", self.weight_decay, ("given", "measured"))
         for name in ("frozen", "advice", *("averaging",) * (self.averaging is not None)):
             check_flag(name, getattr(self, name))
         if self.total_steps is not None:

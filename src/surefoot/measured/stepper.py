@@ -6,7 +6,6 @@ import dataclasses
 import math
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,20 +16,21 @@ from surefoot import _reduce
 from surefoot._evaluation import Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
 from surefoot._numbers import check_rates
+from surefoot._plain import to_plain
 from surefoot.bound import Bound
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction, predict
 from surefoot.measured.averaging import Averages, take_averages, without_momentum
-from surefoot.measured.checkpoint import STATE, Kept
-from surefoot.measured.decay import DecayForm, decay_form
-from surefoot.measured.due import checks, is_due, parts, repeats
+from surefoot.measured.checkpoint import STATE, read, write
+from surefoot.measured.decay import decay_form
+from surefoot.measured.due import is_due, parts, repeats
 from surefoot.measured.finite import GradientGauge, has_finite_gradient
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
-from surefoot.measured.measuring import Measured, Step, conclude, own_slope, roughest, scale_of
-from surefoot.measured.noise import Fresh, noise_scale, own_share
+from surefoot.measured.measuring import Measuring, own_slope, scale_of
+from surefoot.measured.noise import Fresh, SlopePair, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
 from surefoot.measured.ratios import GroupLine, Ratios, drawn
@@ -53,8 +53,8 @@ _MUCH_LOUDER = 4.0
 """Times the gradient's norm when last measured, from which on it is measured at once."""
 _ECHO = 0.9
 """What is left after a step of a loud gradient, in the momentum of what is wrapped."""
-_LOSSES = 256
-"""Losses kept for predictions."""
+_LOSSES, _PAIRS = 256, 64
+"""Losses kept for predictions, and pairs of slopes."""
 _LOOK_EVERY = 8
 """Steps from one look at what schedulers do to the next."""
 
@@ -77,6 +77,8 @@ class Stepper:
 
     Attributes:
         groups: the wrapped optimizer's.
+        averages: of the weights; None where none are made.
+        recorder: of what the loop does on steps that measure.
         rate: what was measured, and the rate in use.
         history: the measurements.
         steps: made so far.
@@ -95,17 +97,19 @@ class Stepper:
         on_measure: Callable[[StepOutcome], None] | None,
     ) -> None:
         self._base, self.model, self.settings = base, model, settings
-        self._process_group = process_group
-        self._response = respond(base)
-        self._averages: Averages | None = None
-        if settings.averages and not self._response.averaged:
+        response = respond(base)
+        self.averages: Averages | None = None
+        if settings.averages and not response.averaged:
             without_momentum(base)
-            self._response = respond(base)
-            self._averages = Averages(model, SHARE, POWER)
-        self._decay: DecayForm | None = None
-        if settings.weight_decay == "measured":
-            self._decay = decay_form(base)
-        self._share = own_share(base) if settings.advice and not self._response.averaged else None
+            response = respond(base)
+            self.averages = Averages(model, SHARE, POWER)
+        self._decay = decay_form(base) if settings.weight_decay == "measured" else None
+        self._share = own_share(base) if settings.advice and not response.averaged else None
+        share = settings.max_change
+        if share is None:
+            share = largest_change(model) if self.averages is None else math.inf
+        norms = model is not None and has_batch_norm(model)
+        self._reach = Reach(settings, response, Bound(share), self.averages is not None, norms)
         self.groups = Groups(base)
         self.history: list[RatePoint] = []
         self._start_anew()
@@ -117,101 +121,89 @@ class Stepper:
         self.steps, self._cost, self._made = 0, Cost(), 0
         self.closure_differentiates: bool | None = None
         self._graphless = Graphless()
-        self._fresh = Fresh(self._share, self._process_group)
+        self._pairs: list[SlopePair] = []
         self._losses: list[tuple[int, float]] = []
         # a memory that is there counts as filled
-        self._filled_before = 32 if self._base.state else 0
+        self._reach.filled_before = 32 if self._base.state else 0
 
     def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
         """What copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
-        averages = self._averages
-        self._modes = Modes() if averages is None else averages.modes
-        self._recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
-        if averages is not None:  # if the model is gone, too, nobody asks for it
-            weakref.finalize(self, _end, weakref.ref(averages)).atexit = False
+        self._modes = Modes()
+        if self.averages is not None:
+            self._modes = self.averages.modes
+            # if the model is gone, too, nobody asks for it
+            weakref.finalize(self, _end, weakref.ref(self.averages)).atexit = False
+        self.recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
         self._line = TakenStep(group, keeps_line=self.settings.advice)
-        self._trouble, self._gauge = Trouble(), GradientGauge()
+        self._fresh, self._trouble, self._gauge = Fresh(group), Trouble(), GradientGauge()
         self._passes, self._louder, self._echo = 1, 1.0, 0.0
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
-        given = self.settings.max_change
-        largest = largest_change(self.model) if averages is None else math.inf
-        self._reach = Reach(
-            self.settings,
-            self._response,
-            Bound(largest if given is None else given),
-            averages is not None,
-            self.model is not None and has_batch_norm(self.model),
-            self._filled_before,
-        )
         self._base.param_groups[0].setdefault(STATE, None)
         self.groups.start()
         self.plan()
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("_base", "model", "settings", "_response", "groups", "rate", "history", "steps")
-        more = ("_cost", "_made", "_filled_before", "closure_differentiates", "_averages", "_decay")
-        new = ("ratios", "_share", "_losses", "_graphless")
-        kept = {n: vars(self)[n] for n in (*names, *more, *new)}
-        return {**kept, "pairs": self._fresh.pairs}
+        given = ("_base", "model", "settings", "averages", "_decay", "_share", "_reach", "groups")
+        found = ("rate", "ratios", "steps", "_cost", "_made", "history", "_pairs", "_losses")
+        about_the_loss = ("closure_differentiates", "_graphless")
+        return {name: vars(self)[name] for name in (*given, *found, *about_the_loss)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        pairs = state.pop("pairs")
         vars(self).update(state)
-        self._fresh = Fresh(self._share)
-        self._fresh.pairs = pairs
         self._attach(None, None)
 
-    def kept(self) -> Kept:
-        """What a checkpoint keeps."""
-        return Kept(
-            self.rate,
-            self.cost,
-            self.steps,
-            self._filled_before,
-            self.closure_differentiates,
-            0.0 if self._averages is None else self._averages.total,
-            self.groups.units,
-            self.ratios,
-            self._fresh.pairs,
-            self._losses,
-            self._ending,
-            self._graphless.needs_graph,
+    def state_dict(self) -> dict[str, Any]:
+        """The wrapped optimizer's, with averages, and what is remembered: plain values."""
+        state, settings, weight = self._base.state_dict(), self.settings, 0.0
+        if self.averages is not None:
+            weight = self.averages.total
+            state = self.averages.write(state, self.groups.params())
+        ending = (
+            None if settings.decay_from is None else (settings.total_steps, *settings.decay_from)
         )
+        own = {
+            "units": self.groups.units,
+            "cost": dataclasses.astuple(self.cost),
+            "step": self.steps,
+            "filled_before": self._reach.filled_before,
+            "closure_differentiates": self.closure_differentiates,
+            "average_weight": weight,
+            "ratios": self.ratios,
+            "pairs": self._pairs,
+            "batch_losses": self._losses,
+            "ending": ending,
+            "needs_graph": self._graphless.needs_graph,
+        }
+        return write(state, to_plain(self.rate) | {k: to_plain(v) for k, v in own.items()})
 
-    @property
-    def _ending(self) -> tuple[int, int, float] | None:
-        total, decay = self.settings.total_steps, self.settings.decay_from
-        return None if total is None or decay is None else (total, *decay)
-
-    def with_averages(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """The wrapped optimizer's state_dict, with averages where there are any."""
-        if self._averages is None:
-            return state_dict
-        return self._averages.write(state_dict, self.groups.params())
-
-    def load(self, state_dict: dict[str, Any], own: Kept | None) -> None:
-        """Go on from :meth:`with_averages` and :meth:`kept`, or anew without the latter."""
-        plain, averages = take_averages(state_dict)
-        self._base.load_state_dict(plain)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`, or anew from that of a plain optimizer."""
+        state, own = read(state_dict)
+        state, averages = take_averages(state)
+        self._base.load_state_dict(state)
         self._base.param_groups[0][STATE] = None
-        self.groups = Groups(self._base, () if own is None else own.units)
+        self.groups = Groups(self._base, own.get("units", ()))
         self._start_anew()
-        if own is not None:
-            self.rate, self._cost = own.rate, own.cost
-            self.steps, self._filled_before = own.step, own.filled_before
-            self.closure_differentiates = own.closure_differentiates
-            self._graphless.needs_graph = own.needs_graph
-            self.ratios, self._fresh.pairs, self._losses = own.ratios, own.pairs, own.losses
-            self.groups.ratios = own.ratios.applied
-            if own.ending is not None:
-                total, *decay = own.ending
+        self._fresh.forget()
+        if own:
+            self.rate, self.steps = RateState.from_plain(own), own["step"]
+            self._cost = Cost(*own["cost"])
+            self._reach.filled_before = own["filled_before"]
+            self.closure_differentiates = own["closure_differentiates"]
+            self._graphless.needs_graph = own.get("needs_graph", False)
+            self.ratios = Ratios.from_plain(own.get("ratios", {}))
+            self.groups.ratios = self.ratios.applied
+            self._pairs = [SlopePair(*pair) for pair in own.get("pairs", ())]
+            self._losses = [(step, loss) for step, loss in own.get("batch_losses", ())]
+            if ending := own.get("ending"):
+                total, *decay = ending
                 self.change(total_steps=total, decay_from=tuple(decay))
-            if self._averages is not None:
-                self._averages.load(self.groups.params(), averages, own.average_weight)
+            if self.averages is not None:
+                weight = own.get("average_weight", 0.0)
+                self.averages.load(self.groups.params(), averages, weight)
         self._last = self._applied = None
-        self._reach.filled_before = self._filled_before
         self.plan()
 
     def change(self, **settings: Any) -> None:
@@ -221,7 +213,7 @@ class Stepper:
 
     def finish(self, steps: int) -> None:
         """Let the rate fall to zero from here; an average is at its end at any time."""
-        if self._averages is None:
+        if self.averages is None:
             left = self.settings.left(self.steps)
             self.change(total_steps=self.steps + steps, decay_from=(self.steps, left))
 
@@ -230,27 +222,23 @@ class Stepper:
         decay = self.settings.decay_from
         if decay is not None:
             decay = (self.steps, self.settings.left(self.steps))
-        averages = self._averages is not None  # whoever averages goes on to, and needs no decay
+        averages = self.averages is not None  # whoever averages goes on to, and needs no decay
         self.change(total_steps=total_steps, decay_from=decay, averaging=averages)
 
     def advice(self, batch_size: int | None) -> Advice:
         """What the measurements say beyond the rate."""
         found = self.rate.interval
         lr = None if found.value is None else found.value * max(self.groups.units)
-        scale = noise_scale(self._fresh.pairs, self._share)
+        scale = noise_scale(self._pairs, self._share)
         return Advice(found, lr, scale, batch_size)
 
     def predict(self, steps: int) -> Prediction | None:
         """The loss that a decay of so many steps would reach."""
-        pairs = self._fresh.pairs[-16:]
+        pairs = self._pairs[-16:]
         if not pairs or self._share is None:
             return None
         excess = 0.25 * math.fsum(p.fresh - p.own for p in pairs) / len(pairs) / self._share
         return predict(self._losses, max(excess, 0.0), self.steps, steps)
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """A context in which the parameters hold the averaged weights."""
-        return nullcontext() if self._averages is None else self._averages.shown()
 
     @property
     def cost(self) -> Cost:
@@ -279,7 +267,7 @@ class Stepper:
         self.hears = measures or self._listens
         if self.closure_differentiates is not False:
             if measures:
-                self._recorder.arm(self.groups.params())
+                self.recorder.arm(self.groups.params())
             if self._listens:
                 self._hearing.start(self.groups.params())
 
@@ -289,15 +277,6 @@ class Stepper:
         value = heard if value is None else value
         value = _reduce.mean(value, self._process_group, self.groups.params()[0].device)
         self.rate = self.rate.hears(self.steps, value, self._reach.most)
-
-    def tape(self) -> Tape | None:
-        """What was heard."""
-        return self._recorder.finish()
-
-    def watch(self, function: Callable[[], Any]) -> Watched:
-        """Listen no more: a function that can be run again is there."""
-        self._recorder.disarm()
-        return self.watched(function)
 
     def watched(self, function: Callable[[], Any]) -> Watched:
         """A loss, or a closure, to be run again."""
@@ -314,13 +293,13 @@ class Stepper:
         """
         check_rates(self.groups.all)
         self._was_mistaken = self._modes.stepped()
-        if self._averages is not None:
-            self._averages.leave()
+        if self.averages is not None:
+            self.averages.leave()
         if value is None and self.groups.are_idle:
             if not self.groups.with_gradient():  # else its rates are 0
                 self._trouble.notice_idle(self.steps)
             self._base.step()
-            self._publish(0.0)
+            self._multiple = self.groups.publish(0.0)
             self.plan()
             return
         if self._fresh.waits:
@@ -339,7 +318,8 @@ class Stepper:
         """The gradient that the last measured move waits for is there."""
         known = loss is not None and not loss.weights_have_moved
         scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
-        self._fresh.end(1.0 if value is not None else scale)
+        pairs = self._fresh.end(1.0 if value is not None else scale)
+        self._pairs = [*self._pairs, *pairs][-_PAIRS:]
 
     def _is_bad(self, value: float | None) -> bool:
         """Whether the loss, or the gradient in its stead, is not finite.
@@ -359,7 +339,7 @@ class Stepper:
         loud = self._gauge.norm(self.groups.with_gradient)
         self._louder = loud / self.rate.loud if self.rate.loud > 0.0 else 1.0
         if math.isfinite(loud):
-            self._echo = max(loud, 0.0 if self._averages is not None else _ECHO * self._echo)
+            self._echo = max(loud, 0.0 if self.averages is not None else _ECHO * self._echo)
         return loud
 
     def _plain_step(self) -> None:
@@ -375,14 +355,14 @@ class Stepper:
         self._absorb()
         self._trouble.refused = 0
         if (self.steps + 1) % _LOOK_EVERY == 0:
-            self._notice_schedules()
+            self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
         self._last, self._applied = None, (self._multiple, status)
         self._book()
 
     def _factor(self) -> tuple[float, Status]:
         """What the groups' rates are multiplied by, as far as can be told before the step."""
         if self.rate.in_use is not None and self.settings.left(self.steps) == 0.0:
-            self._tell("end", notices.PAST_THE_END.format(total=self.settings.total_steps))
+            self._trouble.tell("end", notices.PAST_THE_END.format(total=self.settings.total_steps))
         louder = max(self._louder, self._echo / self.rate.loud if self.rate.loud > 0.0 else 0.0)
         return self._reach.factor(self.rate, self.steps, self.groups.scheduled, louder)
 
@@ -394,27 +374,20 @@ class Stepper:
             decays = self.groups.decays(
                 self._decay, factor, left, self.steps, self.settings.total_steps
             )
-        self.groups.step(factor, self._averages, decays)
-        self._publish(factor)
+        self.groups.step(factor, self.averages, decays)
+        self._multiple = self.groups.publish(factor)
 
     def _absorb(self) -> None:
         """Take what was moved into the average."""
-        if self._averages is not None:
-            self._averages.absorb(self.groups.with_gradient(), self.steps)
-
-    def _publish(self, factor: float) -> None:
-        self._multiple = self.groups.publish(factor)
-
-    def _notice_schedules(self) -> None:
-        self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
+        if self.averages is not None:
+            self.averages.absorb(self.groups.with_gradient(), self.steps)
+            if self.averages.has_given_up:
+                self._trouble.tell("turns", notices.IN_TURNS)
 
     def _note_bound(self, shortened: bool) -> None:
         advice = self._reach.note_bound(shortened)
         if advice is not None:
-            self._tell("bound", advice)
-
-    def _tell(self, kind: str, message: str) -> None:
-        self._trouble.tell(kind, message)
+            self._trouble.tell("bound", advice)
 
     def _book(self) -> None:
         """A step was made; plan the next."""
@@ -442,7 +415,7 @@ class Stepper:
             return
         if not frozen:
             self._hear(value)
-        self._notice_schedules()
+        self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
         loud = 1.0 if frozen else self._listen()
         self.rate, self._echo = dataclasses.replace(self.rate, loud=loud), 0.0
         try:
@@ -462,7 +435,7 @@ class Stepper:
         return problem or None
 
     def _measure(self, loss: Loss, value0: float, active: list[Tensor]) -> None:
-        probes = Probes(self._line, loss, value0, self._recorder.model, self._process_group)
+        probes = Probes(self._line, loss, value0, self.recorder.model, self._process_group)
         moved = loss.weights_have_moved
         if repeats(self.rate) or moved:
             self._repeat(probes, moved)
@@ -480,31 +453,44 @@ class Stepper:
                 raise RuntimeError(notices.ENDLESS.format(optimizer=name, dtype=dtype))
             is_out = self._see(probes.value0)
             line = None if slope is None else self._probe_parts(probes, active, scale or 1.0)
-            step = self._describe(loss, active, status, foreign=scale is None and not moved)
-            measured = conclude(step, probes, self.rate, slope, self._tell)
+            measuring = Measuring(
+                reach=self._reach,
+                probes=probes,
+                rate=self.rate,
+                slope=slope,
+                number=self.steps,
+                multiple=self._multiple,
+                scheduled=self.groups.scheduled,
+                limited=status is Status.CAPPED,
+                at_once=1.0 if self.averages is None else 1.0 - self.averages.share,
+                foreign=scale is None and not moved,
+                params=active,
+                tell=self._trouble.tell,
+            )
+            outcome = measuring.conclude()
         except BaseException:
-            self._line.return_to_start()
+            self._line.go_to(0.0)
             raise
         if self.settings.advice:
-            self._keep_move(active, measured, slope)
+            self._keep_move(measuring, outcome)
         self._absorb()
-        if self._averages is not None:
-            for module in self._recorder.outermost:
-                self._averages.watch(module)
-        self._learn(measured, step, factor, loss, probes.cost)
+        if self.averages is not None:
+            for module in self.recorder.outermost:
+                self.averages.watch(module)
+        self._learn(measuring, outcome, factor)
         if line is not None:
-            self._learn_ratios(line, measured.outcome)
-        if is_out and self._averages is not None:
-            self._averages.go_home(self.groups.params())
+            self._learn_ratios(line, outcome)
+        if is_out and self.averages is not None:
+            self.averages.go_home(self.groups.params())
         if self._on_measure is not None and self._last is not None and self._last.status.measured:
             self._on_measure(self._last)
 
-    def _keep_move(self, active: list[Tensor], measured: Measured, slope: float | None) -> None:
+    def _keep_move(self, measuring: Measuring, outcome: StepOutcome) -> None:
         """Wait with this step's move for the next gradient."""
-        parabola, move = measured.outcome.parabola, self._line.take_move()
+        slope, parabola, move = measuring.slope, outcome.parabola, self._line.take_move()
         if slope is not None and parabola is not None and move is not None:
-            bend = parabola.curvature * self._multiple**2 * measured.share
-            self._fresh.begin(self.steps, active, move, slope, bend)
+            bend = parabola.curvature * self._multiple**2 * measuring.share
+            self._fresh.begin(self.steps, measuring.params, move, slope, bend)
 
     def _probe_parts(self, probes: Probes, active: list[Tensor], scale: float) -> GroupLine | None:
         """The loss where a random half of the groups stayed behind."""
@@ -558,7 +544,7 @@ class Stepper:
             if self.rate.in_use is None:
                 self.plan()
                 raise NotRepeatableError(message)
-            self._tell("repeat", message)
+            self._trouble.tell("repeat", message)
         probes.value0 = again
 
     def _see(self, value0: float) -> bool:
@@ -568,47 +554,28 @@ class Stepper:
         self.rate = dataclasses.replace(seen, norm=min(rate.norm, size), size=size)
         return rate.in_use is not None and seen.in_use != rate.in_use
 
-    def _describe(self, loss: Loss, active: list[Tensor], status: Status, foreign: bool) -> Step:
-        scheduled = self.groups.scheduled
-        return Step(
-            number=self.steps,
-            multiple=self._multiple,
-            alpha=self._reach.alpha * self.rate.ebb,
-            left=self.settings.left(self.steps),
-            scheduled=scheduled,
-            filling=self._reach.filling(self.steps),
-            limit=self._reach.limit(self.rate, self.steps, scheduled),
-            total_steps=self.settings.total_steps,
-            frozen=self.settings.frozen,
-            shortened=status is Status.CAPPED,
-            checks=checks(self.rate),
-            share=0.0 if self._averages is None else 1.0 - self._averages.share,
-            foreign=foreign,
-            rounding=loss.rounding,
-            eps=roughest(active),
-        )
-
-    def _learn(self, measured: Measured, step: Step, factor: float, loss: Loss, cost: Cost) -> None:
+    def _learn(self, measuring: Measuring, outcome: StepOutcome, factor: float) -> None:
         """Book a measurement."""
-        if measured.share != 1.0:
-            self._publish(factor * measured.share)
+        cost, loss = measuring.probes.cost, measuring.probes.loss
+        if measuring.share != 1.0:
+            self._multiple = self.groups.publish(factor * measuring.share)
         if not self.settings.frozen and self.rate.in_use is not None:
-            self._note_bound(measured.limited)
-        spent = measured.rate.spent + cost.forward_equivalents / self._passes
+            self._note_bound(measuring.limited)
+        spent = measuring.rate.spent + cost.forward_equivalents / self._passes
         price = (3.0 if loss.calls_backward else 1.0) / self._passes
-        self.rate = dataclasses.replace(measured.rate, spent=spent, price=price)
+        self.rate = dataclasses.replace(measuring.rate, spent=spent, price=price)
         self._last = dataclasses.replace(
-            measured.outcome,
+            outcome,
             effective_lr=self.groups.effective_lr,
             cost=cost + Cost(self._passes, self._passes),
             **self._beyond(),
         )
         self._trouble.refused = self._trouble.failed = 0
         if self.settings.advice:
-            self._losses = [*self._losses, (self.steps, measured.outcome.value0)][-_LOSSES:]
+            self._losses = [*self._losses, (self.steps, outcome.value0)][-_LOSSES:]
         self._cost = self._cost + cost
         self._book()
-        remember(self.history, self._point(step, self._last))
+        remember(self.history, self._point(measuring, self._last))
 
     def _beyond(self) -> dict[str, Any]:
         """What an outcome tells beside the common rate, of what was asked for."""
@@ -618,10 +585,10 @@ class Stepper:
         if self._decay is not None:
             told["weight_decay"] = self.groups.effective_decays
         if self.settings.advice:
-            told["noise_scale"] = noise_scale(self._fresh.pairs, self._share).value
+            told["noise_scale"] = noise_scale(self._pairs, self._share).value
         return told
 
-    def _point(self, step: Step, outcome: StepOutcome) -> RatePoint:
+    def _point(self, measuring: Measuring, outcome: StepOutcome) -> RatePoint:
         """What the history keeps of a measurement."""
         unit, found, rate = max(self.groups.units), self.rate.interval, outcome.effective_lr
         has_bound = math.isfinite(self._reach.bound.share) and outcome.length > 0.0
@@ -631,8 +598,8 @@ class Stepper:
             measured=None if found.value is None else found.value * unit,
             low=found.low * unit,
             high=found.high * unit,
-            bound=rate * step.limit / outcome.length if has_bound else math.inf,
-            decay=step.left * step.scheduled,
+            bound=rate * measuring.limit / outcome.length if has_bound else math.inf,
+            decay=measuring.left * measuring.scheduled,
         )
 
     # A step that is none
@@ -641,9 +608,9 @@ class Stepper:
     def _refuse(self, value0: float) -> None:
         """No step on a loss or a gradient that is not finite; the rate stays."""
         self._hold(rejected(value0))
-        if self._trouble.refuse() and self._averages is not None:
+        if self._trouble.refuse() and self.averages is not None:
             # on from the average, which left the range of finite losses last
-            self._averages.go_home(self.groups.params())
+            self.averages.go_home(self.groups.params())
             in_use = None if self.rate.in_use is None else 0.25 * self.rate.in_use
             self.rate = dataclasses.replace(self.rate, in_use=in_use, next=self.steps + 1)
         self._trouble.give_up(self.groups.params())
@@ -652,7 +619,7 @@ class Stepper:
 
     def _hold(self, outcome: StepOutcome) -> None:
         """A step that does not move the weights."""
-        self._publish(0.0)
+        self._multiple = self.groups.publish(0.0)
         self._last = dataclasses.replace(outcome, cost=Cost(self._passes, self._passes))
         self._book()
 
@@ -661,12 +628,12 @@ class Stepper:
         following = self._trouble.cannot_measure(self.steps)
         self.rate = dataclasses.replace(self.rate, next=following)
         overwritten = isinstance(loss, Tape) and loss.was_overwritten  # the next one keeps it
-        retries = overwritten or self._was_mistaken or self._recorder.looks_again()
+        retries = overwritten or self._was_mistaken or self.recorder.looks_again()
         retries = retries and self._trouble.may_pass
         message = self._trouble.explain(problem, self.model)
         if self.rate.in_use is not None or self.settings.frozen:
             if not retries:
-                self._tell("cannot", message)
+                self._trouble.tell("cannot", message)
             self._plain_step()
         elif retries:
             self._hold(StepOutcome(0.0, 0.0, Status.COLLECTING, math.nan))

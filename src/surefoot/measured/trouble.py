@@ -21,11 +21,11 @@ _PATIENCE = 2
 """Steps in a row that may not be measurable before that is said."""
 
 
-class Trouble:
+class Trouble(Notices):
     """Counts refused losses and steps that could not be measured; says each thing once."""
 
     def __init__(self) -> None:
-        self._notices = Notices()
+        super().__init__()
         self._lowest = 1.0
         self.refused = 0
         """Losses in a row that were not finite."""
@@ -33,10 +33,6 @@ class Trouble:
         """Calls without a gradient."""
         self.failed = 0
         """Steps in a row that were to be measured and could not."""
-
-    def tell(self, kind: str, message: str) -> None:
-        """Say it, unless that kind was said."""
-        self._notices.tell(kind, message)
 
     def notice_idle(self, steps: int) -> None:
         """A call of ``step()`` without a gradient; a run that never had one is told so."""

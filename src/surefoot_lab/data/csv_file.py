@@ -99,9 +99,12 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
     if 2 * counts[separator] < len(bare) or not counts[separator]:
         separator = r"\s+"
     above = _lines_above(lines, separator)
+    body = [line.rstrip() for line in lines[above:] if line.strip()]
+    if len(body) > 1 and all(line.endswith(separator) for line in body[1:]):
+        lines[above] = body[0].removesuffix(separator) + separator  # perhaps not after the names
     try:
         frame = pd.read_csv(
-            io.StringIO(text),
+            io.StringIO("\n".join(lines)),
             sep=separator,
             header=None,
             skiprows=above,
@@ -126,10 +129,13 @@ def _cells(path: Path, text: str) -> pd.DataFrame:
 
 
 def _lines_above(lines: list[str], separator: str) -> int:
-    """How many lines stand above the table: empty ones, and comments that are no names."""
+    """How many lines stand above the table: empty ones, Excel's, and comments that are no names."""
     bare = separator if len(separator) == 1 else " "
     above = (
-        not line.strip() or (line[0] == "#" and bare not in line.lstrip("# ")) for line in lines
+        not line.strip()
+        or line.strip() == f"sep={separator}"
+        or (line[0] == "#" and bare not in line.lstrip("# "))
+        for line in lines
     )
     return next((place for place, skipped in enumerate(above) if not skipped), len(lines))
 
@@ -149,12 +155,23 @@ def _begins_with_names(path: Path, frame: pd.DataFrame) -> bool:
     given = np.isfinite(_numbers(first))
     if not given.any():
         return not first.map(_is_missing).all()
-    if list(first) == [str(place) for place in range(len(first))]:
-        said = "the first line (0, 1, 2, ...) is read as data; if it holds names, say"
+    counts = list(first) == [str(place) for place in range(len(first))]
+    if counts or (given.all() and _is_far(first, rest)):
+        what = "0, 1, 2, ..." if counts else "far from all others"
+        said = f"the first line ({what}) is read as data; if it holds names, say"
         warnings.warn(f"{path}: {said} data.header: true", stacklevel=3)
     words = first.map(lambda cell: any(map(str.isalpha, cell)) and not _is_missing(cell))
     below = [np.isfinite(_numbers(rest.iloc[:, place])) for place in np.flatnonzero(words)]
     return any(numbers.all() for numbers in below if len(numbers))
+
+
+def _is_far(first: pd.Series, rest: pd.DataFrame) -> bool:
+    """Whether a row lies outside of the others in every column, by more than their whole range."""
+    if len(rest) < 8:
+        return False
+    values = np.stack([_numbers(rest.iloc[:, place]) for place in range(rest.shape[1])], axis=1)
+    low, high, own = np.nanmin(values, 0), np.nanmax(values, 0), _numbers(first)
+    return bool((np.maximum(low - own, own - high) > high - low).all())
 
 
 def _is_index(name: str, column: pd.Series) -> bool:
