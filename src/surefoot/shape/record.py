@@ -30,8 +30,8 @@ class LineRecords:
         >>> folder = tempfile.TemporaryDirectory()
         >>> records = LineRecords(Path(folder.name) / "lines.jsonl")
         >>> records.append(LineSample((0.0, 1.0), ((2.0, 1.0),), (8,), step=3))
-        >>> [line.losses for line in records.read()], records.last_step
-        ([(2.0, 1.0)], 3)
+        >>> [(line.step, line.losses) for line in records.read()]
+        [(3, (2.0, 1.0))]
         >>> folder.cleanup()
     """
 
