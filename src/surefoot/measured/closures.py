@@ -1,68 +1,41 @@
-"""A closure that was given to ``step()``: called once, and what it turned out to do."""
+"""A closure that was given to ``step()``: what is done in its stead, and what is measured of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from surefoot._evaluation import OF_NO_PARAMETER, agree
-from surefoot._quiet import devices_of
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
 from surefoot.replay import Loss, Tape, Watched
-from surefoot.replay.loss import have_changed, marks
 
-__all__ = ["Called", "call", "check_repeatable"]
-
-
-@dataclass(frozen=True)
-class Called:
-    """A closure after its call.
-
-    Args:
-        loss: what it returned; None from Lightning's manual optimization or a batch left out.
-        differentiates: whether it called ``backward()``.
-        watched: the closure, to be run again, on steps that measure.
-    """
-
-    loss: Any
-    differentiates: bool
-    watched: Watched | None
-
-    def differentiate(self, params: Sequence[Tensor]) -> float:
-        """Call ``backward()`` in its stead; the loss."""
-        if not (isinstance(self.loss, Tensor) and self.loss.requires_grad):
-            raise RuntimeError(OF_NO_PARAMETER)
-        with torch.enable_grad():
-            self.loss.backward()
-        if all(p.grad is None for p in params):
-            raise RuntimeError(OF_NO_PARAMETER)
-        return float(self.loss.detach())
-
-    def replayable(self, tape: Tape | None) -> Loss | None:
-        """What to measure after a closure that differentiates: its tape, or the whole of it."""
-        if self.watched is None or (tape is not None and tape.problem() is None):
-            return tape
-        self.watched.calls_backward = True
-        if tape is not None:
-            self.watched.gradient = tape.gradient
-        return self.watched
+__all__ = ["check_repeatable", "differentiate", "replayable"]
 
 
-def call(closure: Callable[[], Any], params: Sequence[Tensor], watched: Watched | None) -> Called:
-    """Call the closure, through ``watched`` on steps that measure."""
-    before = marks(params)
-    if watched is not None:
-        loss = watched.first()
-    else:
-        with torch.enable_grad():
-            loss = closure()
-    return Called(loss, have_changed(before, params), watched)
+def differentiate(loss: Any, params: Sequence[Tensor]) -> float:
+    """Call ``backward()`` in the stead of a closure that only returned the loss; its value."""
+    if not (isinstance(loss, Tensor) and loss.requires_grad):
+        raise RuntimeError(OF_NO_PARAMETER)
+    with torch.enable_grad():
+        loss.backward()
+    if all(p.grad is None for p in params):
+        raise RuntimeError(OF_NO_PARAMETER)
+    return float(loss.detach())
+
+
+def replayable(watched: Watched | None, tape: Tape | None) -> Loss | None:
+    """What to measure after a closure that differentiates: its tape, or the whole of it."""
+    if watched is None or (tape is not None and tape.problem() is None):
+        return tape
+    watched.calls_backward = True
+    if tape is not None:
+        watched.gradient = tape.gradient
+    return watched
 
 
 def check_repeatable(
@@ -76,7 +49,7 @@ def check_repeatable(
     Raises:
         NotRepeatableError: if the losses differ.
     """
-    watched = Watched(closure, params, model, devices_of(params))
+    watched = Watched(closure, params, model)
     watched.calls_backward = calls_backward
     first, second = watched.replay(), watched.replay()
     if not (math.isnan(first) or agree(first, second)):

@@ -14,7 +14,7 @@ from surefoot._notices import Notices
 from surefoot._numbers import check_callable, check_count
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction
-from surefoot.measured.closures import call, check_repeatable
+from surefoot.measured.closures import check_repeatable, differentiate, replayable
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
 from surefoot.measured.measuring import in_half_precision
@@ -25,6 +25,7 @@ from surefoot.measured.stepper import Stepper
 from surefoot.measured.wrapper import Wrapper
 from surefoot.outcome import Cost, StepOutcome
 from surefoot.replay import Tape, Watched
+from surefoot.replay.loss import have_changed, marks
 from surefoot.replay.tape import stop_abandoned
 
 __all__ = ["MeasuredLR"]
@@ -340,19 +341,22 @@ class MeasuredLR(Wrapper):
         check_scaler()
         stepper = self._stepper
         params = stepper.groups.params()
-        called = call(closure, params, stepper.watched(closure) if stepper.is_due else None)
+        watched, before = stepper.watched(closure) if stepper.is_due else None, marks(params)
+        with torch.enable_grad():
+            loss = closure() if watched is None else watched.first()
+        differentiates = have_changed(before, params)
         tape = stepper.recorder.finish() if stepper.hears else None
-        if called.loss is None:
+        if loss is None:  # from Lightning's manual optimization, or a batch left out
             self._step_without(tape)
             return None
-        stepper.closure_differentiates = called.differentiates
-        if called.differentiates:
-            stepper.take(called.replayable(tape))
-            return called.loss
-        stepper.take(called.watched, called.differentiate(params))
+        stepper.closure_differentiates = differentiates
+        if differentiates:
+            stepper.take(replayable(watched, tape))
+            return loss
+        stepper.take(watched, differentiate(loss, params))
         for p in params:
             p.grad = None  # these gradients are used up; any that are found next are others'
-        return called.loss.detach()
+        return loss.detach()
 
     @torch.no_grad()
     def check_closure(self, closure: Callable[[], Any]) -> None:

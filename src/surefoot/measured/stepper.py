@@ -280,7 +280,7 @@ class Stepper:
 
     def watched(self, function: Callable[[], Any]) -> Watched:
         """A loss, or a closure, to be run again."""
-        return Watched(function, self.groups.params(), self.model, self.groups.devices())
+        return Watched(function, self.groups.params(), self.model)
 
     # A step
 

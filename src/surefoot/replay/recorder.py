@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surefoot.replay._guests import Guest, hide_guests
-from surefoot.replay._state import Modes, devices, is_measuring
+from surefoot.replay._state import Modes, is_measuring
 from surefoot.replay.tape import Tape, stop_abandoned
 
 
@@ -162,9 +162,7 @@ class Recorder:
             kept = any(p.grad is not None for p in self._params)
             self._tape, self.backwards = None, self.backwards + 1 if kept else 0
         if self._tape is None:
-            self._tape = Tape(
-                self._params, self.model, devices(self._params), keeps_inputs=self._keeps_inputs
-            )
+            self._tape = Tape(self._params, self.model, keeps_inputs=self._keeps_inputs)
             self._tape.owner = weakref.ref(self)
         self._tape.stop()
         self._call = self._tape.call(module, args, kwargs)
