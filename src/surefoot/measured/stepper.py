@@ -25,12 +25,12 @@ from surefoot.measured.averaging import Averages, take_averages, without_momentu
 from surefoot.measured.checkpoint import STATE, read, write
 from surefoot.measured.decay import decay_form
 from surefoot.measured.due import is_due, parts, repeats
-from surefoot.measured.finite import GradientGauge, has_finite_gradient
+from surefoot.measured.finite import GradientGauge, are_finite
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Measuring, own_slope, scale_of
-from surefoot.measured.noise import Fresh, SlopePair, noise_scale, own_share
+from surefoot.measured.noise import SlopePair, Waiting, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
 from surefoot.measured.ratios import GroupLine, Ratios, drawn
@@ -136,7 +136,8 @@ class Stepper:
             weakref.finalize(self, _end, weakref.ref(self.averages)).atexit = False
         self.recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
         self._line = TakenStep(group, keeps_line=self.settings.advice)
-        self._fresh, self._trouble, self._gauge = Fresh(group), Trouble(), GradientGauge()
+        self._trouble, self._gauge = Trouble(), GradientGauge()
+        self._waiting: Waiting | None = None
         self._passes, self._louder, self._echo = 1, 1.0, 0.0
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
@@ -186,7 +187,6 @@ class Stepper:
         self._base.param_groups[0][STATE] = None
         self.groups = Groups(self._base, own.get("units", ()))
         self._start_anew()
-        self._fresh.forget()
         if own:
             self.rate, self.steps = RateState.from_plain(own), own["step"]
             self._cost = Cost(*own["cost"])
@@ -203,7 +203,7 @@ class Stepper:
             if self.averages is not None:
                 weight = own.get("average_weight", 0.0)
                 self.averages.load(self.groups.params(), averages, weight)
-        self._last = self._applied = None
+        self._last = self._applied = self._waiting = None
         self.plan()
 
     def change(self, **settings: Any) -> None:
@@ -261,7 +261,7 @@ class Stepper:
     def plan(self) -> None:
         """Decide whether the next step measures, and listen if so."""
         self.is_due = is_due(self.settings, self.rate, self.steps)
-        measures = self.is_due or self._fresh.waits
+        measures = self.is_due or self._waiting is not None
         listens = self.is_due or self.rate.listens(self.steps, self._reach.often)
         self._listens = listens and not self.settings.frozen
         self.hears = measures or self._listens
@@ -302,8 +302,8 @@ class Stepper:
             self._multiple = self.groups.publish(0.0)
             self.plan()
             return
-        if self._fresh.waits:
-            self._end_move(loss, value)
+        if self._waiting is not None:
+            self._end_move(self._waiting, loss, value)
         if self.is_due:
             self._measured_step(loss, value)
         elif self._is_bad(value):
@@ -314,11 +314,12 @@ class Stepper:
             self._plain_step()
 
     @torch.no_grad()
-    def _end_move(self, loss: Loss | None, value: float | None) -> None:
+    def _end_move(self, waiting: Waiting, loss: Loss | None, value: float | None) -> None:
         """The gradient that the last measured move waits for is there."""
         known = loss is not None and not loss.weights_have_moved
         scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
-        pairs = self._fresh.end(1.0 if value is not None else scale)
+        pairs = waiting.end(1.0 if value is not None else scale, self._process_group)
+        self._waiting = None
         self._pairs = [*self._pairs, *pairs][-_PAIRS:]
 
     def _is_bad(self, value: float | None) -> bool:
@@ -410,7 +411,8 @@ class Stepper:
         self._passes = loss.backwards
         active, frozen = self.groups.with_gradient(), self.settings.frozen
         check_sparse(active)
-        if not frozen and not (math.isfinite(value0) and has_finite_gradient(active)):
+        grads = [p.grad for p in active if p.grad is not None]
+        if not frozen and not (math.isfinite(value0) and are_finite(grads)):
             self._refuse(value0)
             return
         if not frozen:
@@ -490,7 +492,7 @@ class Stepper:
         slope, parabola, move = measuring.slope, outcome.parabola, self._line.take_move()
         if slope is not None and parabola is not None and move is not None:
             bend = parabola.curvature * self._multiple**2 * measuring.share
-            self._fresh.begin(self.steps, measuring.params, move, slope, bend)
+            self._waiting = Waiting(self.steps, measuring.params, move, slope, bend)
 
     def _probe_parts(self, probes: Probes, active: list[Tensor], scale: float) -> GroupLine | None:
         """The loss where a random half of the groups stayed behind."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.replay._guests import Guest, hide_guests
+from surefoot.replay._guests import Hook, hide_guests
 from surefoot.replay._state import Modes, is_measuring
 from surefoot.replay.tape import Tape, stop_abandoned
 
@@ -37,7 +37,7 @@ class Recorder:
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
         self._keeps_inputs = self._has_looked = False
-        self._around = _Hook(self._before), _Hook(self._after)
+        self._around = _weak(self._before), _weak(self._after)
         self._modes = Modes() if modes is None else modes
         # a loop that breaks off between forward and step leaves its tape on
         weakref.finalize(self, stop_abandoned).atexit = False
@@ -80,7 +80,7 @@ class Recorder:
         if not self._has_looked and "torch._dynamo" in sys.modules:
             self._has_looked = True
             self.model = _compiled_form_of(self.model)
-            self._around = _Hook(self._before), _Hook(self._after)
+            self._around = _weak(self._before), _weak(self._after)
         self._hooked = []
         modules = self._outermost or [self.model, *_parts(self.model)]
         for module in modules:
@@ -218,33 +218,19 @@ def _compiled_form_of(model: nn.Module) -> nn.Module:
     return model
 
 
-class _Hook(Guest):
-    """A hook that copies of the model, and its files, do without.
+def _weak(method: Callable[..., Any]) -> Hook:
+    """A hook that does not keep alive whose method it is: a tape that is on holds the model.
 
     Kept out of the graphs of ``torch.compile``, where that is in use.
     """
+    weak = weakref.WeakMethod(method)
 
-    def __init__(self, method: Callable[..., Any] | None) -> None:
-        # a tape that is on holds the model, which must not hold who started it
-        weak = None if method is None else weakref.WeakMethod(method)
+    def run(*args: Any) -> None:
+        found = weak()
+        if found is not None:
+            found(*args)
 
-        def run(*args: Any) -> None:
-            found = None if weak is None else weak()
-            if found is not None:
-                found(*args)
-
-        dynamo = method is not None and "torch._dynamo" in sys.modules
-        self._run = torch.compiler.disable(run) if dynamo else run
-
-    def __call__(self, *args: Any) -> None:
-        """What torch calls."""
-        self._run(*args)
-
-    def __deepcopy__(self, memo: Any) -> _Hook:
-        return _Hook(None)
-
-    def __reduce__(self) -> Any:
-        return (_Hook, (None,))
+    return Hook(torch.compiler.disable(run) if "torch._dynamo" in sys.modules else run)
 
 
 class _AroundCompiled:
