@@ -498,26 +498,21 @@ class Stepper:
         """The loss where a random half of the groups stayed behind."""
         if not parts(self.settings, self.rate) or self.rate.in_use is None:
             return None
-        places = self.groups.places(active)
-        multiples = self.groups.multiples()
-        slopes = self._line.slopes_of(places)
-        moving = [k for k, slope in enumerate(slopes) if places[k] and multiples[k] > 0.0]
+        places, multiples = self.groups.places(active), self.groups.multiples()
+        slopes = [s / scale for s in self._line.slopes_of(places)]
+        moving = [k for k, place in enumerate(places) if place and multiples[k] > 0.0]
         if len(moving) < 2:
             return None
-        chosen = drawn(self.steps, len(moving))
-        moved = [False] * len(places)
-        for k, moves in zip(moving, chosen, strict=True):
-            moved[k] = moves
-        stay = [i for k in moving if not moved[k] for i in places[k]]
-        with self._line.staying(stay):
+        draw = zip(moving, drawn(self.steps, len(moving)), strict=True)
+        moved = {k for k, moves in draw if moves}
+        with self._line.staying([i for k in moving if k not in moved for i in places[k]]):
             value = probes.evaluate()
-        sloped = [s / scale for s in slopes]
-        tangent = math.fsum(s for s, moves in zip(sloped, moved, strict=True) if moves)
+        tangent = math.fsum(slopes[k] for k in moved)
         return GroupLine(
             self.steps,
-            tuple(s / m if m > 0.0 else 0.0 for s, m in zip(sloped, multiples, strict=True)),
+            tuple(s / m if m > 0.0 else 0.0 for s, m in zip(slopes, multiples, strict=True)),
             multiples,
-            tuple(moved),
+            tuple(k in moved for k in range(len(places))),
             math.nan,
             2.0 * (value - probes.value0 - tangent),
         )

@@ -32,7 +32,8 @@ class Recorder:
         self.model = model
         self._hooked: list[nn.Module] = []
         self._handles: list[tuple[nn.Module, list[Any]]] = []
-        self._outermost: list[nn.Module] = []
+        self.outermost: list[nn.Module] = []
+        """The modules that the loop was seen to call."""
         self._tape: Tape | None = None
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
@@ -45,16 +46,6 @@ class Recorder:
         weakref.finalize(self, _remove, self._removable).atexit = False
         self.backwards = 0
         """Backward passes since :meth:`arm`."""
-
-    @property
-    def outermost(self) -> list[nn.Module]:
-        """The modules that the loop was seen to call."""
-        return list(self._outermost)
-
-    @property
-    def is_armed(self) -> bool:
-        """Whether forward passes are recorded now."""
-        return bool(self._handles)
 
     def looks_again(self) -> bool:
         """Whether the model was compiled since its hooks were set; if so, they move there."""
@@ -82,7 +73,7 @@ class Recorder:
             self.model = _compiled_form_of(self.model)
             self._around = _weak(self._before), _weak(self._after)
         self._hooked = []
-        modules = self._outermost or [self.model, *_parts(self.model)]
+        modules = self.outermost or [self.model, *_parts(self.model)]
         for module in modules:
             self._hook(module)
 
@@ -133,7 +124,7 @@ class Recorder:
 
     def finish(self) -> Tape | None:
         """Record no more; what was recorded since :meth:`arm`, of the last backward pass."""
-        if not self.is_armed:
+        if not self._handles:
             return None
         tape, self._tape = self._tape, None
         backwards = self.backwards
@@ -143,7 +134,7 @@ class Recorder:
             tape.backwards = backwards
             self._keeps_inputs = self._keeps_inputs or tape.was_overwritten
         if tape is None or tape.problem() is not None:
-            self._outermost = []  # look again at all that the loop may call
+            self.outermost = []  # look again at all that the loop may call
         self.disarm()
         return tape
 
@@ -154,8 +145,8 @@ class Recorder:
         if self._depth > 1:
             return
         stop_abandoned()
-        if module not in self._outermost:
-            self._outermost.append(module)
+        if module not in self.outermost:
+            self.outermost.append(module)
             self._leave_parts(module)
         if self._tape is not None and self._tape.was_differentiated:  # the next micro-batch
             self._tape.close()
