@@ -83,7 +83,6 @@ class Stepper:
         history: the measurements.
         steps: made so far.
         is_due: whether the next step measures.
-        hears: whether the next loss is recorded.
         closure_differentiates: whether the loop's closure calls ``backward()``; None where not
             known.
     """
@@ -261,12 +260,10 @@ class Stepper:
     def plan(self) -> None:
         """Decide whether the next step measures, and listen if so."""
         self.is_due = is_due(self.settings, self.rate, self.steps)
-        measures = self.is_due or self._waiting is not None
         listens = self.is_due or self.rate.listens(self.steps, self._reach.often)
         self._listens = listens and not self.settings.frozen
-        self.hears = measures or self._listens
         if self.closure_differentiates is not False:
-            if measures:
+            if self.is_due or self._waiting is not None:
                 self.recorder.arm(self.groups.params())
             if self._listens:
                 self._hearing.start(self.groups.params())
@@ -565,7 +562,9 @@ class Stepper:
             outcome,
             effective_lr=self.groups.effective_lr,
             cost=cost + Cost(self._passes, self._passes),
-            **self._beyond(),
+            ratios=self.groups.ratios if self.settings.groups == "measured" else None,
+            weight_decay=None if self._decay is None else self.groups.effective_decays,
+            noise_scale=noise_scale(self._pairs, self._share).value,
         )
         self._trouble.refused = self._trouble.failed = 0
         if self.settings.advice:
@@ -573,17 +572,6 @@ class Stepper:
         self._cost = self._cost + cost
         self._book()
         remember(self.history, self._point(measuring, self._last))
-
-    def _beyond(self) -> dict[str, Any]:
-        """What an outcome tells beside the common rate, of what was asked for."""
-        told: dict[str, Any] = {}
-        if self.settings.groups == "measured":
-            told["ratios"] = self.groups.ratios
-        if self._decay is not None:
-            told["weight_decay"] = self.groups.effective_decays
-        if self.settings.advice:
-            told["noise_scale"] = noise_scale(self._pairs, self._share).value
-        return told
 
     def _point(self, measuring: Measuring, outcome: StepOutcome) -> RatePoint:
         """What the history keeps of a measurement."""

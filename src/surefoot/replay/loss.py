@@ -230,6 +230,13 @@ class Watched(Loss):
         """That of the loss."""
         return self.value.dtype
 
+    def with_backward(self, other: Loss | None) -> Watched:
+        """The same, of a function that calls ``backward()``, whose gradient the other one saw."""
+        self.calls_backward = True
+        if other is not None:
+            self.gradient = other.gradient
+        return self
+
     def problem(self) -> str | None:
         """A function can always be called again."""
         return None
