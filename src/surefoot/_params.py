@@ -6,9 +6,8 @@ never concatenates them, and accumulates norms and products in float32 or better
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -75,22 +74,54 @@ def dots_and_norms_sq(
     """⟨aᵢ, bᵢ⟩ and ‖aᵢ‖² of each pair, with one device sync for all."""
     if not firsts:
         return [], []
-    products: list[Tensor] = []
-    ends = [0]
-    for pair in zip(firsts, seconds, strict=True):
-        for a, b in _strips(*pair):  # the second product finds the strip in the cache
-            products += (_dot(a, b), _dot(a, a))
-        ends.append(len(products))
-    values = _numbers(products)
-    if _out_of_range(values[1::2]) or not all(map(math.isfinite, values)):
+    pairs = (_strips(*pair) for pair in zip(firsts, seconds, strict=True))
+    dots, squares = _dots_and_squares(pairs)
+    if _out_of_range(squares) or not all(map(math.isfinite, dots)):
         wider = _wider(firsts), _wider(seconds)
         if wider != (None, None):
             return dots_and_norms_sq(wider[0] or firsts, wider[1] or seconds)
-    spans = list(itertools.pairwise(ends))
-    return (
-        [_fsum(values[start:end:2]) for start, end in spans],
-        [_fsum(values[start + 1 : end : 2]) for start, end in spans],
-    )
+    return dots, squares
+
+
+def slopes_and_norms_sq(
+    ends: Sequence[Tensor], starts: Sequence[Tensor], grads: Sequence[Tensor | None]
+) -> tuple[list[float], list[float]]:
+    """⟨gᵢ, endᵢ − startᵢ⟩ and ‖endᵢ − startᵢ‖², with one device sync and no tensor of that size.
+
+    The product is 0 where there is no gradient.
+    """
+
+    def moves(*given: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+        for x, y, *g in _strips(*(t.detach() for t in given if t is not None)):
+            d = x.float() - y.float() if x.dtype in _LOW_PRECISION else x - y
+            yield (d, *(each.to(d.dtype) for each in g))
+            del d  # before the next one is made
+
+    return _dots_and_squares(moves(*each) for each in zip(ends, starts, grads, strict=True))
+
+
+def _dots_and_squares(
+    pairs: Iterable[Iterable[tuple[Tensor, ...]]],
+) -> tuple[list[float], list[float]]:
+    """⟨aᵢ, bᵢ⟩, 0 without a bᵢ, and ‖aᵢ‖² of pairs in strips."""
+    products: list[Tensor] = []
+    dots: list[float] = []
+    squares: list[float] = []
+    places: list[tuple[list[float], int]] = []
+    for i, strips in enumerate(pairs):
+        dots.append(0.0)
+        squares.append(0.0)
+        for a, *others in strips:  # the second product finds the strip in the cache
+            products.append(_dot(a, a))
+            places.append((squares, i))
+            for b in others:
+                products.append(_dot(a, b))
+                places.append((dots, i))
+                del b
+            del a, others
+    for (sums, i), value in zip(places, _numbers(products) if products else [], strict=True):
+        sums[i] += value
+    return dots, squares
 
 
 _STRIP, _LONG_STRIP = 1 << 18, 1 << 22
@@ -142,31 +173,6 @@ def _fsum(values: object) -> float:
         return math.fsum(values)  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         return math.nan
-
-
-def slopes_and_norms_sq(
-    ends: Sequence[Tensor], starts: Sequence[Tensor], grads: Sequence[Tensor | None]
-) -> tuple[list[float], list[float]]:
-    """⟨gᵢ, endᵢ − startᵢ⟩ and ‖endᵢ − startᵢ‖², with one device sync and no tensor of that size.
-
-    The product is 0 where there is no gradient.
-    """
-    products: list[Tensor] = []
-    slopes, squares = [0.0] * len(ends), [0.0] * len(ends)
-    places: list[tuple[list[float], int]] = []
-    for i, (end, start, grad) in enumerate(zip(ends, starts, grads, strict=True)):
-        triple = [t.detach() for t in (end, start, grad) if t is not None]
-        for x, y, *g in _strips(*triple):
-            d = x.float() - y.float() if x.dtype in _LOW_PRECISION else x - y
-            products.append(_dot(d, d))
-            places.append((squares, i))
-            if g:
-                products.append(_dot(g[0].to(d.dtype), d))
-                places.append((slopes, i))
-            del d  # before the next one is made
-    for (sums, i), value in zip(places, _numbers(products) if products else [], strict=True):
-        sums[i] += value
-    return slopes, squares
 
 
 @torch.no_grad()

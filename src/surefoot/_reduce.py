@@ -24,13 +24,17 @@ def mean(value: float, group: Any = None, device: torch.device | None = None) ->
     """
     if not is_distributed(group):
         return value
-    # NCCL reduces tensors on the accelerator only; gloo takes either
-    on = device if device is not None and dist.get_backend(group) == "nccl" else torch.device("cpu")
-    # MPS has no float64; everywhere else the mean of losses deserves it
-    dtype = torch.float32 if on.type == "mps" else torch.float64
-    total = torch.tensor(value, dtype=dtype, device=on)
+    return _sums([value], group, device)[0] / dist.get_world_size(group)
+
+
+def _sums(values: Sequence[float], group: Any, device: torch.device | None = None) -> list[float]:
+    """Over all processes. NCCL reduces tensors on the accelerator only; gloo takes either."""
+    on = torch.device("cpu")
+    if dist.get_backend(group) == "nccl":
+        on = device or torch.device("cuda", torch.cuda.current_device())
+    total = torch.tensor(list(values), dtype=torch.float64, device=on)
     dist.all_reduce(total, group=group)
-    return float(total.item()) / dist.get_world_size(group)
+    return [float(x) for x in total.tolist()]
 
 
 def local(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -63,9 +67,4 @@ def over_shards(values: Sequence[float], sharded: bool, group: Any = None) -> li
     """Sums over the processes that hold shards; the values themselves where nothing is sharded."""
     if not sharded or not is_distributed(group):
         return list(values)
-    device = torch.device("cpu")
-    if dist.get_backend(group) == "nccl":
-        device = torch.device("cuda", torch.cuda.current_device())
-    total = torch.tensor(list(values), dtype=torch.float64, device=device)
-    dist.all_reduce(total, group=group)
-    return [float(x) for x in total.tolist()]
+    return _sums(values, group)

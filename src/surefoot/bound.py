@@ -32,15 +32,6 @@ class Bound:
     share: float
     recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_WINDOW))
 
-    def limit(self, norm: float, lowered: float) -> float:
-        """The longest step.
-
-        Args:
-            norm: of the weights, or what stands for it.
-            lowered: what horizon and schedulers have left of the rate.
-        """
-        return longest(self.share, norm, lowered)
-
     def note(self, shortened: bool) -> bool:
         """Whether a step was shortened; whether most of the last fifty were."""
         self.recent.append(shortened)

@@ -12,7 +12,8 @@ from scipy import stats
 
 from surefoot.measured import Measurement, RateInterval, interval, pool
 from surefoot.measured.estimate import student_quantile
-from surefoot.measured.pace import Budget, next_measurement
+from surefoot.measured.pace import next_measurement
+from surefoot.measured.settings import Settings
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 12, 31, 63])
@@ -125,26 +126,26 @@ def test_the_interval_does_not_care_about_units() -> None:
 
 @pytest.mark.parametrize("total", [40, 500, 20_000])
 def test_the_budget_holds_at_the_end_of_the_run(total: int) -> None:
-    budget = Budget(0.03, total)
+    settings = Settings(total_steps=total)
     spent = 0.0
     for step in range(total):
-        while budget.allows(step, spent, 1.0):
+        while settings.allows(step, spent, 1.0):
             spent += 1.0
     assert 0.03 * 3 * total - 1 < spent <= 0.03 * 3 * total
 
 
 def test_without_a_known_end_the_start_is_on_credit() -> None:
-    budget, spent = Budget(0.03, None), 0.0
+    settings, spent = Settings(), 0.0
     for step in range(10_000):
-        while budget.allows(step, spent, 1.0):
+        while settings.allows(step, spent, 1.0):
             spent += 1.0
         assert spent <= 0.09 * (step + 1) + 24
     assert spent >= 0.09 * 10_000
 
 
 def test_the_first_measurement_is_always_affordable() -> None:
-    assert Budget(0.0, 100).allows(0, 0.0, 1.0)
-    assert not Budget(0.0, 100).allows(1, 1.0, 1.0)
+    assert Settings(total_steps=100, overhead=0.0).allows(0, 0.0, 1.0)
+    assert not Settings(total_steps=100, overhead=0.0).allows(1, 1.0, 1.0)
 
 
 def test_a_sure_and_steady_rate_is_measured_seldom() -> None:

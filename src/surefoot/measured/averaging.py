@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -26,7 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from surefoot import _params, _reduce
 from surefoot.measured.fresh_statistics import AT_ONCE, SOON, FreshStatistics
 from surefoot.replay import is_measuring
-from surefoot.replay._guests import Guest, ModeSwitch, hide_guests
+from surefoot.replay._guests import Hook, ModeSwitch, hide_guests
 from surefoot.replay._state import Modes
 from surefoot.replay.loss import version_of
 
@@ -110,7 +111,7 @@ class Averages:
         self._waiting: list[Any] = []
         self._model = model
         self._statistics = FreshStatistics(model)
-        self._hooks = _Hooks(self)
+        self._open: list[AbstractContextManager[None] | None] = []
         self._handles: dict[nn.Module, list[Any]] = {}
         if model is not None:
             self.watch(model)
@@ -127,12 +128,12 @@ class Averages:
     def watch(self, module: nn.Module) -> None:
         """Show the average to this module's forward passes in evaluation mode, and to its files."""
         if module not in self._handles:
-            hooks = self._hooks
+            before, after = Hook(self._before), Hook(self._after)
             handles: list[Any] = [
-                module.register_forward_pre_hook(hooks.before, prepend=True, with_kwargs=True),
-                module.register_forward_hook(hooks.after, with_kwargs=True, always_call=True),
-                module.register_state_dict_post_hook(_Save(hooks)),
-                module.register_load_state_dict_post_hook(hooks.load),
+                module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
+                module.register_forward_hook(after, with_kwargs=True, always_call=True),
+                module.register_state_dict_post_hook(Hook(self._save)),
+                module.register_load_state_dict_post_hook(Hook(self._loaded)),
             ]
             if self._model is None or module is self._model:
                 handles.append(ModeSwitch(module, self.switched))
@@ -316,8 +317,24 @@ class Averages:
             self._stays = False
             self._hide()
 
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """A forward pass begins; what has to be left when it ends."""
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """A forward pass begins, of the whole model or of a part of it."""
+        if not _is_tracing():
+            inner = bool(self._open)  # a part of what was called already
+            self._open.append(None if inner else self._begin(module, args, kwargs))
+
+    def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if not _is_tracing() and self._open:
+            context = self._open.pop()
+            if context is not None:
+                context.__exit__(None, None, None)
+            if self._has_ended:
+                self.end()
+
+    def _begin(
+        self, module: nn.Module, args: Any, kwargs: Any
+    ) -> AbstractContextManager[None] | None:
+        """What has to be left when the forward pass ends."""
         if is_measuring():
             return None
         records, trains = torch.is_grad_enabled(), module.training
@@ -343,14 +360,14 @@ class Averages:
     def end(self) -> None:
         """The optimizer is gone: the average is what it leaves behind."""
         self._has_ended = True
-        if self._hooks.is_inside:  # a forward pass: when that ends
+        if self._open:  # a forward pass: when that ends
             return
         if self._can_show():
             self._show()
             self._statistics.show()
         self.forget()
 
-    def of(self, module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    def _save(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
         """Put the averages, and their statistics, into a model's state_dict."""
         if not self._can_show():
             return
@@ -398,9 +415,13 @@ class Averages:
             self._averages[p] = x.detach().to(p.device, p.dtype).clone()
         if self._model is not None:  # whichever part of it is called first
             self._waiting = [
-                m.register_forward_pre_hook(self._hooks.settle, prepend=True)
+                m.register_forward_pre_hook(Hook(self._settle_to_train), prepend=True)
                 for m in self._model.modules()
             ]
+
+    def _settle_to_train(self, module: nn.Module, args: Any) -> None:
+        if module.training:
+            self._settle()
 
     def _settle(self) -> None:
         """Put loaded values into the parameters."""
@@ -414,7 +435,7 @@ class Averages:
             handle.remove()
         self._waiting = []
 
-    def loaded_model(self) -> None:
+    def _loaded(self, module: nn.Module, keys: Any) -> None:
         """Other weights were loaded into the model."""
         if not self._pending and self._averages:
             self.restart()
@@ -425,63 +446,8 @@ class Averages:
             for handle in handles:
                 handle.remove()
         self._handles = {}
-        self._hooks.averages = None  # they hold each other
 
 
 def _is_tracing() -> bool:
     """Whether what runs is the making of a graph, in which nothing may change places."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-
-
-class _Hooks(Guest):
-    """Hooks on the model, which keep the average as long as the model lives."""
-
-    def __init__(self, averages: Averages | None) -> None:
-        self.averages = averages
-        self._open: list[Any] = []
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether a forward pass has begun and not ended."""
-        return bool(self._open)
-
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if not _is_tracing() and self.averages is not None:
-            inner = bool(self._open)  # a part of what was called already
-            self._open.append(None if inner else self.averages.before(module, args, kwargs))
-
-    def after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if not _is_tracing() and self._open:
-            context = self._open.pop()
-            if context is not None:
-                context.__exit__(None, None, None)
-            if self.averages is not None and self.averages._has_ended:
-                self.averages.end()
-
-    def settle(self, module: nn.Module, args: Any) -> None:
-        if self.averages is not None and module.training:
-            self.averages._settle()
-
-    def load(self, module: nn.Module, keys: Any) -> None:
-        if self.averages is not None:
-            self.averages.loaded_model()
-
-    def __deepcopy__(self, memo: Any) -> _Hooks:
-        return _Hooks(None)
-
-    def __reduce__(self) -> Any:
-        return (_Hooks, (None,))
-
-
-class _Save(Guest):
-    """The hook of ``state_dict()``; torch marks it, which a method does not bear."""
-
-    def __init__(self, hooks: _Hooks) -> None:
-        self._hooks = hooks
-
-    def __call__(
-        self, module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any
-    ) -> None:
-        averages = self._hooks.averages
-        if averages is not None:
-            averages.of(module, state_dict, prefix)

@@ -21,7 +21,7 @@ def is_due(settings: Settings, rate: RateState, step: int) -> bool:
     return (
         step >= rate.next
         and (rate.in_use is None or settings.left(step) > _NEARLY_NOTHING)
-        and settings.budget.allows(step, rate.spent, _price(settings, rate))
+        and settings.allows(step, rate.spent, _price(settings, rate))
     )
 
 

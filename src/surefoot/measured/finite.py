@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surefoot import _params, _reduce
 
-__all__ = ["GradientGauge", "are_finite", "has_finite_gradient"]
+__all__ = ["GradientGauge", "are_finite"]
 
 
 class GradientGauge:
@@ -49,11 +49,6 @@ def _small_ones(active: Sequence[Tensor]) -> list[Tensor]:
             break
         chosen.append(p)
     return chosen
-
-
-def has_finite_gradient(active: Sequence[Tensor]) -> bool:
-    """Whether the gradient of every parameter is finite; the same answer on every process."""
-    return are_finite([p.grad for p in active if p.grad is not None])
 
 
 def are_finite(tensors: Sequence[Tensor]) -> bool:

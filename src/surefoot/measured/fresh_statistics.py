@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,14 +89,6 @@ class FreshStatistics:
             norm._buffers.update(others)
         return own
 
-    @contextlib.contextmanager
-    def _others(self, statistics: Sequence[dict[str, Tensor]]) -> Iterator[None]:
-        own = self._exchange(statistics)
-        try:
-            yield
-        finally:
-            self._exchange(own)
-
     @torch.no_grad()
     def _measure(self) -> list[dict[str, Tensor]]:
         module, _, _, surroundings = self._batches[-1]
@@ -108,7 +99,8 @@ class FreshStatistics:
             for norm in self._norms
         ]
         before = [(b, b._version, b.clone()) for b in module.buffers()]
-        with undisturbed(None, surroundings.devices), replaying(), self._others(blank):
+        with undisturbed(None, surroundings.devices), replaying():
+            own = self._exchange(blank)
             try:
                 for norm in self._norms:
                     norm.momentum = None  # the plain mean over the batches
@@ -117,6 +109,7 @@ class FreshStatistics:
                     with then.again():
                         called(*args, **kwargs)
             finally:
+                self._exchange(own)
                 for norm, momentum in zip(self._norms, momenta, strict=True):
                     norm.momentum = momentum
                 for m, mode in modes:

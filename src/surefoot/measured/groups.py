@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from surefoot._quiet import devices_of
 from surefoot.measured.averaging import Averages
 from surefoot.measured.decay import DecayForm
 
@@ -47,10 +45,6 @@ class Groups:
         """Those that the next step moves."""
         groups = self._base.param_groups
         return [p for group in groups for p in group["params"] if p.grad is not None]
-
-    def devices(self) -> tuple[torch.device, ...]:
-        """Where they are."""
-        return devices_of(self.params())
 
     @property
     def units(self) -> tuple[float, ...]:

@@ -277,9 +277,7 @@ def _is_absurd(probes: Probes, found: StepOutcome, far: float) -> bool:
 
 def scale_of(loss: Loss, active: list[Tensor]) -> float | None:
     """What the loss's own gradient was multiplied by since ``backward()``; None where unknown."""
-    if loss.backwards > 1 or loss.gradient is None:
-        return None
-    return loss.gradient.scale_since(active)
+    return None if loss.backwards > 1 else loss.gradient.scale_since(active)
 
 
 def own_slope(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from surefoot._numbers import kind_of
@@ -82,17 +82,13 @@ class _MuonAndAdamW(Optimizer):
         muon = getattr(torch.optim, "Muon", None)
         if muon is None:
             raise TypeError(f"torch {torch.__version__} has no torch.optim.Muon (2.9 and newer do)")
-        named = (g[1] if isinstance(g, tuple) else g for g in params)  # of named_parameters()
-        groups = [g if isinstance(g, dict) else {"params": [g]} for g in named]
-        if all(len(g) == 1 for g in groups):  # parameters alone
-            groups = [{"params": [p for g in groups for p in _listed(g["params"])]}]
+        super().__init__(params, {"lr": lr})  # torch's own reading of parameters and groups
         matrices: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
-        for group in groups:
-            rest = {k: v for k, v in group.items() if k != "params"}
+        for group in self.param_groups:
+            rest = {k: v for k, v in group.items() if k not in ("params", "param_names")}
             for kind, chosen in ((True, matrices), (False, others)):
-                of_kind = [p for p in _listed(group["params"]) if (p.dim() == 2) == kind]
-                if of_kind:
+                if of_kind := [p for p in group["params"] if (p.dim() == 2) == kind]:
                     chosen.append({**rest, "params": of_kind})
         self._parts = []
         if matrices:
@@ -101,7 +97,7 @@ class _MuonAndAdamW(Optimizer):
         if others:
             decay = {k: v for k, v in settings.items() if k == "weight_decay"}
             self._parts.append(AdamW(others, lr=lr, **decay))
-        super().__init__([g for part in self._parts for g in part.param_groups], {"lr": lr})
+        self.param_groups = [g for part in self._parts for g in part.param_groups]
         self._share()
 
     def _share(self) -> None:
@@ -123,10 +119,6 @@ class _MuonAndAdamW(Optimizer):
         """One step of both."""
         for part in self._parts:
             part.step()
-
-
-def _listed(params: Any) -> list[Tensor]:
-    return [params] if isinstance(params, Tensor) else list(params)
 
 
 class MeasuredMuon(_Named):

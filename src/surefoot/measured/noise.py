@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -22,7 +23,7 @@ from surefoot import _params, _reduce
 from surefoot.measured._toy import Toy, Way, first_answer
 from surefoot.measured.estimate import Measurement, RateInterval, interval
 
-__all__ = ["Fresh", "SlopePair", "noise_scale", "own_share"]
+__all__ = ["SlopePair", "Waiting", "noise_scale", "own_share"]
 
 _SETTLED = 200
 _CHANGES = (0.1, 0.3)
@@ -36,63 +37,42 @@ class SlopePair(NamedTuple):
     fresh: float
 
 
-class Fresh:
-    """Keeps a measured step's move until the next gradient is there: one copy of the weights."""
+@dataclass(frozen=True)
+class Waiting:
+    """A measured step that waits for the next gradient, with one copy of the weights.
 
-    def __init__(self, process_group: Any = None) -> None:
-        self._group = process_group
-        self._waiting: tuple[int, float, float] | None = None
-        self._params: list[Tensor] = []
-        self._move: list[Tensor] = []
+    Args:
+        step: its number.
+        params: that moved.
+        move: by how much they would at t = 1.
+        own: slope of its batch at the start, per unit of t.
+        curvature: along the move as far as it went: what the slope grew by, per unit of t.
+    """
 
-    @property
-    def waits(self) -> bool:
-        """Whether the next gradient is asked for."""
-        return self._waiting is not None
+    step: int
+    params: Sequence[Tensor]
+    move: list[Tensor]
+    own: float
+    curvature: float
 
-    def begin(
-        self,
-        step: int,
-        params: Sequence[Tensor],
-        move: list[Tensor],
-        own: float,
-        curvature: float,
-    ) -> None:
-        """A step was made.
-
-        Args:
-            step: its number.
-            params: that moved.
-            move: by how much they would at t = 1; kept, not copied.
-            own: slope of its batch at the start, per unit of t.
-            curvature: along the move as far as it went: what the slope grew by, per unit of t.
-        """
-        self._waiting, self._params, self._move = (step, own, curvature), list(params), move
-
-    def end(self, scale: float | None) -> list[SlopePair]:
+    def end(self, scale: float | None, process_group: Any) -> list[SlopePair]:
         """The next gradient is there: both slopes, if they can be told.
 
         Args:
             scale: what it was multiplied by; None where unknown.
+            process_group: processes to agree with.
         """
-        waiting, params, move = self._waiting, self._params, self._move
-        self.forget()
-        grads = [p.grad for p in params if p.grad is not None]
-        if waiting is None or scale is None or len(grads) < len(params):
+        params, grads = self.params, [p.grad for p in self.params if p.grad is not None]
+        if scale is None or len(grads) < len(params):
             return []
-        step, own, curvature = waiting
         sharded, shares = _reduce.is_sharded(params), _reduce.shard_shares(params)
-        dots, _ = _params.dots_and_norms_sq(_reduce.local(grads), move)
+        dots, _ = _params.dots_and_norms_sq(_reduce.local(grads), self.move)
         parts = [dot * share for dot, share in zip(dots, shares, strict=True)]
-        (slope,) = _reduce.over_shards([math.fsum(parts)], sharded, self._group)
+        (slope,) = _reduce.over_shards([math.fsum(parts)], sharded, process_group)
         if not sharded:
-            slope = _reduce.mean(slope, self._group, params[0].device)
-        pair = SlopePair(step, own, slope / scale - curvature)
+            slope = _reduce.mean(slope, process_group, params[0].device)
+        pair = SlopePair(self.step, self.own, slope / scale - self.curvature)
         return [pair] if all(map(math.isfinite, pair)) else []
-
-    def forget(self) -> None:
-        """Give the memory back."""
-        self._waiting, self._params, self._move = None, [], []
 
 
 def noise_scale(

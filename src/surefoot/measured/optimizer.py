@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from surefoot._evaluation import OF_NO_PARAMETER, agree
 from surefoot._notices import Notices
 from surefoot._numbers import check_callable, check_count
+from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction
-from surefoot.measured.closures import call, check_repeatable
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
 from surefoot.measured.measuring import in_half_precision
@@ -25,6 +27,7 @@ from surefoot.measured.stepper import Stepper
 from surefoot.measured.wrapper import Wrapper
 from surefoot.outcome import Cost, StepOutcome
 from surefoot.replay import Tape, Watched
+from surefoot.replay.loss import have_changed, marks
 from surefoot.replay.tape import stop_abandoned
 
 __all__ = ["MeasuredLR"]
@@ -321,7 +324,7 @@ class MeasuredLR(Wrapper):
                 return self._step_with(closure)
             stepper = self._stepper
             stepper.closure_differentiates = None  # as far as is known, no closure comes
-            self._step_without(stepper.recorder.finish() if stepper.hears else None)
+            self._step_without(stepper.recorder.finish())
             return None
         except BaseException:
             self._stepper.plan()  # listen again: whoever interrupted it may go on
@@ -340,19 +343,29 @@ class MeasuredLR(Wrapper):
         check_scaler()
         stepper = self._stepper
         params = stepper.groups.params()
-        called = call(closure, params, stepper.watched(closure) if stepper.is_due else None)
-        tape = stepper.recorder.finish() if stepper.hears else None
-        if called.loss is None:
+        watched, before = stepper.watched(closure) if stepper.is_due else None, marks(params)
+        with torch.enable_grad():
+            loss = closure() if watched is None else watched.first()
+        differentiates = have_changed(before, params)
+        tape = stepper.recorder.finish()
+        if loss is None:  # from Lightning's manual optimization, or a batch left out
             self._step_without(tape)
             return None
-        stepper.closure_differentiates = called.differentiates
-        if called.differentiates:
-            stepper.take(called.replayable(tape))
-            return called.loss
-        stepper.take(called.watched, called.differentiate(params))
+        stepper.closure_differentiates = differentiates
+        if differentiates:
+            whole = watched is not None and (tape is None or tape.problem() is not None)
+            stepper.take(watched.with_backward(tape) if watched and whole else tape)
+            return loss
+        if not (isinstance(loss, Tensor) and loss.requires_grad):
+            raise RuntimeError(OF_NO_PARAMETER)
+        with torch.enable_grad():
+            loss.backward()
+        if all(p.grad is None for p in params):
+            raise RuntimeError(OF_NO_PARAMETER)
+        stepper.take(watched, float(loss.detach()))
         for p in params:
             p.grad = None  # these gradients are used up; any that are found next are others'
-        return called.loss.detach()
+        return loss.detach()
 
     @torch.no_grad()
     def check_closure(self, closure: Callable[[], Any]) -> None:
@@ -367,8 +380,10 @@ class MeasuredLR(Wrapper):
         stepper = self._stepper
         if not callable(closure):
             raise TypeError("check_closure() takes a function that returns the loss")
-        check_repeatable(
-            closure, stepper.groups.params(), stepper.model, bool(stepper.closure_differentiates)
-        )
+        watched = stepper.watched(closure)
+        watched.calls_backward = bool(stepper.closure_differentiates)
+        first, second = watched.replay(), watched.replay()
+        if not (math.isnan(first) or agree(first, second)):
+            raise NotRepeatableError(notices.NOT_REPEATABLE.format(first=first, second=second))
 
     check = check_closure

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from surefoot.measured.estimate import RateInterval
 
-__all__ = ["Budget", "next_measurement"]
+__all__ = ["CREDIT", "budget", "next_measurement"]
 
 CREDIT = 24.0
 """Forward-equivalents that may be spent before they were earned: the rate changes most at first. At
@@ -16,29 +14,19 @@ _STEP = 3.0
 """Forward-equivalents of a plain training step: one forward and one backward pass."""
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What measuring may cost.
+def budget(overhead: float, total_steps: int | None, step: int) -> float:
+    """Forward-equivalents that may have been spent by the end of step number ``step``.
 
     Args:
         overhead: share of the price of plain training.
         total_steps: length of the run; None where unknown.
+        step: its number.
     """
-
-    overhead: float
-    total_steps: int | None
-
-    def limit(self, step: int) -> float:
-        """Forward-equivalents that may have been spent by the end of step number ``step``."""
-        earned = self.overhead * _STEP * (step + 1)
-        if self.total_steps is None:
-            return earned + (CREDIT if self.overhead > 0.0 else 0.0)
-        whole = self.overhead * _STEP * max(self.total_steps, step + 1)
-        return min(whole, earned + min(CREDIT, 0.25 * whole))
-
-    def allows(self, step: int, spent: float, price: float) -> bool:
-        """Whether a measurement of that price may be made now. The first one always may."""
-        return spent == 0.0 or spent + price <= self.limit(step)
+    earned = overhead * _STEP * (step + 1)
+    if total_steps is None:
+        return earned + (CREDIT if overhead > 0.0 else 0.0)
+    whole = overhead * _STEP * max(total_steps, step + 1)
+    return min(whole, earned + min(CREDIT, 0.25 * whole))
 
 
 def next_measurement(

@@ -99,16 +99,12 @@ class Ratios:
     applied: tuple[float, ...] = ()
     lines: tuple[GroupLine, ...] = ()
 
-    def for_groups(self, n: int) -> tuple[float, ...]:
-        """The ratios of ``n`` groups; a new one's is 1."""
-        return (*self.applied, *(1.0 for _ in range(n - len(self.applied))))
-
     def learned(self, line: GroupLine) -> Ratios:
         """With one more line."""
         n = len(line.slopes)
         same = [old for old in self.lines if len(old.slopes) == n]
         lines = (*same, line)[-_KEPT:]
-        applied = self.for_groups(n)
+        applied = (*self.applied, *[1.0] * (n - len(self.applied)))  # a new group's is 1
         found = dataclasses.replace(self, applied=applied, lines=lines)
         if len(lines) < _FEWEST:
             return found
@@ -142,22 +138,14 @@ class Ratios:
         if len(self.lines) < _FEWEST:
             return [GroupRatio(a) for a in self.applied]
         value, error, together = estimate(self.lines)
-        blocks = min(_BLOCKS, len(self.lines))
-        quantile = _WIDER * student_quantile(0.975, blocks - 1)
-        told = []
+        quantile = _WIDER * student_quantile(0.975, min(_BLOCKS, len(self.lines)) - 1)
         probed = [math.log(m) if m > 0.0 else 0.0 for m in self.lines[-1].multiples]
         middle = statistics.fmean(probed)
+        told = []
         for a, m, v, e, share in zip(self.applied, probed, value, error, together, strict=True):
-            log = m - middle + v
-            told.append(
-                GroupRatio(
-                    a,
-                    math.exp(log),
-                    math.exp(log - quantile * e),
-                    math.exp(min(log + quantile * e, 700.0)),
-                    share,
-                )
-            )
+            log, reach = m - middle + v, quantile * e
+            low, high = math.exp(log - reach), math.exp(min(log + reach, 700.0))
+            told.append(GroupRatio(a, math.exp(log), low, high, share))
         return told
 
     @classmethod

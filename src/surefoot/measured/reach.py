@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from surefoot.bound import Bound
+from surefoot.bound import Bound, longest
 from surefoot.measured.linear import Response
 from surefoot.measured.rate import RateState
 from surefoot.measured.settings import Settings
@@ -81,7 +81,7 @@ class Reach:
         # between the smallest norm and today's: weights that have to grow may, and none run away
         norm = math.sqrt(rate.norm * rate.size)
         ruin = _AVERAGED_RUIN if self.averages else _RUIN
-        return min(self.bound.limit(norm, lowered), ruin * rate.size)
+        return min(longest(self.bound.share, norm, lowered), ruin * rate.size)
 
     @property
     def _slower(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from surefoot._numbers import check_choice, check_count, check_flag, check_number
-from surefoot.measured.pace import Budget
+from surefoot.measured.pace import budget
 
 __all__ = ["Settings"]
 
@@ -59,10 +59,9 @@ class Settings:
             return False
         return self.decay_from is not None or (self.horizon == "linear" and not self.averages)
 
-    @cached_property
-    def budget(self) -> Budget:
-        """What measuring may cost."""
-        return Budget(self.overhead, self.total_steps)
+    def allows(self, step: int, spent: float, price: float) -> bool:
+        """Whether a measurement of that price may be made now. The first one always may."""
+        return spent == 0.0 or spent + price <= budget(self.overhead, self.total_steps, step)
 
     def left(self, step: int) -> float:
         """The factor that falls from 1 to 0 over ``total_steps``, or from where a decay began."""

@@ -25,12 +25,12 @@ from surefoot.measured.averaging import Averages, take_averages, without_momentu
 from surefoot.measured.checkpoint import STATE, read, write
 from surefoot.measured.decay import decay_form
 from surefoot.measured.due import is_due, parts, repeats
-from surefoot.measured.finite import GradientGauge, has_finite_gradient
+from surefoot.measured.finite import GradientGauge, are_finite
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
 from surefoot.measured.measuring import Measuring, own_slope, scale_of
-from surefoot.measured.noise import Fresh, SlopePair, noise_scale, own_share
+from surefoot.measured.noise import SlopePair, Waiting, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
 from surefoot.measured.ratios import GroupLine, Ratios, drawn
@@ -83,7 +83,6 @@ class Stepper:
         history: the measurements.
         steps: made so far.
         is_due: whether the next step measures.
-        hears: whether the next loss is recorded.
         closure_differentiates: whether the loop's closure calls ``backward()``; None where not
             known.
     """
@@ -136,7 +135,8 @@ class Stepper:
             weakref.finalize(self, _end, weakref.ref(self.averages)).atexit = False
         self.recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
         self._line = TakenStep(group, keeps_line=self.settings.advice)
-        self._fresh, self._trouble, self._gauge = Fresh(group), Trouble(), GradientGauge()
+        self._trouble, self._gauge = Trouble(), GradientGauge()
+        self._waiting: Waiting | None = None
         self._passes, self._louder, self._echo = 1, 1.0, 0.0
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
@@ -186,7 +186,6 @@ class Stepper:
         self._base.param_groups[0][STATE] = None
         self.groups = Groups(self._base, own.get("units", ()))
         self._start_anew()
-        self._fresh.forget()
         if own:
             self.rate, self.steps = RateState.from_plain(own), own["step"]
             self._cost = Cost(*own["cost"])
@@ -203,7 +202,7 @@ class Stepper:
             if self.averages is not None:
                 weight = own.get("average_weight", 0.0)
                 self.averages.load(self.groups.params(), averages, weight)
-        self._last = self._applied = None
+        self._last = self._applied = self._waiting = None
         self.plan()
 
     def change(self, **settings: Any) -> None:
@@ -261,12 +260,10 @@ class Stepper:
     def plan(self) -> None:
         """Decide whether the next step measures, and listen if so."""
         self.is_due = is_due(self.settings, self.rate, self.steps)
-        measures = self.is_due or self._fresh.waits
         listens = self.is_due or self.rate.listens(self.steps, self._reach.often)
         self._listens = listens and not self.settings.frozen
-        self.hears = measures or self._listens
         if self.closure_differentiates is not False:
-            if measures:
+            if self.is_due or self._waiting is not None:
                 self.recorder.arm(self.groups.params())
             if self._listens:
                 self._hearing.start(self.groups.params())
@@ -280,7 +277,7 @@ class Stepper:
 
     def watched(self, function: Callable[[], Any]) -> Watched:
         """A loss, or a closure, to be run again."""
-        return Watched(function, self.groups.params(), self.model, self.groups.devices())
+        return Watched(function, self.groups.params(), self.model)
 
     # A step
 
@@ -302,8 +299,8 @@ class Stepper:
             self._multiple = self.groups.publish(0.0)
             self.plan()
             return
-        if self._fresh.waits:
-            self._end_move(loss, value)
+        if self._waiting is not None:
+            self._end_move(self._waiting, loss, value)
         if self.is_due:
             self._measured_step(loss, value)
         elif self._is_bad(value):
@@ -314,11 +311,12 @@ class Stepper:
             self._plain_step()
 
     @torch.no_grad()
-    def _end_move(self, loss: Loss | None, value: float | None) -> None:
+    def _end_move(self, waiting: Waiting, loss: Loss | None, value: float | None) -> None:
         """The gradient that the last measured move waits for is there."""
         known = loss is not None and not loss.weights_have_moved
         scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
-        pairs = self._fresh.end(1.0 if value is not None else scale)
+        pairs = waiting.end(1.0 if value is not None else scale, self._process_group)
+        self._waiting = None
         self._pairs = [*self._pairs, *pairs][-_PAIRS:]
 
     def _is_bad(self, value: float | None) -> bool:
@@ -410,7 +408,8 @@ class Stepper:
         self._passes = loss.backwards
         active, frozen = self.groups.with_gradient(), self.settings.frozen
         check_sparse(active)
-        if not frozen and not (math.isfinite(value0) and has_finite_gradient(active)):
+        grads = [p.grad for p in active if p.grad is not None]
+        if not frozen and not (math.isfinite(value0) and are_finite(grads)):
             self._refuse(value0)
             return
         if not frozen:
@@ -490,32 +489,27 @@ class Stepper:
         slope, parabola, move = measuring.slope, outcome.parabola, self._line.take_move()
         if slope is not None and parabola is not None and move is not None:
             bend = parabola.curvature * self._multiple**2 * measuring.share
-            self._fresh.begin(self.steps, measuring.params, move, slope, bend)
+            self._waiting = Waiting(self.steps, measuring.params, move, slope, bend)
 
     def _probe_parts(self, probes: Probes, active: list[Tensor], scale: float) -> GroupLine | None:
         """The loss where a random half of the groups stayed behind."""
         if not parts(self.settings, self.rate) or self.rate.in_use is None:
             return None
-        places = self.groups.places(active)
-        multiples = self.groups.multiples()
-        slopes = self._line.slopes_of(places)
-        moving = [k for k, slope in enumerate(slopes) if places[k] and multiples[k] > 0.0]
+        places, multiples = self.groups.places(active), self.groups.multiples()
+        slopes = [s / scale for s in self._line.slopes_of(places)]
+        moving = [k for k, place in enumerate(places) if place and multiples[k] > 0.0]
         if len(moving) < 2:
             return None
-        chosen = drawn(self.steps, len(moving))
-        moved = [False] * len(places)
-        for k, moves in zip(moving, chosen, strict=True):
-            moved[k] = moves
-        stay = [i for k in moving if not moved[k] for i in places[k]]
-        with self._line.staying(stay):
+        draw = zip(moving, drawn(self.steps, len(moving)), strict=True)
+        moved = {k for k, moves in draw if moves}
+        with self._line.staying([i for k in moving if k not in moved for i in places[k]]):
             value = probes.evaluate()
-        sloped = [s / scale for s in slopes]
-        tangent = math.fsum(s for s, moves in zip(sloped, moved, strict=True) if moves)
+        tangent = math.fsum(slopes[k] for k in moved)
         return GroupLine(
             self.steps,
-            tuple(s / m if m > 0.0 else 0.0 for s, m in zip(sloped, multiples, strict=True)),
+            tuple(s / m if m > 0.0 else 0.0 for s, m in zip(slopes, multiples, strict=True)),
             multiples,
-            tuple(moved),
+            tuple(k in moved for k in range(len(places))),
             math.nan,
             2.0 * (value - probes.value0 - tangent),
         )
@@ -568,7 +562,9 @@ class Stepper:
             outcome,
             effective_lr=self.groups.effective_lr,
             cost=cost + Cost(self._passes, self._passes),
-            **self._beyond(),
+            ratios=self.groups.ratios if self.settings.groups == "measured" else None,
+            weight_decay=None if self._decay is None else self.groups.effective_decays,
+            noise_scale=noise_scale(self._pairs, self._share).value,
         )
         self._trouble.refused = self._trouble.failed = 0
         if self.settings.advice:
@@ -576,17 +572,6 @@ class Stepper:
         self._cost = self._cost + cost
         self._book()
         remember(self.history, self._point(measuring, self._last))
-
-    def _beyond(self) -> dict[str, Any]:
-        """What an outcome tells beside the common rate, of what was asked for."""
-        told: dict[str, Any] = {}
-        if self.settings.groups == "measured":
-            told["ratios"] = self.groups.ratios
-        if self._decay is not None:
-            told["weight_decay"] = self.groups.effective_decays
-        if self.settings.advice:
-            told["noise_scale"] = noise_scale(self._pairs, self._share).value
-        return told
 
     def _point(self, measuring: Measuring, outcome: StepOutcome) -> RatePoint:
         """What the history keeps of a measurement."""

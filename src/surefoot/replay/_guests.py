@@ -8,11 +8,32 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["Guest", "ModeSwitch", "hide_guests"]
+__all__ = ["Guest", "Hook", "ModeSwitch", "hide_guests"]
 
 
 class Guest:
-    """A hook, or what has hooks for methods, that copies of the module do without."""
+    """What copies of the module do without."""
+
+
+class Hook(Guest):
+    """A hook on a module; a copy that is made of it all the same does nothing.
+
+    Args:
+        run: what torch is to call; its answer counts.
+    """
+
+    def __init__(self, run: Callable[..., Any] | None) -> None:
+        self._run = run
+
+    def __call__(self, *args: Any) -> Any:
+        """What torch calls."""
+        return None if self._run is None else self._run(*args)
+
+    def __deepcopy__(self, memo: Any) -> Hook:
+        return Hook(None)
+
+    def __reduce__(self) -> Any:
+        return (Hook, (None,))
 
 
 def hide_guests(module: nn.Module) -> None:
@@ -38,14 +59,12 @@ class _Reduce(Guest):
         return reduced
 
 
-def _is_guest(x: Any) -> bool:
-    return isinstance(getattr(x, "__self__", x), Guest)
-
-
 def _without_guests(state: dict[str, Any]) -> dict[str, Any]:
     """A module's attributes without guests, and without what torch notes about their hooks."""
     tables = {k: v for k, v in state.items() if "hooks" in k and isinstance(v, dict)}
-    theirs = {key for table in tables.values() for key, hook in table.items() if _is_guest(hook)}
+    theirs = {
+        key for table in tables.values() for key, hook in table.items() if isinstance(hook, Guest)
+    }
     kept = {k: v for k, v in state.items() if not isinstance(v, Guest)}
     for name, table in tables.items():
         kept[name] = type(table)((k, v) for k, v in table.items() if k not in theirs)

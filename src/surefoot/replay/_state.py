@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from surefoot._quiet import RngState, devices_of
+from surefoot._quiet import RngState
 
 _here = threading.local()
 
@@ -100,8 +100,3 @@ class Surroundings:
             torch.clear_autocast_cache()  # of the weights' casts, which move from one to the next
             stack.callback(torch.clear_autocast_cache)
             yield
-
-
-def devices(params: Iterable[Tensor]) -> tuple[torch.device, ...]:
-    """The devices of the parameters, each once."""
-    return tuple(devices_of(params))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from surefoot._evaluation import (
     scalar,
     unsynchronized,
 )
-from surefoot._quiet import Buffers, undisturbed
+from surefoot._quiet import Buffers, devices_of, undisturbed
 from surefoot.replay._state import Surroundings, replaying
 
 
@@ -40,30 +39,20 @@ class FreshGradient:
         self._seen: list[Tensor] = []
         self._norms: Tensor | None = None
 
-    def watch(self, loss: Tensor, done: Callable[[bool], None] | None = None) -> None:
-        """Look when the backward pass that begins at ``loss`` ends.
-
-        Args:
-            loss: what is differentiated.
-            done: told whether any gradient of these parameters was changed by that.
-        """
+    def watch(self, loss: Tensor) -> None:
+        """Look when the backward pass that comes through ``loss`` ends, if that is theirs."""
         before = marks(self._params)
 
         def look() -> None:
-            changed = have_changed(before, self._params)
-            if changed:
-                self._look()
-            if done is not None:
-                done(changed)
+            if have_changed(before, self._params):
+                self.look()
 
-        loss.register_hook(lambda _: self._when_done(lambda: self._when_done(look)))
-
-    @staticmethod
-    def _when_done(callback: Callable[[], None]) -> None:
         # twice: DistributedDataParallel's own callback, which ends the exchange, comes before
-        Variable._execution_engine.queue_callback(callback)
+        later = Variable._execution_engine.queue_callback
+        loss.register_hook(lambda _: later(lambda: later(look)))
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """A backward pass has ended."""
         self._seen = [p for p in self._params if p.grad is not None]
         self._norms = _norms(self._seen)
 
@@ -117,20 +106,25 @@ def version_of(t: Tensor) -> int:
 class Loss(ABC):
     """A loss that was differentiated, and can be evaluated again.
 
+    Args:
+        model: whose buffers must be as before each time.
+        params: the parameters that are trained, on the devices whose random numbers may be drawn.
+
     Attributes:
         backwards: backward passes since the last step, this one included.
         calls_backward: whether an evaluation differentiates, too.
-        gradient: what the gradient was when it was fresh; None where nobody saw that.
+        gradient: what the gradient was when it was fresh.
         graphless: evaluates without a graph, until one is seen to be needed.
     """
 
     backwards: int = 1
     calls_backward = False
-    gradient: FreshGradient | None = None
 
     def __init__(self, model: nn.Module | None, params: Sequence[Tensor]) -> None:
-        self._model = model
-        self.graphless = Graphless()
+        self._model, self._params = model, params
+        self.graphless, self.gradient = Graphless(), FreshGradient(params)
+        self._before = Buffers(model).snapshot()
+        self._surroundings = Surroundings.capture(devices_of(params))
         others = () if model is None else model.parameters()
         weights = {id(p): p for p in (*params, *others)}
         self._weights = [(p, version_of(p)) for p in weights.values()]
@@ -158,31 +152,18 @@ class Loss(ABC):
     def _evaluate(self) -> Tensor:
         """The loss at the present weights."""
 
-    @property
-    @abstractmethod
-    def _start(self) -> tuple[Surroundings, Buffers | None]:
-        """What to begin with."""
-
     def replay(self) -> float:
         """The loss at the present weights; leaves no trace in random states and buffers.
 
         Without a graph, unless the loss itself differentiates.
         """
-        with self._again():
+        with undisturbed(self._model, self._surroundings.devices, self._before), replaying():
             return float(self._evaluate())
-
-    @contextlib.contextmanager
-    def _again(self) -> Iterator[None]:
-        surroundings, before = self._start
-        with undisturbed(self._model, surroundings.devices, before), replaying():
-            yield
 
     def _without_graph(self, evaluate: Callable[[], Tensor]) -> Tensor:
         def rewind() -> None:
-            surroundings, before = self._start
-            surroundings.random.restore()
-            if before is not None:
-                before.restore()
+            self._surroundings.random.restore()
+            self._before.restore()
 
         # without a graph a compiled model is another program, which rounds otherwise; FSDP2 would
         # await the backward pass
@@ -207,7 +188,7 @@ class Loss(ABC):
 
         Their rounding; under autocast more, where a compiler is free to cast elsewhere.
         """
-        low = [dtype for _, enabled, dtype in self._start[0].autocast if enabled]
+        low = [dtype for _, enabled, dtype in self._surroundings.autocast if enabled]
         return max(self.rounding, *(torch.finfo(dtype).eps / 128.0 for dtype in low), 0.0)
 
 
@@ -218,21 +199,13 @@ class Watched(Loss):
         function: computes it from the present weights.
         params: the parameters.
         model: whose buffers must be as before each time.
-        devices: whose random numbers it may draw.
     """
 
     def __init__(
-        self,
-        function: Callable[[], Any],
-        params: Sequence[Tensor],
-        model: nn.Module | None,
-        devices: Sequence[torch.device],
+        self, function: Callable[[], Any], params: Sequence[Tensor], model: nn.Module | None
     ) -> None:
         super().__init__(model, params)
-        self._function, self._params = function, params
-        self._before = Buffers(model).snapshot()
-        self._surroundings = Surroundings.capture(devices)
-        self.gradient = FreshGradient(params)
+        self._function = function
         self._value: Tensor | None = None
 
     def first(self) -> Any:
@@ -242,7 +215,7 @@ class Watched(Loss):
         if loss is None:
             return None
         self._value = scalar(loss)
-        if isinstance(loss, Tensor) and loss.requires_grad and self.gradient is not None:
+        if isinstance(loss, Tensor) and loss.requires_grad:
             self.gradient.watch(loss)
         return loss
 
@@ -257,13 +230,16 @@ class Watched(Loss):
         """That of the loss."""
         return self.value.dtype
 
+    def with_backward(self, other: Loss | None) -> Watched:
+        """The same, of a function that calls ``backward()``, whose gradient the other one saw."""
+        self.calls_backward = True
+        if other is not None:
+            self.gradient = other.gradient
+        return self
+
     def problem(self) -> str | None:
         """A function can always be called again."""
         return None
-
-    @property
-    def _start(self) -> tuple[Surroundings, Buffers | None]:
-        return self._surroundings, self._before
 
     def _evaluate(self) -> Tensor:
         with gradients_aside(self._params), self._surroundings.again():

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from surefoot.replay._guests import Guest, hide_guests
-from surefoot.replay._state import Modes, devices, is_measuring
+from surefoot.replay._guests import Hook, hide_guests
+from surefoot.replay._state import Modes, is_measuring
 from surefoot.replay.tape import Tape, stop_abandoned
 
 
@@ -32,12 +32,13 @@ class Recorder:
         self.model = model
         self._hooked: list[nn.Module] = []
         self._handles: list[tuple[nn.Module, list[Any]]] = []
-        self._outermost: list[nn.Module] = []
+        self.outermost: list[nn.Module] = []
+        """The modules that the loop was seen to call."""
         self._tape: Tape | None = None
         self._params: Sequence[Tensor] = ()
         self._depth, self._call = 0, -1
         self._keeps_inputs = self._has_looked = False
-        self._around = _Hook(self._before), _Hook(self._after)
+        self._around = _weak(self._before), _weak(self._after)
         self._modes = Modes() if modes is None else modes
         # a loop that breaks off between forward and step leaves its tape on
         weakref.finalize(self, stop_abandoned).atexit = False
@@ -45,16 +46,6 @@ class Recorder:
         weakref.finalize(self, _remove, self._removable).atexit = False
         self.backwards = 0
         """Backward passes since :meth:`arm`."""
-
-    @property
-    def outermost(self) -> list[nn.Module]:
-        """The modules that the loop was seen to call."""
-        return list(self._outermost)
-
-    @property
-    def is_armed(self) -> bool:
-        """Whether forward passes are recorded now."""
-        return bool(self._handles)
 
     def looks_again(self) -> bool:
         """Whether the model was compiled since its hooks were set; if so, they move there."""
@@ -80,9 +71,9 @@ class Recorder:
         if not self._has_looked and "torch._dynamo" in sys.modules:
             self._has_looked = True
             self.model = _compiled_form_of(self.model)
-            self._around = _Hook(self._before), _Hook(self._after)
+            self._around = _weak(self._before), _weak(self._after)
         self._hooked = []
-        modules = self._outermost or [self.model, *_parts(self.model)]
+        modules = self.outermost or [self.model, *_parts(self.model)]
         for module in modules:
             self._hook(module)
 
@@ -133,7 +124,7 @@ class Recorder:
 
     def finish(self) -> Tape | None:
         """Record no more; what was recorded since :meth:`arm`, of the last backward pass."""
-        if not self.is_armed:
+        if not self._handles:
             return None
         tape, self._tape = self._tape, None
         backwards = self.backwards
@@ -143,7 +134,7 @@ class Recorder:
             tape.backwards = backwards
             self._keeps_inputs = self._keeps_inputs or tape.was_overwritten
         if tape is None or tape.problem() is not None:
-            self._outermost = []  # look again at all that the loop may call
+            self.outermost = []  # look again at all that the loop may call
         self.disarm()
         return tape
 
@@ -154,17 +145,15 @@ class Recorder:
         if self._depth > 1:
             return
         stop_abandoned()
-        if module not in self._outermost:
-            self._outermost.append(module)
+        if module not in self.outermost:
+            self.outermost.append(module)
             self._leave_parts(module)
         if self._tape is not None and self._tape.was_differentiated:  # the next micro-batch
             self._tape.close()
             kept = any(p.grad is not None for p in self._params)
             self._tape, self.backwards = None, self.backwards + 1 if kept else 0
         if self._tape is None:
-            self._tape = Tape(
-                self._params, self.model, devices(self._params), keeps_inputs=self._keeps_inputs
-            )
+            self._tape = Tape(self._params, self.model, keeps_inputs=self._keeps_inputs)
             self._tape.owner = weakref.ref(self)
         self._tape.stop()
         self._call = self._tape.call(module, args, kwargs)
@@ -220,33 +209,19 @@ def _compiled_form_of(model: nn.Module) -> nn.Module:
     return model
 
 
-class _Hook(Guest):
-    """A hook that copies of the model, and its files, do without.
+def _weak(method: Callable[..., Any]) -> Hook:
+    """A hook that does not keep alive whose method it is: a tape that is on holds the model.
 
     Kept out of the graphs of ``torch.compile``, where that is in use.
     """
+    weak = weakref.WeakMethod(method)
 
-    def __init__(self, method: Callable[..., Any] | None) -> None:
-        # a tape that is on holds the model, which must not hold who started it
-        weak = None if method is None else weakref.WeakMethod(method)
+    def run(*args: Any) -> None:
+        found = weak()
+        if found is not None:
+            found(*args)
 
-        def run(*args: Any) -> None:
-            found = None if weak is None else weak()
-            if found is not None:
-                found(*args)
-
-        dynamo = method is not None and "torch._dynamo" in sys.modules
-        self._run = torch.compiler.disable(run) if dynamo else run
-
-    def __call__(self, *args: Any) -> None:
-        """What torch calls."""
-        self._run(*args)
-
-    def __deepcopy__(self, memo: Any) -> _Hook:
-        return _Hook(None)
-
-    def __reduce__(self) -> Any:
-        return (_Hook, (None,))
+    return Hook(torch.compiler.disable(run) if "torch._dynamo" in sys.modules else run)
 
 
 class _AroundCompiled:

@@ -28,10 +28,9 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from surefoot._quiet import Buffers
 from surefoot.replay._state import Surroundings
 from surefoot.replay.backward import Listener, total
-from surefoot.replay.loss import FreshGradient, Loss
+from surefoot.replay.loss import Loss, have_changed, marks
 
 _on: list[Tape] = []
 """Tapes that record now. A loop that breaks off between forward and step leaves its own on."""
@@ -137,7 +136,6 @@ class Tape(Loss, Listener, TorchDispatchMode):
     Args:
         params: the parameters that are trained.
         model: whose buffers must be as before each time.
-        devices: whose random numbers may be drawn.
         keeps_inputs: copy what comes from outside, because the loop overwrites it.
     """
 
@@ -145,16 +143,13 @@ class Tape(Loss, Listener, TorchDispatchMode):
         self,
         params: Sequence[Tensor],
         model: nn.Module | None,
-        devices: Sequence[torch.device],
         *,
         keeps_inputs: bool = False,
     ) -> None:
         TorchDispatchMode.__init__(self)
         Loss.__init__(self, model, params)
-        self._devices, self._keeps = tuple(devices), keeps_inputs
+        self._devices, self._keeps = self._surroundings.devices, keeps_inputs
         self._own = {id(p) for p in params}
-        self._before = Buffers(self._model).snapshot()
-        self._surroundings = Surroundings.capture(self._devices)
         self._entries: list[_Entry] = []
         self._names: dict[int, tuple[weakref.ref[Tensor], Name]] = {}
         self._places: dict[Any, tuple[StorageWeakRef, Name]] = {}
@@ -169,7 +164,6 @@ class Tape(Loss, Listener, TorchDispatchMode):
         """Whether it records no more, for good."""
         self.owner: weakref.ref[Any] | None = None
         """Who started it."""
-        self.gradient = FreshGradient(params)
 
     # On and off
 
@@ -266,21 +260,18 @@ class Tape(Loss, Listener, TorchDispatchMode):
         """What is differentiated; the operations of the backward pass go unseen."""
         root = _Root(self._name_of(loss), loss.detach())
         self._roots.append(root)
-
-        def done(is_own: bool) -> None:
-            if not is_own:  # another optimizer's loss, of what this model made
-                self._roots = [r for r in self._roots if r is not root]
-
-        if self.gradient is not None and loss.requires_grad:
-            self.gradient.watch(loss, done)
-        was_on = self._is_on
+        before, was_on = marks(self._params), self._is_on
         self.stop()
 
-        def go_on() -> None:
+        def end() -> None:
+            if have_changed(before, self._params):
+                self.gradient.look()
+            else:  # another optimizer's loss, of what this model made
+                self._roots = [r for r in self._roots if r is not root]
             if was_on and not self.is_closed:
                 self.start()
 
-        return go_on
+        return end
 
     def _call_it(self, x: Tensor, name: Name) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
@@ -405,10 +396,6 @@ class Tape(Loss, Listener, TorchDispatchMode):
         if any(e.module is not None and e.module.training != e.training for e in called):
             return "train() or eval() was called between the forward pass and the step"
         return None
-
-    @property
-    def _start(self) -> tuple[Surroundings, Buffers | None]:
-        return self._surroundings, self._before
 
     @property
     def _modules(self) -> list[nn.Module | None]:
