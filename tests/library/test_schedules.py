@@ -372,7 +372,7 @@ FLAT = RangeCurve(
         ({"max_lr": Suggestion(None, "valley", "too few points")}, "too few points"),
         ({"max_lr": -1.0}, "0 or more"),
         ({"max_lr": math.nan}, "must be finite"),
-        ({"max_lr": [1.0, 2.0]}, "2 rates for 1 param groups"),
+        ({"max_lr": [1.0, 2.0]}, "2 values, but the optimizer has 1"),
         ({"max_lr": 1.0, "total_steps": 3}, "at least 4 steps for the cycle"),
         ({"max_lr": 1.0, "total_steps": 50.0}, "total_steps must be a whole number"),
         ({"max_lr": 1.0, "cycle_share": 1.0}, "cycle_share must lie between 0 and 1"),

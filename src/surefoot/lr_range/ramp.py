@@ -43,8 +43,8 @@ class Ramp:
         """Check the arguments and spread single rates over the groups in their present ratios."""
         check_choice("step_mode", step_mode, ("exp", "linear"))
         count = check_count("num_iter", num_iter, at_least=2)
-        starts = _per_group("start_lr", optimizer, start_lr)
-        ends = _per_group("end_lr", optimizer, end_lr)
+        starts = per_group("start_lr", optimizer, start_lr)
+        ends = per_group("end_lr", optimizer, end_lr)
         for g, (start, end) in enumerate(zip(starts, ends, strict=True)):
             _check_range(g, start, end, step_mode)
         if not any(ends):
@@ -124,7 +124,8 @@ def set_rate(group: dict[str, Any], rate: float, key: str = "lr") -> None:
         group[key] = rate
 
 
-def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[float]:
+def per_group(name: str, optimizer: Optimizer, value: Any) -> list[float]:
+    """One rate per group: as given, or one number spread in the groups' present ratios."""
     groups = len(optimizer.param_groups)
     values = sequence(value)
     if values is not None:

@@ -13,7 +13,7 @@ from surefoot._no_trace import unwrapped
 from surefoot._numbers import check_choice, check_count, check_number, kind_of, sequence
 from surefoot.lr_range._late_groups import admit, admit_later, has_momentum, write_rates
 from surefoot.lr_range.curve import RangeCurve
-from surefoot.lr_range.ramp import check_rates, group_ratios, set_rate
+from surefoot.lr_range.ramp import check_rates, per_group, set_rate
 from surefoot.lr_range.suggest import Suggestion
 
 Bound = float | Sequence[float] | Suggestion
@@ -238,21 +238,16 @@ def _bounds(
     check_rates(optimizer)
     if curve is not None and not isinstance(curve, RangeCurve):
         raise TypeError(f"curve must be a RangeCurve, got {kind_of(curve)}; pass rates as max_lr")
-    groups = len(optimizer.param_groups)
-    rates = sequence(given)
-    if rates is not None:
-        if len(rates) != groups:
-            raise ValueError(f"{len(rates)} rates for {groups} param groups")
-        return [check_number("a learning rate", rate, at_least=0.0) for rate in rates]
     if given is None:
         if curve is None:
             raise ValueError("pass a range curve, or the rate itself as max_lr")
         given = curve.suggest(rule)
-    number = float(given)  # type: ignore[arg-type]  # raises NoSuggestion with its reason
-    rate = check_number("a learning rate", number, at_least=0.0)
-    if curve is not None:
-        return curve.rates_for(optimizer, rate)
-    return [rate * ratio for ratio in group_ratios(optimizer)]
+    if isinstance(given, Suggestion):
+        given = float(given)  # raises NoSuggestion with its reason
+    if curve is None or sequence(given) is not None:
+        return per_group("the learning rate", optimizer, given)
+    rate = check_number("the learning rate", given, at_least=0.0)
+    return curve.rates_for(optimizer, rate)
 
 
 def _lower_bounds(

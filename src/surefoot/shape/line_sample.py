@@ -123,6 +123,14 @@ class LineSample:
         spread = _fsum((w * (v - mean)) ** 2 for w, v in zip(shares, values, strict=True))
         return math.sqrt(spread * count / (count - 1))
 
+    def finite(self, window: float | None = None) -> list[tuple[float, float]]:
+        """Places and full-batch losses that are finite, up to a distance of ``window``."""
+        return [
+            (s, loss)
+            for s, loss in zip(self.lengths, self.losses, strict=True)
+            if math.isfinite(loss) and (window is None or abs(s) <= window)
+        ]
+
     # -- between the places -------------------------------------------------------------------
 
     def loss_at(self, length: float) -> float:
@@ -171,11 +179,7 @@ class LineSample:
         Raises:
             ValueError: if fewer than three places have a finite loss.
         """
-        pairs = [
-            (s, loss)
-            for s, loss in zip(self.lengths, self.losses, strict=True)
-            if math.isfinite(loss) and (window is None or abs(s) <= window)
-        ]
+        pairs = self.finite(window)
         return Parabola.from_values([s for s, _ in pairs], [loss for _, loss in pairs])
 
     def exact_minimum(self) -> LineMinimum:

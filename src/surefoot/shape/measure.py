@@ -25,7 +25,7 @@ def fit_errors(sample: LineSample, window: float | None = None) -> tuple[float, 
     Raises:
         ValueError: if fewer than three places have a finite loss.
     """
-    pairs = _finite(sample, window)
+    pairs = sample.finite(window)
     if len(pairs) < 3:
         raise ValueError("fits need three places with a finite loss")
     n, (places, losses) = len(pairs), zip(*pairs, strict=True)
@@ -46,7 +46,7 @@ def is_convex(sample: LineSample, window: float | None = None, tolerance: float 
         window: use places up to this distance from the start; None for all.
         tolerance: excess that is forgiven, relative to the largest loss: rounding.
     """
-    pairs = _finite(sample, window)
+    pairs = sample.finite(window)
     slack = tolerance * max(abs(f) for _, f in pairs)
     for (a, fa), (b, fb), (c, fc) in zip(pairs, pairs[1:], pairs[2:], strict=False):
         if fb > fa + (fc - fa) * (b - a) / (c - a) + slack:
@@ -62,21 +62,13 @@ def shape_distance(a: LineSample, b: LineSample, window: float | None = None) ->
     Raises:
         ValueError: if the two lines have no place in common.
     """
-    places = [s for s, _ in _finite(a, window)]
+    places = [s for s, _ in a.finite(window)]
     pairs = [(a.loss_at(s), b.loss_at(s)) for s in places]
     pairs = [(fa, fb) for fa, fb in pairs if math.isfinite(fa) and math.isfinite(fb)]
     if not pairs:
         raise ValueError("the two lines have no place in common")
     lowest_a, lowest_b = min(fa for fa, _ in pairs), min(fb for _, fb in pairs)
     return math.fsum(abs((fa - lowest_a) - (fb - lowest_b)) for fa, fb in pairs) / len(pairs)
-
-
-def _finite(sample: LineSample, window: float | None) -> list[tuple[float, float]]:
-    return [
-        (s, f)
-        for s, f in zip(sample.lengths, sample.losses, strict=True)
-        if math.isfinite(f) and (window is None or abs(s) <= window)
-    ]
 
 
 class SampledLine:
