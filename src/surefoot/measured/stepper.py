@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _reduce
-from surefoot._evaluation import Graphless, agree
+from surefoot._evaluation import NOT_REPEATABLE, Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
 from surefoot._numbers import check_rates
 from surefoot._plain import to_plain
@@ -534,7 +534,7 @@ class Stepper:
             graphless.needs_graph = agree(with_graph, first, tolerance)
             again = with_graph if graphless.needs_graph else again
         if not moved and not agree(again, first, tolerance):
-            message = notices.NOT_REPEATABLE.format(first=first, second=again)
+            message = NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
                 self.plan()
                 raise NotRepeatableError(message)
