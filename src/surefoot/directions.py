@@ -73,45 +73,6 @@ def steepest(grads: Sequence[Tensor], ratios: Sequence[float]) -> Direction:
     return Direction(list(grads), [-r for r in ratios], math.sqrt(norm_sq), slope0)
 
 
-def conjugate_like(
-    grads: Sequence[Tensor],
-    memory: Sequence[Tensor],
-    beta: float,
-    ratios: Sequence[float],
-    norms_sq: list[float],
-) -> Direction | None:
-    """PAL's conjugate-like direction dₜ = −gₜ + β dₜ₋₁ (1903.11991).
-
-    Changes ``memory`` and ``norms_sq``, unless the gradient is not finite: then returns None.
-
-    Args:
-        grads: gradient of each parameter.
-        memory: (1−β) times the negated previous direction, zeros at first. With that scale the
-            recursion is one interpolation, and PAL normalizes the direction anyway.
-        beta: share of the previous direction.
-        ratios: factor of each parameter, between 0 and 1.
-        norms_sq: squared norm of each tensor in ``memory``. Carried along by the same recursion,
-            which saves a pass over memory; rounding errors shrink by β² a step.
-    """
-    dots, grads_sq = _params.dots_and_norms_sq(grads, memory)
-    if not all(map(math.isfinite, (*dots, *grads_sq))):
-        return None
-    _params.lerp(memory, grads, 1.0 - beta)
-    new = 1.0 - beta
-    norms_sq[:] = [
-        max(0.0, beta * beta * past + 2.0 * beta * new * dot + new * new * grad_sq)
-        for past, dot, grad_sq in zip(norms_sq, dots, grads_sq, strict=True)
-    ]
-    # ⟨g, β m + (1−β) g⟩ per tensor, from the products with the memory as it was before
-    falls = [beta * dot + new * grad_sq for dot, grad_sq in zip(dots, grads_sq, strict=True)]
-    return Direction(
-        tensors=list(memory),
-        weights=[-r for r in ratios],
-        norm=math.sqrt(math.fsum(r * r * n for r, n in zip(ratios, norms_sq, strict=True))),
-        slope0=-math.fsum(r * f for r, f in zip(ratios, falls, strict=True)),
-    )
-
-
 class DirectionRule(ABC):
     """Turns the gradients of a step, and what is remembered of former ones, into a direction.
 
@@ -156,7 +117,10 @@ class Steepest(DirectionRule):
 
 @dataclass(frozen=True)
 class ConjugateLike(DirectionRule):
-    """PAL's d ← −g + β d, up to scale; see :func:`conjugate_like`.
+    """PAL's conjugate-like direction dₜ = −gₜ + β dₜ₋₁ (1903.11991), up to scale.
+
+    The memory holds (1 − β) times the negated direction: with that scale the recursion is one
+    interpolation, and PAL normalizes the direction anyway.
 
     Args:
         previous_share: β, share of the previous direction, at least 0 and below 1.
@@ -165,21 +129,19 @@ class ConjugateLike(DirectionRule):
     previous_share: float = 0.4
 
     def __post_init__(self) -> None:
-        check_share("direction_adaptation", self.previous_share)
+        check_share("previous_share", self.previous_share)
 
     @property
     def gradient_share(self) -> float:
-        """The memory holds (1 − β) times the recursion."""
+        """As the memory is scaled."""
         return 1.0 - self.previous_share
 
     def __call__(
         self, grads: Sequence[Tensor], memory: list[Tensor], ratios: Sequence[float]
     ) -> Direction:
         """One interpolation."""
-        norms_sq = _params.norms_sq(memory)
-        found = conjugate_like(grads, memory, self.previous_share, ratios, norms_sq)
-        assert found is not None  # the gradients are finite
-        return found
+        _params.lerp(memory, grads, 1.0 - self.previous_share)
+        return _against(memory, grads, ratios)
 
 
 @dataclass(frozen=True)
@@ -200,11 +162,10 @@ class HeavyBall(DirectionRule):
     ) -> Direction:
         """One pass over memory."""
         _params.momentum_update(memory, grads, self.momentum)
-        dot, norm_sq = _params.dot_and_norm_sq(grads, memory, ratios)
-        return Direction(memory, [-r for r in ratios], math.sqrt(norm_sq), -dot)
+        return _against(memory, grads, ratios)
 
 
-def conjugate_or_steepest(direction_adaptation: float) -> DirectionRule:
-    """PAL's direction for its β; the negated gradient, which needs no memory, for β = 0."""
-    rule = ConjugateLike(direction_adaptation)
-    return rule if direction_adaptation > 0.0 else Steepest()
+def _against(memory: list[Tensor], grads: Sequence[Tensor], ratios: Sequence[float]) -> Direction:
+    """The negated memory, each part times its param group's ratio."""
+    dot, norm_sq = _params.dot_and_norm_sq(grads, memory, ratios)
+    return Direction(memory, [-r for r in ratios], math.sqrt(norm_sq), -dot)

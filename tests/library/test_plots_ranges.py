@@ -113,9 +113,9 @@ def test_marks_lie_on_the_curve_and_the_default_is_named(validated: bool) -> Non
 
 def test_a_mark_in_flight_leaves_its_line_and_its_name() -> None:
     curve = make_curve([*(2.3 for _ in range(20)), *FALLING, 9e9])
-    there = Suggestion(curve.lr[-1], "divergence")
-    ax = curve.plot(suggestions={"divergence": there})
-    (named,) = [line for line in ax.lines if line.get_label().startswith("divergence")]
+    there = Suggestion(curve.lr[-1], "farthest")
+    ax = curve.plot(suggestions={"farthest": there})
+    (named,) = [line for line in ax.lines if line.get_label().startswith("farthest")]
     assert list(named.get_xdata()) == [curve.lr[-1]] * 2
 
 

@@ -43,7 +43,6 @@ def rich_curve() -> RangeCurve:
         accuracy=[0.1, 0.2, 0.0],
         validation=[ValidationPoint(1, 0.2, -math.inf, None, 10)],
         optimizer="SGD",
-        momentum=0.9,
         batch_norm=True,
         cost=Cost(5, 3, 0),
         seconds=0.1 + 0.2,

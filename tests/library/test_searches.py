@@ -38,11 +38,6 @@ def armijo(c: float, line: FunctionLine, found: StepOutcome) -> None:
     assert raw(line, found.t) <= raw(line, 0.0) + c * found.t * raw_slope(line, 0.0)
 
 
-def goldstein(c: float, line: FunctionLine, found: StepOutcome) -> None:
-    armijo(c, line, found)
-    assert raw(line, found.t) >= raw(line, 0.0) + (1 - c) * found.t * raw_slope(line, 0.0)
-
-
 def sign_change(line: FunctionLine, found: StepOutcome) -> None:
     """The slope changed its sign within a factor of two of the place, or is small behind it."""
     at, before = raw_slope(line, found.t), raw_slope(line, found.t / 2)
@@ -112,16 +107,6 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         ),
         {"condition": partial(armijo, 0.5)},
     ),
-    "goldstein": (
-        lambda rounding: ArmijoSearch(start=0.01, condition="goldstein", rounding=rounding),
-        {"condition": partial(goldstein, 0.1)},
-    ),
-    "goldstein, narrow": (
-        lambda rounding: ArmijoSearch(
-            start=9.0, condition="goldstein", sufficient_decrease=0.45, rounding=rounding
-        ),
-        {"condition": partial(goldstein, 0.45)},
-    ),
     "gradient only": (
         lambda rounding: GradientOnlySearch(),
         {"decreases": False, "looks_at_losses": False, "condition": sign_change},
@@ -141,7 +126,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
             ),
             {"in_lengths": True, "condition": partial(lowest_nearby, 1e-3)},
         )
-        for method in ("brent", "golden", "binary")
+        for method in ("brent", "binary")
     },
 }
 

@@ -27,6 +27,7 @@ from surefoot import (
     LineSearchOptimizer,
     MeasuredLR,
 )
+from surefoot.directions import ConjugateLike
 
 MAKERS: dict[str, Callable[[nn.Module], LineSearchOptimizer]] = {
     "pal": lambda model: PAL(model, total_steps=12),
@@ -146,10 +147,9 @@ FORMER_MAKERS: dict[str, Callable[[nn.Module], LineSearchOptimizer]] = {
         model, mode="sgd", momentum=0.5, measuring_batches=2, reuse=3
     ),
     "SLS": SLS,
-    "SLS-goldstein": lambda model: SLS(model, condition="goldstein", reset="previous"),
     "GOLS": GOLS,
     "PLS": PLS,
-    "ExactLineSearch": lambda model: ExactLineSearch(model, direction_adaptation=0.4),
+    "ExactLineSearch": lambda model: ExactLineSearch(model, direction=ConjugateLike(0.4)),
     "FullBatchPAL": FullBatchPAL,
 }
 

@@ -16,6 +16,10 @@ VALIDATION_POINTS = 10  # fewer are too coarse a curve to be preferred to that o
 _ROUNDING = 1e-9  # differences below this share of the loss itself are rounding
 
 
+class NoSuggestion(ValueError):
+    """The curve holds no answer; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Course:
     """A curve that falls: rates, raw values, and their smoothed course with its landmarks."""
@@ -82,14 +86,8 @@ def _finite(values: Iterable[float]) -> int:
 def remark_on(curve: RangeData) -> str:
     """What the user should know about the losses that an answer was read from."""
     if curve.validation and not _finite(p.loss for p in curve.validation):
-        return "every validation loss is NaN or infinite, so the training loss was read"
+        return "every validation loss is NaN or infinite, so training was read"
     return ""
-
-
-def course_or_reason(curve: RangeData) -> Course | str:
-    """The course of the loss, or why there is none."""
-    lr, losses = read_losses(curve)
-    return _falling(lr, losses, "training loss" if losses is curve.loss else "validation loss")
 
 
 def read_losses(curve: RangeData) -> tuple[list[float], list[float]]:
@@ -103,35 +101,45 @@ def read_losses(curve: RangeData) -> tuple[list[float], list[float]]:
     return curve.lr, curve.loss
 
 
-def training_course(curve: RangeData) -> Course | str:
-    """The course of the training loss, whether it falls or not."""
-    return _prepare(curve.lr, curve.loss, "training loss")
+def course_of(curve: RangeData) -> Course:
+    """The course of the loss.
+
+    Raises:
+        NoSuggestion: it does not fall.
+    """
+    lr, losses = read_losses(curve)
+    return _falling(lr, losses, "training loss" if losses is curve.loss else "validation loss")
 
 
-def accuracy_course(curve: RangeData) -> Course | str:
+def accuracy_course(curve: RangeData) -> Course:
     """The course of 1 - accuracy (validation before training), or of the loss where there is none.
 
     Upside down, so that the landmarks of a falling curve serve for both.
+
+    Raises:
+        NoSuggestion: it does not fall.
     """
     if not _finite(curve.loss):
-        return course_or_reason(curve)  # whatever was right, it was not learnt
+        return course_of(curve)  # whatever was right, it was not learnt
     validated = [p for p in curve.validation if p.accuracy is not None]
     if len(validated) >= VALIDATION_POINTS:
         rates = [p.lr for p in validated]
         return _falling(rates, [1.0 - (p.accuracy or 0.0) for p in validated], "validation error")
     if curve.accuracy and _finite(p.loss for p in curve.validation) < VALIDATION_POINTS:
         return _falling(curve.lr, [1.0 - a for a in curve.accuracy], "training error")
-    return course_or_reason(curve)
+    return course_of(curve)
 
 
-def _prepare(lr: Sequence[float], values: Sequence[float], source: str) -> Course | str:
+def _falling(lr: Sequence[float], values: Sequence[float], source: str) -> Course:
     rates, raw = finite_part(lr, values)
     if len(rates) < MINIMUM_POINTS:
         count = f"the curve has {len(rates)} finite points of the {source}, at least "
         count += f"{MINIMUM_POINTS} are needed; "
         if len(values) and not _is_finite(values[0]):
-            return count + "the first is not, before any step: look at the data and the model"
-        return count + "lower start_lr or raise num_iter"
+            count += "the first is not, before any step: look at the data and the model"
+        else:
+            count += "lower start_lr or raise num_iter"
+        raise NoSuggestion(count)
     start = max(1, len(raw) // 10)
     level = statistics.median(raw[:start] if start > 2 else raw[:3])
     # A loss in flight would drag its neighbours up through the smoothing: cut it off at the
@@ -141,19 +149,12 @@ def _prepare(lr: Sequence[float], values: Sequence[float], source: str) -> Cours
     # the scatter before the turn; the flight behind it is not noise
     lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
     noise = noise_of(raw[: lowest + 1] if lowest >= MINIMUM_POINTS else raw)
-    return Course(rates, raw, smoothed, level, noise, source)
-
-
-def _falling(lr: Sequence[float], values: Sequence[float], source: str) -> Course | str:
-    course = _prepare(lr, values, source)
-    if isinstance(course, str):
-        return course
+    course = Course(rates, raw, smoothed, level, noise, source)
     # the mean of several points scatters less than one: two deviations of one point are the
     # usual range of a smoothed curve that goes nowhere
-    least = max(2.0 * course.noise, _ROUNDING * abs(course.level))
-    if course.lowest == 0 or course.fall <= least:
-        return (
+    if course.lowest == 0 or course.fall <= max(2.0 * noise, _ROUNDING * abs(level)):
+        raise NoSuggestion(
             f"the {source} does not fall: {course.fall:.2g} from its start to its lowest, with a "
-            f"scatter of {course.noise:.2g}; widen the range of rates or raise num_iter"
+            f"scatter of {noise:.2g}; widen the range of rates or raise num_iter"
         )
     return course

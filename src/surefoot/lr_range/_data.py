@@ -32,7 +32,6 @@ class RangeData:
         accuracy: training accuracy of each iteration's batch (0 to 1), or empty.
         validation: what was measured on the validation set, or empty.
         optimizer: name of the optimizer's class.
-        momentum: its momentum if it is SGD, else None; :func:`divergence` reads it.
         batch_norm: whether the network has BatchNorm; None if unknown. :func:`consensus` reads it.
         cost: forward and backward passes spent, validation included.
         seconds: wall-clock time spent.
@@ -45,7 +44,6 @@ class RangeData:
     accuracy: list[float] = field(default_factory=list)
     validation: list[ValidationPoint] = field(default_factory=list)
     optimizer: str = ""
-    momentum: float | None = None
     batch_norm: bool | None = None
     cost: Cost = field(default_factory=Cost)
     seconds: float = 0.0

@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 
 from surefoot._strict_json import decode, encode
 from surefoot.lr_range import suggest as rules
-from surefoot.lr_range._course import read_losses
+from surefoot.lr_range._course import NoSuggestion, read_losses
 from surefoot.lr_range._data import RangeData, ValidationPoint
 from surefoot.lr_range._smooth import finite_part
 from surefoot.lr_range.ramp import Ramp, check_rates, group_ratios, set_rate
 from surefoot.lr_range.stop import StopReason
-from surefoot.lr_range.suggest import NoSuggestion, Suggestion
+from surefoot.lr_range.suggest import Suggestion
 from surefoot.outcome import Cost
 from surefoot.plots.range_curve import range_curve
 
@@ -200,7 +200,8 @@ class RangeCurve(RangeData):
             content = decode(json.loads(text))
             if content.pop("schema", None) != SCHEMA:
                 raise ValueError(f"its schema is not {SCHEMA}")
-            content.pop("hessian_free", None)  # of version 0.1
+            for former in ("hessian_free", "momentum"):  # of earlier versions
+                content.pop(former, None)
             ramp = content.pop("ramp")
             return cls(
                 ramp=Ramp(

@@ -159,8 +159,6 @@ def range_test(
         # closed on every way out, so that the loader's workers do not outlive the test
         with contextlib.closing(endless(loader)) as batches:
             reason = run.walk(batches, stop, validator, val_every, on_progress)
-    innermost = unwrapped(optimizer)[-1]
-    is_sgd = isinstance(innermost, torch.optim.SGD)
     return RangeCurve(
         lr=run.lr,
         loss=run.loss,
@@ -168,9 +166,7 @@ def range_test(
         stop=reason,
         accuracy=run.accuracy if len(run.accuracy) == len(run.lr) else [],
         validation=run.validation,
-        optimizer=type(innermost).__name__,
-        # of torch's SGD, the one optimizer whose divergence bound is known in theory
-        momentum=float(innermost.param_groups[0]["momentum"]) if is_sgd else None,
+        optimizer=type(unwrapped(optimizer)[-1]).__name__,
         batch_norm=None if model is None else has_batch_norm(model),
         cost=run.cost + Cost(forwards=validator.forwards if validator else 0),
         seconds=time.perf_counter() - began,

@@ -31,8 +31,7 @@ class StopRule:
 
     where the noise is the median change from one iteration to the next. The last term keeps a
     test alive whose loss has hardly moved yet. Patience lets a single spike pass, or a batch
-    whose loss is NaN (all of its labels ignored, say), and gives
-    :func:`~surefoot.lr_range.suggest.divergence` the rising tail that it reads.
+    whose loss is NaN (all of its labels ignored, say).
 
     Args:
         threshold: as above; None ends the test at its last iteration only, even after a NaN.

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from surefoot.lr_range._course import (
     Course,
+    NoSuggestion,
     accuracy_course,
-    course_or_reason,
+    course_of,
     remark_on,
-    training_course,
 )
 from surefoot.lr_range._data import RangeData
 from surefoot.lr_range.stop import StopReason
-
-
-class NoSuggestion(ValueError):
-    """The curve holds no answer; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -49,144 +46,47 @@ class Suggestion:
         return self.rate
 
 
-def steepest(curve: RangeData) -> Suggestion:
-    r"""Where the loss falls fastest per decade of the rate.
+Reading: TypeAlias = tuple[float, dict[str, Any]]
+"""A rate and its evidence."""
 
-    .. math:: \arg\min_i \frac{d\,\tilde L}{d \log_{10} \eta}(i)
+RULES: dict[str, Callable[[RangeData], Suggestion]] = {}
+"""Every rule by its name."""
 
-    over the smoothed losses L̃, left of their minimum.
+DEFAULT = "consensus"
+
+
+def _rule(read: Callable[[RangeData], Reading]) -> Callable[[RangeData], Suggestion]:
+    """A rule by its function's name, with the reason where the curve holds no answer."""
+
+    @functools.wraps(read)
+    def suggest(curve: RangeData) -> Suggestion:
+        try:
+            rate, evidence = read(curve)
+        except NoSuggestion as error:
+            return Suggestion(None, read.__name__, str(error))
+        return Suggestion(rate, read.__name__, remark_on(curve), evidence)
+
+    RULES[read.__name__] = suggest
+    return suggest
+
+
+def ask(curve: RangeData, rule: str) -> Suggestion:
+    """The answer of the rule with that name.
+
+    Raises:
+        ValueError: if there is none of that name.
     """
-    course = course_or_reason(curve)
-    if isinstance(course, str):
-        return Suggestion(None, "steepest", course)
-    i = course.steepest
-    return _at(course, "steepest", i, slope_per_decade=course.slopes[i])
-
-
-def valley(curve: RangeData) -> Suggestion:
-    """Half-way down the longest run of falling losses.
-
-    The longest falling subsequence of the smoothed losses is taken (not every point of the
-    stretch has to take part, so a bump does not end it); its first 5 % of the fall, which in a
-    flat start is noise, does not count; the middle of the rest, in iterations, is the answer.
-    """
-    course = course_or_reason(curve)
-    if isinstance(course, str):
-        return Suggestion(None, "valley", course)
-    run = _longest_fall(course.smoothed)
-    top, bottom = course.smoothed[run[0]], course.smoothed[run[-1]]
-    run = [i for i in run if course.smoothed[i] <= top - 0.05 * (top - bottom)]
-    middle = (run[0] + run[-1]) // 2
-    return _at(course, "valley", middle, begin=course.rates[run[0]], end=course.rates[run[-1]])
-
-
-def minimum_tenth(curve: RangeData) -> Suggestion:
-    """A tenth of the rate at which the smoothed loss is lowest."""
-    course = course_or_reason(curve)
-    if isinstance(course, str):
-        return Suggestion(None, "minimum_tenth", course)
-    if course.still_falling and curve.stop is StopReason.FINISHED:
-        reason = "the loss was still falling at the last rate; raise end_lr"
-        return Suggestion(None, "minimum_tenth", reason)
-    i = course.lowest
-    evidence = {"minimum": course.rates[i], "loss": course.smoothed[i]}
-    return Suggestion(course.rates[i] / 10.0, "minimum_tenth", "", evidence)
-
-
-def slide(curve: RangeData) -> Suggestion:
-    """The left end of an interval that slides down from the right until it rests.
-
-    An interval of 15 % of the points starts at the right end and moves left while the slopes of
-    the smoothed loss (per decade) at its two ends differ by more than a twentieth of the
-    steepest one. It comes to rest astride the steepest part, or on the flat start.
-    """
-    course = course_or_reason(curve)
-    if isinstance(course, str):
-        return Suggestion(None, "slide", course)
-    width = max(2, round(0.15 * len(course.rates)))
-    limit = 0.05 * abs(course.slopes[course.steepest])
-    right = len(course.rates) - 1
-    # from where the loss has turned, not from its flight: that tail has slopes of any size
-    right = min(right, course.lowest + width // 2)
-    left = right - width
-    while left > 0 and abs(course.slopes[right] - course.slopes[left]) > limit:
-        left, right = left - 1, right - 1
-    return _at(course, "slide", max(left, 0), interval_end=course.rates[right])
-
-
-def smith_base(curve: RangeData) -> Suggestion:
-    """Smith's lower bound for cycles: where the accuracy starts to rise (1506.01186, section 3.3).
-
-    The rate from which on the smoothed accuracy stays above a tenth of its whole rise. A curve
-    without accuracies is read upside down from its losses.
-    """
-    course = accuracy_course(curve)
-    if isinstance(course, str):
-        return Suggestion(None, "smith_base", course)
-    level = course.level - 0.1 * course.fall
-    i = next(k for k in range(course.lowest, -1, -1) if k == 0 or course.smoothed[k - 1] > level)
-    return _at(course, "smith_base", i, read_from=course.source)
-
-
-def smith_max(curve: RangeData) -> Suggestion:
-    """Smith's upper bound for cycles: where the accuracy's rise slows, gets ragged or turns.
-
-    The first rate after the steepest rise at which nine tenths of the rise are done, or, if that
-    comes earlier, from which on the accuracy scatters about its course three times as much as at
-    the beginning (1506.01186, section 3.3). A curve without accuracies is read from its losses.
-    """
-    course = accuracy_course(curve)
-    if isinstance(course, str):
-        return Suggestion(None, "smith_max", course)
-    done = course.level - 0.9 * course.fall
-    slows = next(k for k in range(course.lowest + 1) if course.smoothed[k] <= done)
-    ragged = course.ragged_from
-    i = slows if ragged is None else min(slows, ragged)
-    why = "slows" if i == slows else "ragged"
-    return _at(course, "smith_max", i, read_from=course.source, why=why)
-
-
-def divergence(curve: RangeData) -> Suggestion:
-    r"""The largest rate that training survives: beyond it the loss grows.
-
-    On a quadratic with largest curvature λ, SGD with momentum β diverges above 2 (1 + β) / λ. The
-    loss shows it late, because what grows has first shrunk to nothing below that rate. But how
-    fast it grows tells λ. From iteration i to the next the growing amplitude turns its sign and
-    changes in size by ρᵢ, the square root of the change of the loss above its minimum. Put into
-    the update rule of SGD,
-
-    .. math:: \lambda = \frac1{\eta_i} \left(1 + \rho_i
-              + \beta \frac{\eta_i}{\eta_{i-1}} \left(1 + \frac1{\rho_{i-1}}\right)\right)
-
-    so that each step of the rising tail yields λ and with it the bound; the median over those
-    that agree is the answer. For other optimizers than SGD there is no such law, and where no two
-    steps of the tail agree the loss is no quadratic: then it is the rate at which the smoothed
-    loss is lowest, after which it only rises.
-
-    *When it fails*: two large curvatures close to each other, read on a ramp of few iterations,
-    give a bound that is too high by up to their ratio. A loss that is NaN at once leaves the
-    place of the minimum only.
-    """
-    course = training_course(curve)
-    if isinstance(course, str):
-        return Suggestion(None, "divergence", course)
-    if curve.stop is StopReason.FINISHED and course.still_falling:
-        return Suggestion(None, "divergence", "the loss never rose; raise end_lr")
-    onset = course.rates[course.lowest]
-    bounds = [] if curve.momentum is None else _bounds_from_growth(course, curve.momentum)
-    if bounds:
-        evidence = {"read_from": "growth", "onset": onset, "steps": len(bounds)}
-        return Suggestion(statistics.median(bounds), "divergence", "", evidence)
-    if course.lowest == 0:
-        return Suggestion(None, "divergence", "the loss rose from the start; lower start_lr")
-    return Suggestion(onset, "divergence", "", {"read_from": "onset", "onset": onset})
+    if rule not in RULES:
+        raise ValueError(f"no rule {rule!r}; there are {', '.join(RULES)}")
+    return RULES[rule](curve)
 
 
 BATCH_NORM_FACTOR = 5.0
 """How much more than its range test shows a net with BatchNorm trains with, measured."""
 
 
-def consensus(curve: RangeData) -> Suggestion:
+@_rule
+def consensus(curve: RangeData) -> Reading:
     """The median of three rules: the steepest place, three valleys, three tenths of the minimum.
 
     The three look at different parts of the curve, so one that is misled is outvoted. The factors
@@ -204,44 +104,83 @@ def consensus(curve: RangeData) -> Suggestion:
     ]
     rates = {a.rule: a.rate * factor for a, factor in answers if a.rate is not None}
     if not rates:
-        return Suggestion(None, "consensus", answers[0][0].reason)
+        raise NoSuggestion(answers[0][0].reason)
     middle = math.exp(statistics.median(math.log(rate) for rate in rates.values()))
     factor = BATCH_NORM_FACTOR if curve.batch_norm else 1.0
-    return Suggestion(factor * middle, "consensus", remark_on(curve), {**rates, "factor": factor})
+    return factor * middle, {**rates, "factor": factor}
 
 
-RULES: dict[str, Callable[[Any], Suggestion]] = {
-    rule.__name__: rule
-    for rule in (
-        consensus,
-        steepest,
-        valley,
-        minimum_tenth,
-        slide,
-        smith_base,
-        smith_max,
-        divergence,
-    )
-}
-"""Every rule by its name."""
+@_rule
+def steepest(curve: RangeData) -> Reading:
+    r"""Where the loss falls fastest per decade of the rate.
 
-DEFAULT = "consensus"
+    .. math:: \arg\min_i \frac{d\,\tilde L}{d \log_{10} \eta}(i)
 
-
-def ask(curve: RangeData, rule: str) -> Suggestion:
-    """The answer of the rule with that name.
-
-    Raises:
-        ValueError: if there is none of that name.
+    over the smoothed losses L̃, left of their minimum.
     """
-    if rule not in RULES:
-        raise ValueError(f"no rule {rule!r}; there are {', '.join(RULES)}")
-    return RULES[rule](curve)
+    course = course_of(curve)
+    i = course.steepest
+    return _at(course, i, slope_per_decade=course.slopes[i])
 
 
-def _at(course: Course, rule: str, i: int, **evidence: Any) -> Suggestion:
+@_rule
+def valley(curve: RangeData) -> Reading:
+    """Half-way down the longest run of falling losses.
+
+    The longest falling subsequence of the smoothed losses is taken (not every point of the
+    stretch has to take part, so a bump does not end it); its first 5 % of the fall, which in a
+    flat start is noise, does not count; the middle of the rest, in iterations, is the answer.
+    """
+    course = course_of(curve)
+    run = _longest_fall(course.smoothed)
+    top, bottom = course.smoothed[run[0]], course.smoothed[run[-1]]
+    run = [i for i in run if course.smoothed[i] <= top - 0.05 * (top - bottom)]
+    middle = (run[0] + run[-1]) // 2
+    return _at(course, middle, begin=course.rates[run[0]], end=course.rates[run[-1]])
+
+
+@_rule
+def minimum_tenth(curve: RangeData) -> Reading:
+    """A tenth of the rate at which the smoothed loss is lowest."""
+    course = course_of(curve)
+    if course.still_falling and curve.stop is StopReason.FINISHED:
+        raise NoSuggestion("the loss was still falling at the last rate; raise end_lr")
+    i = course.lowest
+    return course.rates[i] / 10.0, {"minimum": course.rates[i], "loss": course.smoothed[i]}
+
+
+@_rule
+def smith_base(curve: RangeData) -> Reading:
+    """Smith's lower bound for cycles: where the accuracy starts to rise (1506.01186, section 3.3).
+
+    The rate from which on the smoothed accuracy stays above a tenth of its whole rise. A curve
+    without accuracies is read upside down from its losses.
+    """
+    course = accuracy_course(curve)
+    level = course.level - 0.1 * course.fall
+    i = next(k for k in range(course.lowest, -1, -1) if k == 0 or course.smoothed[k - 1] > level)
+    return _at(course, i, read_from=course.source)
+
+
+@_rule
+def smith_max(curve: RangeData) -> Reading:
+    """Smith's upper bound for cycles: where the accuracy's rise slows, gets ragged or turns.
+
+    The first rate after the steepest rise at which nine tenths of the rise are done, or, if that
+    comes earlier, from which on the accuracy scatters about its course three times as much as at
+    the beginning (1506.01186, section 3.3). A curve without accuracies is read from its losses.
+    """
+    course = accuracy_course(curve)
+    done = course.level - 0.9 * course.fall
+    slows = next(k for k in range(course.lowest + 1) if course.smoothed[k] <= done)
+    ragged = course.ragged_from
+    i = slows if ragged is None else min(slows, ragged)
+    return _at(course, i, read_from=course.source, why="slows" if i == slows else "ragged")
+
+
+def _at(course: Course, i: int, **evidence: Any) -> Reading:
     found = {"loss": course.smoothed[i], "index": i, "points": len(course.rates)}
-    return Suggestion(course.rates[i], rule, "", {**found, **evidence})
+    return course.rates[i], {**found, **evidence}
 
 
 def _longest_fall(values: list[float]) -> list[int]:
@@ -260,44 +199,3 @@ def _longest_fall(values: list[float]) -> list[int]:
         run.append(at)
         at = before[at]
     return run[::-1]
-
-
-def _bounds_from_growth(course: Course, momentum: float) -> list[float]:
-    """One estimate of the divergence bound from every step of the tail, once it is in flight.
-
-    The flight begins where the loss is above its starting level for good: below, oscillations
-    (momentum) and noise go up and down without diverging.
-    """
-    floor = course.smoothed[course.lowest]
-    height = max(course.level, floor + 3.0 * course.noise)
-    inside = [i for i, value in enumerate(course.raw) if value <= height]
-    start = inside[-1] + 1 if inside else 0
-    above = [math.sqrt(max(value - floor, 0.0)) for value in course.raw]
-    bounds = []
-    for i in range(start if momentum == 0.0 else start + 1, len(above) - 1):
-        if not above[i + 1] > above[i] > 0.0 or not (momentum == 0.0 or above[i - 1] > 0.0):
-            continue
-        rate = course.rates[i]
-        curvature = 1.0 + above[i + 1] / above[i]
-        if momentum:
-            memory = momentum * rate / course.rates[i - 1]
-            curvature += memory * (1.0 + above[i - 1] / above[i])
-        bounds.append(2.0 * (1.0 + momentum) * rate / curvature)
-    return _agreeing(bounds)
-
-
-def _agreeing(bounds: list[float]) -> list[float]:
-    """The later half of the longest stretch whose neighbours agree within a quarter.
-
-    Early steps still mix several directions, and far from the minimum a network is no quadratic:
-    there the growth itself grows and no two steps agree. A stretch of one says nothing.
-    """
-    best: list[float] = []
-    stretch: list[float] = []
-    for bound in bounds:
-        if stretch and abs(bound - stretch[-1]) > 0.25 * stretch[-1]:
-            stretch = []
-        stretch.append(bound)
-        if len(stretch) > len(best):
-            best = list(stretch)
-    return best[len(best) // 2 :] if len(best) > 1 else []

@@ -20,8 +20,6 @@ class Active:
     grads: list[Tensor]
     ratios: list[float]
     """Each parameter's group ``lr`` over the largest one: how fast it moves on the line."""
-    places: list[tuple[int, int]]
-    """The index of each parameter's group, and its place there."""
 
     @property
     def ones(self) -> list[float]:

@@ -40,8 +40,7 @@ def from_version_0_1(state_dict: dict[str, Any], key: str, settings: Mapping[str
     if "rule" in settings:  # LABPAL knew the papers' alone
         for group in groups:
             group["rule"] = "released" if first["fit"] == "released" else "published"
-    norms_sq = [group.get("direction_norms_sq", []) for group in (first, *others)]
-    groups[0][key] = {**_remembered(first), "norms_sq": norms_sq}
+    groups[0][key] = _remembered(first)
     return {**state_dict, "param_groups": groups}
 
 

@@ -355,16 +355,15 @@ class LineSearchOptimizer(Optimizer):
     def _all_with(self, tensor_of: Callable[[Tensor], Tensor | None]) -> Active:
         """The parameters for which there is a tensor, and those tensors."""
         top = self.step_multiplier
-        active = Active([], [], [], [])
-        for index, group in enumerate(self.param_groups):
+        active = Active([], [], [])
+        for group in self.param_groups:
             ratio = _ratio(group["lr"], top)
-            for place, p in enumerate(group["params"]):
+            for p in group["params"]:
                 tensor = tensor_of(p)
                 if tensor is not None:
                     active.params.append(p)
                     active.grads.append(tensor)
                     active.ratios.append(ratio)
-                    active.places.append((index, place))
         return active
 
     @property

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from surefoot.optim.named import FullLossSearch
+from surefoot.optim.named import NamedSearch
 from surefoot.searches.exact import ExactSearch
 
 
-class ExactLineSearch(FullLossSearch):
+class ExactLineSearch(NamedSearch):
     r"""Go to the minimum along the line, at every step.
 
     .. math:: t^* = \arg\min_{t \ge 0} L(\theta + t\, d)
@@ -21,7 +21,7 @@ class ExactLineSearch(FullLossSearch):
         step_multiplier: multiple of the minimum that is taken. Torch's schedulers act on it.
         full_loss: returns the mean loss over all the data, which is then minimized, along the
             batch's direction; see :class:`surefoot.LineSearch`. None for the batch's own loss.
-        direction_adaptation: β of PAL's conjugate-like direction; 0 for the negated gradient.
+        direction: where to; see :class:`surefoot.LineSearch`. None for the negated gradient.
         **settings: as :class:`surefoot.searches.ExactSearch` has them.
         **shared: keywords of every line search.
 

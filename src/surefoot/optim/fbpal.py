@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from surefoot.optim.named import FullLossSearch
+from surefoot.optim.named import NamedSearch
 from surefoot.searches.large_batch import LargeBatchSearch
 
 
-class FullBatchPAL(FullLossSearch):
+class FullBatchPAL(NamedSearch):
     r"""Full-batch parabolic approximation line search (FBPAL).
 
     Along the direction of the step's batch, the loss of *all* the data at 0, μ/2 and μ determines
@@ -20,7 +20,7 @@ class FullBatchPAL(FullLossSearch):
         step_multiplier: α, multiple of the measured minimum that is taken.
         full_loss: returns the mean loss over all the data; see :class:`surefoot.LineSearch`. None
             where the step's batch is all the data.
-        direction_adaptation: β of PAL's conjugate-like direction; 0 for the negated gradient.
+        direction: where to; see :class:`surefoot.LineSearch`. None for the negated gradient.
         **settings: as :class:`surefoot.searches.LargeBatchSearch` has them; μ as in 2103.17132.
         **shared: keywords of every line search.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from surefoot.optim.named import NamedSearch
 from surefoot.searches.gradient_only import GradientOnlySearch
 
@@ -22,7 +20,9 @@ class GOLS(NamedSearch):
     Args:
         params: the model.
         step_multiplier: multiple of the accepted rate that is taken. Torch's schedulers act on it.
-        **settings: as :class:`surefoot.searches.GradientOnlySearch` has them; its ``_t`` are rates.
+        direction: where to; see :class:`surefoot.LineSearch`. None for the negated gradient.
+        full_loss: None for the loss of the step's own batch; see there.
+        **settings: as :class:`surefoot.searches.GradientOnlySearch` has them; each ``t`` is a rate.
         **shared: keywords of every line search.
 
     Example:
@@ -47,4 +47,3 @@ class GOLS(NamedSearch):
     """
 
     search_class = GradientOnlySearch
-    renamed: ClassVar = {"min_rate": "min_t", "max_rate": "max_t"}

@@ -12,7 +12,7 @@ from torch import Tensor
 from surefoot import _params
 from surefoot._closure import Closure
 from surefoot._numbers import check_count, check_number, check_share
-from surefoot.directions import Direction, conjugate_like, steepest
+from surefoot.directions import ConjugateLike, Direction, Steepest
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Keyword, Shared, formerly, keywords_of
 from surefoot.optim._memory import Memory
@@ -31,11 +31,9 @@ class PALMemory(Memory):
 
     Args:
         length: average of the lengths measured; None where every step measures.
-        norms_sq: squared norms of the remembered directions' tensors, by group and place.
     """
 
     length: float | None = None
-    norms_sq: tuple[tuple[float, ...], ...] = ()
 
 
 class PAL(LineSearchOptimizer):
@@ -148,7 +146,6 @@ class PAL(LineSearchOptimizer):
         with self._quiet_room() as room:
             loss, active = self._gradient(call)
             value0 = self._mean(loss)
-            before = self._norms_sq(active)
             direction = self._direction(active)
             if direction is None or not math.isfinite(value0):
                 return loss, rejected(value0)
@@ -160,7 +157,10 @@ class PAL(LineSearchOptimizer):
                     outcome = self._settle(found, direction)
                     line.commit(outcome.t)
             except BaseException:
-                self._forget(active, before)
+                if beta := self._settings["direction_adaptation"]:
+                    # the gradient out of the memory again: exact up to rounding
+                    memory = active.memory(self.state, "direction")
+                    _params.lerp(memory, active.grads, 1.0 - 1.0 / beta)
                 raise
         self._decay(active.params, outcome.effective_lr)
         return loss, outcome
@@ -191,38 +191,13 @@ class PAL(LineSearchOptimizer):
 
     def _direction(self, active: Active) -> Direction | None:
         """The next direction, or None where the gradient is not finite. Advances the memory."""
+        if not active.is_finite:
+            return None
         beta: float = self._settings["direction_adaptation"]
         if beta == 0.0:
-            direction = steepest(active.grads, active.ratios)
-            return direction if math.isfinite(direction.norm) else None
-        norms_sq = self._norms_sq(active)
+            return Steepest()(active.grads, [], active.ratios)
         memory = active.memory(self.state, "direction")
-        found = conjugate_like(active.grads, memory, beta, active.ratios, norms_sq)
-        self._keep_norms_sq(active, norms_sq)
-        return found
-
-    def _norms_sq(self, active: Active) -> list[float]:
-        """Squared norms of the direction's tensors; 0 for those that are new."""
-        known = self.memory.norms_sq
-        return [known[g][i] if g < len(known) else 0.0 for g, i in active.places]
-
-    def _keep_norms_sq(self, active: Active, norms_sq: list[float]) -> None:
-        known = self.memory.norms_sq
-        table = [
-            list(known[g]) if g < len(known) else [0.0] * len(group["params"])
-            for g, group in enumerate(self.param_groups)
-        ]
-        for (g, i), norm_sq in zip(active.places, norms_sq, strict=True):
-            table[g][i] = norm_sq
-        self.memory.norms_sq = tuple(map(tuple, table))
-
-    def _forget(self, active: Active, norms_sq: list[float]) -> None:
-        """Take the last gradient out of the memory again, after a step that did not happen."""
-        beta: float = self._settings["direction_adaptation"]
-        if beta > 0.0:
-            # the inverse of the interpolation, exact up to rounding
-            _params.lerp(active.memory(self.state, "direction"), active.grads, 1.0 - 1.0 / beta)
-            self._keep_norms_sq(active, norms_sq)
+        return ConjugateLike(beta)(active.grads, memory, active.ratios)
 
     def _search(self, loss: Tensor, params: list[Tensor]) -> ParabolicSearch:
         settings = self._settings

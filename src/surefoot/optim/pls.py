@@ -27,6 +27,8 @@ class PLS(NamedSearch):
     Args:
         params: the model.
         step_multiplier: multiple of the accepted rate that is taken. Torch's schedulers act on it.
+        direction: where to; see :class:`surefoot.LineSearch`. None for the negated gradient.
+        full_loss: None for the loss of the step's own batch; see there.
         **settings: as :class:`surefoot.searches.ProbabilisticSearch` has them.
         **shared: keywords of every line search.
 

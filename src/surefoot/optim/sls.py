@@ -22,7 +22,7 @@ class SLS(NamedSearch):
         reset_growth: γ, by how much the rate may grow in an epoch.
         dataset_size, batch_size: for ``reset="growing"``; 500 batches per epoch if not given, as
             in the authors' code.
-        **settings: as :class:`surefoot.searches.ArmijoSearch` has them; ``max_rate`` its ``max_t``.
+        **settings: as :class:`surefoot.searches.ArmijoSearch` has them; each ``t`` is a rate.
         **shared: keywords of every line search.
 
     Example:
@@ -48,9 +48,8 @@ class SLS(NamedSearch):
 
     search_class = ArmijoSearch
     changed: ClassVar = {"reset": "growing"}
-    renamed: ClassVar = {"max_rate": "max_t"}
 
-    @formerly(lr="step_multiplier")
+    @formerly(lr="step_multiplier", max_rate="max_t")
     def __init__(
         self,
         params: ParamsLike,

@@ -1,4 +1,4 @@
-"""Minima of a function of one variable: bracketing, Brent, golden section, binary search.
+"""Minima of a function of one variable: bracketing, Brent, binary search.
 
 All of them ask a :class:`Probe`, which remembers the best place: whoever stops early has it.
 """
@@ -96,20 +96,6 @@ def bracket(probe: Probe, first: float, top: float, is_level: Callable[[float], 
         else:
             low, t, value = t, farther, next_value
     return Bracket(low, t, high, value)
-
-
-def golden(probe: Probe, inside: Bracket, tolerance: float) -> None:
-    """Golden section: the bracket shrinks by 0.62 with every evaluation."""
-    low, x, high, value = inside.low, inside.middle, inside.high, inside.value
-    while high - low > tolerance * abs(x):
-        right = high - x > x - low
-        u = x + GOLDEN * ((high - x) if right else (low - x))
-        value_u = probe(u)
-        if value_u < value:
-            low, high = (x, high) if right else (low, x)
-            x, value = u, value_u
-        else:
-            low, high = (low, u) if right else (u, high)
 
 
 def brent(probe: Probe, inside: Bracket, tolerance: float) -> None:

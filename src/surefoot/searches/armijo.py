@@ -1,4 +1,4 @@
-"""SLS's search (1905.09997): step back until the loss falls enough; or Goldstein's two sides."""
+"""SLS's search (1905.09997): step back until the loss falls enough."""
 
 from __future__ import annotations
 
@@ -16,18 +16,13 @@ from surefoot.searches._search import Search, all_finite, is_level, outcome, ref
 class ArmijoSearch(Search):
     r"""The first of the places ``start · shrinkᵏ`` where the loss has fallen enough.
 
-    .. math:: L(t) \le L(0) + c\, t\, L'(0) \quad\text{(Armijo)}, \qquad
-              L(t) \ge L(0) + (1 - c)\, t\, L'(0) \quad\text{(Goldstein, in addition)}
+    .. math:: L(t) \le L(0) + c\, t\, L'(0)
 
     Args:
         start: first place tried, in multiples of the direction; along the negated gradient that is
             a learning rate.
-        condition: ``"armijo"``, or ``"goldstein"``, which also rejects places that are too near
-            and then tries ``grow`` times as far.
-        sufficient_decrease: c, share of the decrease that the slope promises; below ½ for
-            ``"goldstein"``.
+        sufficient_decrease: c, share of the decrease that the slope promises.
         shrink: factor after a rejected place, between 0 and 1.
-        grow: factor after a place that is too near, above 1; for ``"goldstein"`` only.
         max_t: farthest place tried.
         max_evaluations: budget.
         rounding: relative rounding error of a loss; differences below it count as zero.
@@ -43,12 +38,11 @@ class ArmijoSearch(Search):
         (2.0, [8.0, 4.0, 2.0])
 
     References: Vaswani et al., "Painless stochastic gradient", 1905.09997, eq. (1) and section 6;
-    Goldstein's condition in its appendix; released code where the paper is silent.
+    released code where the paper is silent.
 
     Departures: a NaN is a rejected trial. Where the budget ends, the released code steps by 1e-6,
-    here the step is 0 and the status says why. With Goldstein, a place that falls enough but is
-    too near is kept in mind and taken where the budget ends; a place between one that was too near
-    and one that was too far is halfway, where the released code may circle.
+    here the step is 0 and the status says why. Goldstein's condition, an option of theirs, is not
+    here.
 
     *When it fails*: the condition is about this batch alone; without interpolation (a model that
     can fit every sample) the steps stay too long and do not converge.
@@ -57,10 +51,8 @@ class ArmijoSearch(Search):
     internal = (*Search.internal, "growth_per_step")
 
     start: float = 1.0
-    condition: Literal["armijo", "goldstein"] = "armijo"
     sufficient_decrease: float = 0.1
     shrink: float = 0.9
-    grow: float = 2.0
     max_t: float = 10.0
     max_evaluations: int = 100
     rounding: float = 0.0
@@ -68,18 +60,15 @@ class ArmijoSearch(Search):
     growth_per_step: float = 2.0 ** (1.0 / 500.0)
 
     def __post_init__(self) -> None:
-        check_choice("condition", self.condition, ("armijo", "goldstein"))
         check_choice("reset", self.reset, ("growing", "previous", "maximum"))
         check_positive(self, "start", "max_t", "sufficient_decrease", "shrink")
-        if self.sufficient_decrease >= (0.5 if self.condition == "goldstein" else 1.0):
-            raise ValueError(f"sufficient_decrease is too large: {self.sufficient_decrease!r}")
+        check_share("sufficient_decrease", self.sufficient_decrease)
         check_share("shrink", self.shrink)
-        check_number("grow", self.grow, at_least=1.0, above=True)
         check_number("growth_per_step", self.growth_per_step, at_least=1.0)
 
     def after(self, found: StepOutcome) -> ArmijoSearch:
         """SLS, algorithm 2; a rate that was not accepted changes nothing."""
-        if found.status not in (Status.ACCEPTED, Status.CAPPED):
+        if found.status is not Status.ACCEPTED:
             return self
         growing, top = found.t * self.growth_per_step, self.max_t
         follows = {"growing": growing, "previous": found.t, "maximum": top}
@@ -89,25 +78,15 @@ class ArmijoSearch(Search):
         """Search ``line``, which must know its slope at 0. Up to ``max_evaluations``."""
         if (refused := refusal(line)) is not None:
             return refused
-        value0, slope0, c = line.value0, line.slope0, self.sufficient_decrease
+        value0, slope0, seen_finite = line.value0, line.slope0, False
         assert slope0 is not None
-        near = 0.0  # farthest place that falls enough but violates Goldstein's side
-        far: float | None = None  # nearest place that does not fall enough
-        seen_finite = False
         t = min(self.start, self.max_t)
         for _ in range(self.max_evaluations):
             value = line.value(t)
             seen_finite |= all_finite(value)
             if is_level(value, value0, self.rounding, t * slope0):  # so is every nearer place
-                return outcome(line, near, Status.EXHAUSTED if near > 0.0 else Status.FLAT)
-            if not value <= value0 + c * t * slope0:  # SLS eq. (1); false for NaN
-                far = t
-                t = 0.5 * (near + t) if near > 0.0 else t * self.shrink
-            elif self.condition == "armijo" or value >= value0 + (1.0 - c) * t * slope0:
+                return outcome(line, 0.0, Status.FLAT)
+            if value <= value0 + self.sufficient_decrease * t * slope0:  # SLS eq. (1)
                 return outcome(line, t, Status.ACCEPTED)
-            elif t >= self.max_t:
-                return outcome(line, t, Status.CAPPED)
-            else:
-                near = t
-                t = min(t * self.grow, self.max_t) if far is None else 0.5 * (t + far)
-        return outcome(line, near, Status.EXHAUSTED if seen_finite else Status.NON_FINITE)
+            t *= self.shrink
+        return outcome(line, 0.0, Status.EXHAUSTED if seen_finite else Status.NON_FINITE)

@@ -1,4 +1,4 @@
-"""Exact line search: the minimum itself, by bracketing and Brent, golden section or bisection."""
+"""Exact line search: the minimum itself, by bracketing and Brent, or by bisection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from surefoot._numbers import check_choice, check_count, check_positive
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
-from surefoot.searches._minimize import BudgetError, Probe, binary, bracket, brent, golden
+from surefoot.searches._minimize import BudgetError, Probe, binary, bracket, brent
 from surefoot.searches._search import Search, all_finite, is_level, outcome, refusal
 
 
@@ -21,9 +21,9 @@ class ExactSearch(Search):
     them the minimum is closed in. Of several minima it is the first that the bracket finds.
 
     Args:
-        method: ``"brent"`` (parabolas, golden section where they fail), ``"golden"`` (golden
-            section), or ``"binary"``, the binary search of the PAL paper: equal steps while the
-            loss falls, then halved steps to the right and to the left.
+        method: ``"brent"`` (parabolas, golden section where they fail), or ``"binary"``, the binary
+            search of the PAL paper: equal steps while the loss falls, then halved steps to the
+            right and to the left.
         first_length: first distance tried; that of the next search is the distance found.
         max_length: largest distance.
         tolerance: relative error of the minimum's place.
@@ -46,7 +46,7 @@ class ExactSearch(Search):
     minimum is not the minimum of the other batches.
     """
 
-    method: Literal["brent", "golden", "binary"] = "brent"
+    method: Literal["brent", "binary"] = "brent"
     first_length: float = 0.1
     max_length: float = 10.0
     tolerance: float = 1e-3
@@ -54,7 +54,7 @@ class ExactSearch(Search):
     rounding: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, ("brent", "golden", "binary"))
+        check_choice("method", self.method, ("brent", "binary"))
         check_positive(self, "first_length", "max_length", "tolerance")
         check_count("max_evaluations", self.max_evaluations)
 
@@ -93,7 +93,7 @@ class ExactSearch(Search):
             return Status.FLAT
         if inside.middle == inside.high:
             return Status.CAPPED
-        (golden if self.method == "golden" else brent)(probe, inside, self.tolerance)
+        brent(probe, inside, self.tolerance)
         return Status.MINIMUM
 
     def _why_not(self, probe: Probe, status: Status) -> Status:

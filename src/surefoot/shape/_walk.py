@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from surefoot._batches import samples_in
 from surefoot._evaluation import Graphless, agree
 from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
 from surefoot.directions import Direction
 from surefoot.line import NotRepeatableError
-from surefoot.shape._evaluate import BatchLoss, samples_of
+from surefoot.shape._evaluate import BatchLoss
 
 
 class SampleProgress(NamedTuple):
@@ -33,10 +33,8 @@ class Row(NamedTuple):
 
     size: int
     losses: list[float]
-    slopes: list[float]
 
 
-@dataclass
 class Walk:
     """Moves the weights along a direction and evaluates batches; puts the weights back.
 
@@ -44,26 +42,27 @@ class Walk:
         evaluate: the loss of a batch.
         direction: of length 1.
         places: distances.
-        slopes: measure derivatives, too.
         on_progress: called after each forward pass.
     """
 
-    evaluate: BatchLoss
-    direction: Direction
-    places: Sequence[float]
-    slopes: bool
-    on_progress: Callable[[SampleProgress], None] | None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        evaluate: BatchLoss,
+        direction: Direction,
+        places: Sequence[float],
+        on_progress: Callable[[SampleProgress], None] | None,
+    ) -> None:
+        self._evaluate, self._direction, self._places = evaluate, direction, places
+        self._on_progress = on_progress
         self._done = 0
         self._total: int | None = None
         self._copies = Copies()
-        self._devices = devices_of(self.evaluate.params)
-        self._buffers = Buffers(self.evaluate.model).snapshot()
-        self._graphless = Graphless(needs_graph=self.slopes)
+        self._devices = devices_of(evaluate.params)
+        self._buffers = Buffers(evaluate.model).snapshot()
+        self._graphless = Graphless()
 
     def __enter__(self) -> Walk:
-        self._copies.take(self.evaluate.params)
+        self._copies.take(self._evaluate.params)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -72,7 +71,7 @@ class Walk:
     def rows(self, batches: Iterable[Any]) -> list[Row]:
         """Read the data once; visit every place with each batch."""
         with contextlib.suppress(Exception):  # some loaders have a __len__ that raises
-            self._total = len(batches) * len(self.places)  # type: ignore[arg-type]
+            self._total = len(batches) * len(self._places)  # type: ignore[arg-type]
         rows: list[Row] = []
         for batch in batches:
             rows.append(self.row(batch, check=not rows))
@@ -81,59 +80,43 @@ class Walk:
         return rows
 
     def row(self, batch: Any, *, check: bool = False) -> Row:
-        """One batch at all places, with the same random numbers at each."""
-        prepared = self.evaluate.prepare(batch)
-        before = RngState.capture(self._devices)
-        measured = [self._visit(self.places[0], prepared, before)]
-        after = RngState.capture(self._devices)
-        measured += [self._visit(place, prepared, before) for place in self.places[1:]]
+        """One batch at all places, with the same random numbers at each; the next draws others.
+
+        Raises:
+            NotRepeatableError: if the loss at the start is to be checked, and differs.
+        """
+        inputs, targets = prepared = self._evaluate.prepare(batch)
+        random = RngState.capture(self._devices)
+        means = [self._visit(place, prepared, random) for place in self._places]
         # one transfer a batch instead of one a place
-        losses: list[float] = torch.stack([mean for mean, _ in measured]).tolist()
-        row = Row(samples_of(prepared), losses, [s for _, s in measured if s is not None])
+        losses: list[float] = torch.stack(means).tolist()
         if check:
-            self._check_repeats(losses[list(self.places).index(0.0)], prepared, before)
-        after.restore()  # the next batch draws other numbers
-        return row
+            once = losses[list(self._places).index(0.0)]
+            again = float(self._loss_at(0.0, prepared, random))
+            if math.isfinite(once) and not agree(again, once):
+                raise NotRepeatableError(
+                    f"the first batch has the loss {once!r} and then {again!r} for the same "
+                    "weights and the same random numbers, so a line cannot be sampled. Does the "
+                    "model or the loss draw from a random generator of its own, or count its calls?"
+                )
+        return Row(samples_in(targets) or samples_in(inputs) or 1, losses)
 
-    def _visit(self, place: float, prepared: Any, random: RngState) -> tuple[Tensor, float | None]:
-        """Mean loss and slope at a place."""
-        self._go_to(place)
-        measured = self._measure(prepared, random)
+    def _visit(self, place: float, prepared: Any, random: RngState) -> Tensor:
+        loss = self._loss_at(place, prepared, random)
         self._done += 1
-        if self.on_progress is not None:
-            self.on_progress(SampleProgress(self._done, self._total))
-        return measured
+        if self._on_progress is not None:
+            self._on_progress(SampleProgress(self._done, self._total))
+        return loss
 
-    def _go_to(self, place: float) -> None:
+    def _loss_at(self, place: float, prepared: Any, random: RngState) -> Tensor:
         if place == 0.0:
             self._copies.put_back()
         else:
-            self._copies.put_moved(self.direction.tensors, self.direction.weights, place)
+            self._copies.put_moved(self._direction.tensors, self._direction.weights, place)
 
-    def _measure(self, prepared: Any, random: RngState) -> tuple[Tensor, float | None]:
         def rewind() -> None:
             self._buffers.restore()
             random.restore()
 
         rewind()
-
-        def evaluate() -> tuple[Tensor, float | None]:
-            losses = self.evaluate(prepared)
-            mean = (losses if losses.dtype is torch.float64 else losses.float()).mean()
-            if not self.slopes:
-                return mean.detach(), None
-            grads = torch.autograd.grad(mean, self.evaluate.params, allow_unused=True)
-            return mean.detach(), self.direction.slope_for(grads)
-
-        return self._graphless(evaluate, rewind)
-
-    def _check_repeats(self, once: float, prepared: Any, random: RngState) -> None:
-        """The first batch at the start once more: the same loss as before?"""
-        self._go_to(0.0)
-        again = float(self._measure(prepared, random)[0])
-        if math.isfinite(once) and not agree(again, once):
-            raise NotRepeatableError(
-                f"the first batch has the loss {once!r} and then {again!r} for the same weights "
-                "and the same random numbers, so a line cannot be sampled. Does the model or the "
-                "loss draw from a random generator of its own, or count its calls?"
-            )
+        return self._graphless(lambda: self._evaluate(prepared).detach(), rewind)

@@ -32,7 +32,7 @@ def gradient_direction(model: nn.Module, loss_fn: LossFn, batch: Any) -> Directi
     evaluate = BatchLoss(model, loss_fn)
     devices = devices_of(model.parameters())
     with torch.enable_grad(), undisturbed(model, devices):
-        loss = evaluate(evaluate.prepare(batch)).mean()
+        loss = evaluate(evaluate.prepare(batch))
         grads = torch.autograd.grad(loss, evaluate.params, allow_unused=True)
     tensors = [
         torch.zeros_like(p) if g is None else g for p, g in zip(evaluate.params, grads, strict=True)
@@ -54,13 +54,11 @@ def next_update(model: nn.Module, loss_fn: LossFn, batch: Any, optimizer: Optimi
     """
     evaluate = BatchLoss(model, loss_fn)
     params = evaluate.params
-    prepared = evaluate.prepare(batch)
+    evaluated = evaluate.closure(optimizer, batch)
     grads: list[Tensor] = []
 
     def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = evaluate(prepared).mean()
-        loss.backward()
+        loss = evaluated()
         if not grads:  # the first evaluation is the one at the start
             grads.extend(torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params)
         return loss

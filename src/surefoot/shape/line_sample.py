@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -47,7 +47,6 @@ class LineSample:
         kind: what the direction is: ``"gradient"``, ``"update"``, ``"random"``, ...
         slope0: derivative, per unit of length, of the loss that defined the direction, at 0.
         own_losses: loss along the line of the batch that defined the direction.
-        batch_slopes: derivatives per unit of length, if they were asked for.
         step: of a training run.
         info: what else is known, in plain JSON types.
 
@@ -73,7 +72,6 @@ class LineSample:
     kind: str = "given"
     slope0: float | None = None
     own_losses: tuple[float, ...] | None = None
-    batch_slopes: tuple[tuple[float, ...], ...] | None = None
     step: int | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -85,8 +83,7 @@ class LineSample:
             raise ValueError("the lengths of a line sample must rise")
         if not batches or len(self.batch_sizes) != batches:
             raise ValueError(f"{batches} batches, but {len(self.batch_sizes)} sizes of batches")
-        rows = [*self.batch_losses, *(self.batch_slopes or ())]
-        rows += [] if self.own_losses is None else [self.own_losses]
+        rows = [*self.batch_losses, *([] if self.own_losses is None else [self.own_losses])]
         if any(len(row) != places for row in rows):
             raise ValueError(f"{places} places, but a batch has another number of losses")
 
@@ -95,22 +92,18 @@ class LineSample:
     @cached_property
     def losses(self) -> tuple[float, ...]:
         """The full-batch loss at every place."""
-        return self._mean(self.batch_losses)
-
-    @cached_property
-    def slopes(self) -> tuple[float, ...] | None:
-        """The full-batch slope at every place, if slopes were sampled."""
-        return None if self.batch_slopes is None else self._mean(self.batch_slopes)
+        total = sum(self.batch_sizes)
+        return tuple(
+            _fsum(n * loss for n, loss in zip(self.batch_sizes, place, strict=True)) / total
+            for place in zip(*self.batch_losses, strict=True)
+        )
 
     @cached_property
     def standard_errors(self) -> tuple[float, ...] | None:
         """Of the full-batch loss at every place, from the spread over batches; None for one."""
         if len(self.batch_losses) < 2:
             return None
-        return tuple(
-            self._standard_error([row[i] for row in self.batch_losses])
-            for i in range(len(self.lengths))
-        )
+        return tuple(map(self._standard_error, zip(*self.batch_losses, strict=True)))
 
     @property
     def origin(self) -> int:
@@ -121,13 +114,6 @@ class LineSample:
     def value0(self) -> float:
         """The full-batch loss at the start."""
         return self.losses[self.origin]
-
-    def _mean(self, rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
-        total = sum(self.batch_sizes)
-        return tuple(
-            _fsum(n * row[i] for n, row in zip(self.batch_sizes, rows, strict=True)) / total
-            for i in range(len(self.lengths))
-        )
 
     def _standard_error(self, values: Sequence[float]) -> float:
         """Of the weighted mean of one number a batch."""
@@ -219,13 +205,10 @@ class LineSample:
 
     def subset(self, batches: Sequence[int]) -> LineSample:
         """The same line seen by some of the batches only."""
-        keep: Callable[[Any], Any] = lambda rows: tuple(rows[b] for b in batches)  # noqa: E731
-        slopes = None if self.batch_slopes is None else keep(self.batch_slopes)
         return dataclasses.replace(
             self,
-            batch_losses=keep(self.batch_losses),
-            batch_sizes=keep(self.batch_sizes),
-            batch_slopes=slopes,
+            batch_losses=tuple(self.batch_losses[b] for b in batches),
+            batch_sizes=tuple(self.batch_sizes[b] for b in batches),
         )
 
     def plot(self, ax: Any = None, **options: Any) -> Any:

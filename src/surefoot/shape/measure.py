@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -53,15 +52,6 @@ def is_convex(sample: LineSample, window: float | None = None, tolerance: float 
         if fb > fa + (fc - fa) * (b - a) / (c - a) + slack:
             return False
     return True
-
-
-def convex_share(
-    samples: Sequence[LineSample], window: float | None = None, tolerance: float = 1e-6
-) -> float:
-    """Share of the lines that are convex, see :func:`is_convex`."""
-    if not samples:
-        raise ValueError("no lines")
-    return sum(is_convex(sample, window, tolerance) for sample in samples) / len(samples)
 
 
 def shape_distance(a: LineSample, b: LineSample, window: float | None = None) -> float:
@@ -179,30 +169,18 @@ def steps_on_line(
     if sample.own_losses is not None:
         own = SampledLine(sample, sample.own_losses, sample.slope0)
         lengths["PAL"] = _pal(own, pal_length or measuring_length)
-        lengths["own batch"] = own_minimum(sample)
-    return {name: _step(sample, length, lowest) for name, length in lengths.items()}
-
-
-def own_minimum(sample: LineSample) -> float:
-    """Where the loss of the batch that defined the direction is lowest.
-
-    Raises:
-        ValueError: if that batch was not sampled.
-    """
-    if sample.own_losses is None:
-        raise ValueError("the batch that defined the direction was not sampled")
-    alone = LineSample(sample.lengths, (sample.own_losses,), (1,))
-    return alone.exact_minimum().length
+        alone = LineSample(sample.lengths, (sample.own_losses,), (1,))
+        lengths["own batch"] = alone.exact_minimum().length
+    losses = {name: sample.loss_at(length) for name, length in lengths.items()}
+    return {
+        name: StepOnLine(length, losses[name], length - lowest, sample.value0 - losses[name])
+        for name, length in lengths.items()
+    }
 
 
 def _pal(line: SampledLine, measuring_length: float) -> float:
     found = ParabolicSearch(measuring_length=measuring_length, max_length=math.inf)(line)
     return measuring_length if found.status is Status.NOT_CONVEX else found.t
-
-
-def _step(sample: LineSample, length: float, lowest: float) -> StepOnLine:
-    loss = sample.loss_at(length)
-    return StepOnLine(length, loss, length - lowest, sample.value0 - loss)
 
 
 def tuned_rate(samples: Sequence[LineSample]) -> float:
@@ -263,10 +241,11 @@ def proportionality(samples: Sequence[LineSample]) -> Proportionality:
     steps, norms = [s for s, _ in pairs], [n for _, n in pairs]
     rate = math.fsum(s * n for s, n in pairs) / math.fsum(n * n for n in norms)
     ratios = [s / n for s, n in pairs]
+    varies = len(set(steps)) > 1 and len(set(norms)) > 1
     return Proportionality(
         n=len(pairs),
         rate=rate,
-        correlation=_correlation(steps, norms),
+        correlation=statistics.correlation(steps, norms) if varies else math.nan,
         ratio_spread=statistics.stdev(ratios) / abs(statistics.fmean(ratios)),
         step_spread=statistics.stdev(steps) / abs(statistics.fmean(steps)),
     )
@@ -326,13 +305,3 @@ def batch_size_effect(samples: Mapping[int, Sequence[LineSample]]) -> list[Batch
             )
         )
     return rows
-
-
-def successive_distances(samples: Sequence[LineSample], window: float | None = None) -> list[float]:
-    """Distance between the shapes of each line and the next, see :func:`shape_distance`."""
-    return [shape_distance(a, b, window) for a, b in itertools.pairwise(samples)]
-
-
-def _correlation(xs: Sequence[float], ys: Sequence[float]) -> float:
-    varies = len(set(xs)) > 1 and len(set(ys)) > 1
-    return statistics.correlation(xs, ys) if varies else math.nan

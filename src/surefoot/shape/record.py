@@ -30,8 +30,8 @@ class LineRecords:
         >>> folder = tempfile.TemporaryDirectory()
         >>> records = LineRecords(Path(folder.name) / "lines.jsonl")
         >>> records.append(LineSample((0.0, 1.0), ((2.0, 1.0),), (8,), step=3))
-        >>> [line.losses for line in records.read()], records.last_step
-        ([(2.0, 1.0)], 3)
+        >>> [(line.step, line.losses) for line in records.read()]
+        [(3, (2.0, 1.0))]
         >>> folder.cleanup()
     """
 
@@ -64,14 +64,6 @@ class LineRecords:
     def read(self) -> list[LineSample]:
         """All lines."""
         return list(self)
-
-    @property
-    def last_step(self) -> int | None:
-        """The ``step`` of the last line; None where there is none."""
-        step: int | None = None
-        for number, text in self._complete():
-            step = self._entry(number, text)["step"]
-        return step
 
     def cut(self, step: int) -> int:
         """Remove all lines from ``step`` on, as a run that resumes there will write them again.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -94,7 +94,7 @@ def sample_run(
             records.append(sample)
             if on_line is not None:
                 on_line(sample)
-        _train(evaluate, optimizer, batch)
+        optimizer.step(evaluate.closure(optimizer, batch))  # type: ignore[arg-type]
         if scheduler is not None:
             scheduler.step()
         if due if checkpoint_every is None else (step + 1) % checkpoint_every == 0:
@@ -106,18 +106,6 @@ def sample_run(
 def _rate(group: dict[str, Any]) -> float | None:
     """The group's learning rate; None where the optimizer chooses its steps itself."""
     return None if group.get("lr") is None else float(group["lr"])
-
-
-def _train(evaluate: BatchLoss, optimizer: Optimizer, batch: Any) -> None:
-    prepared = evaluate.prepare(batch)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = evaluate(prepared).mean()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)  # type: ignore[arg-type]
 
 
 def _save(parts: dict[str, Any], step: int, devices: Iterable[torch.device], path: Path) -> None:

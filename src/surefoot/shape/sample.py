@@ -33,7 +33,6 @@ def sample_line(
     direction: Direction | None = None,
     lengths: Iterable[float] | None = None,
     own_batch: Any = None,
-    slopes: bool = False,
     on_progress: Callable[[SampleProgress], None] | None = None,
     process_group: Any = None,
     kind: str | None = None,
@@ -60,7 +59,6 @@ def sample_line(
             41 places from −0.5 to 0.5.
         own_batch: the batch that defined ``direction``, to be measured along its own line as well.
             Where ``direction`` is None it is the first one.
-        slopes: measure derivatives along the line, too; three times the cost.
         on_progress: called with a :class:`SampleProgress` after each batch at each place.
         process_group: processes that share the data, each with batches of its own; all get the
             whole sample. None for torch's default group, if there is one.
@@ -103,7 +101,7 @@ def sample_line(
         direction = agree_on_direction(direction, process_group)
         _check_direction(direction, evaluate.params)
         unit = direction.unit()
-        with Walk(evaluate, unit, places, slopes, on_progress) as walk:
+        with Walk(evaluate, unit, places, on_progress) as walk:
             rows = walk.rows(batches)
             own = None if own_batch is None else walk.row(own_batch)
     rows, own = gather_rows(rows, own, process_group)
@@ -116,7 +114,6 @@ def sample_line(
         kind=kind or "given",
         slope0=unit.slope0,
         own_losses=None if own is None else tuple(own.losses),
-        batch_slopes=tuple(tuple(row.slopes) for row in rows) if slopes else None,
         step=step,
         info=dict(info or {}),
     )

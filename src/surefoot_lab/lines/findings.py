@@ -6,17 +6,18 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from surefoot.shape import (
     LineSample,
     StepOnLine,
     batch_size_effect,
-    convex_share,
     fit_errors,
+    is_convex,
     proportionality,
+    shape_distance,
     steps_on_line,
-    successive_distances,
     tuned_rate,
 )
 from surefoot_lab.lines.run import LinesConfig
@@ -71,11 +72,9 @@ def find(
         "parabola_error_over_range": _spread(
             [e[2] / _range(s) for e, s in zip(errors, samples, strict=True)]
         ),
-        "convex_share": convex_share(samples, tolerance=1e-3),
-        "successive_distance": _spread(successive_distances(samples)),
-        "distance_from_first": _spread(
-            [successive_distances([samples[0], s])[0] for s in samples[1:]]
-        ),
+        "convex_share": statistics.fmean(is_convex(s, tolerance=1e-3) for s in samples),
+        "successive_distance": _spread([shape_distance(a, b) for a, b in pairwise(samples)]),
+        "distance_from_first": _spread([shape_distance(samples[0], s) for s in samples[1:]]),
         "minimum_length": _spread([s.exact_minimum().length for s in inside]),
         "minimum_standard_error": _spread(
             [e for s in inside if (e := s.exact_minimum().standard_error) is not None]
