@@ -28,11 +28,9 @@ class TakenStep:
 
     Args:
         process_group: processes that hold shards of the same weights.
-        keeps_line: the line outlives a way back to what was kept, for :meth:`take_move`.
     """
 
     process_group: Any = None
-    keeps_line: bool = False
 
     def __post_init__(self) -> None:
         self._params: list[Tensor] = []
@@ -117,29 +115,20 @@ class TakenStep:
 
     @torch.no_grad()
     def go_to(self, t: float) -> None:
-        """Place the weights at ``t``; where the copy is to the bit, and the line ends there."""
+        """Place the weights at ``t``; where the copy is to the bit, and they change places."""
         if t == self._place:
             return
         if t == self._anchor:
-            self._go_back()
+            _params.swap(self._params, self._copies)
+            self._anchor, self._place = self._place, self._anchor
             return
         stretch = (t - self._anchor) / (self._place - self._anchor)
         _params.lerp(self._params, self._copies, 1.0 - stretch)
         self._place = t
 
-    def _go_back(self) -> None:
-        if self.keeps_line:
-            _params.swap(self._params, self._copies)
-            self._anchor, self._place = self._place, self._anchor
-        else:
-            _params.assign(self._params, self._copies)
-            self._place = self._anchor
-
     @torch.no_grad()
-    def take_move(self) -> list[Tensor] | None:
-        """The move per unit of ``t``, in the copy's memory; None where the line was lost."""
-        if self._place == self._anchor or not self._copies:
-            return None
+    def take_move(self) -> list[Tensor]:
+        """The move per unit of ``t``, in the copy's memory; the line ends there."""
         per = 1.0 / (self._place - self._anchor)
         _params.momentum_update(self._copies, self._params, -per, per)
         move, self._copies = self._copies, []
