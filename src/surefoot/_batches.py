@@ -1,8 +1,9 @@
-"""Batches of any form: where their tensors are, and how many samples they hold."""
+"""Batches of any form: where their tensors are, how many samples they hold, how many there are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -46,3 +47,37 @@ def samples_in(batch: Any) -> int:
             if count:
                 return count
     return 0
+
+
+def length_of(loader: Any) -> int | None:
+    """How many batches a loader gives; None where it does not tell."""
+    try:
+        return len(loader)
+    except Exception:  # some have a __len__ that raises what it likes
+        return None
+
+
+def endless(loader: Iterable[Any]) -> Generator[Any, None, None]:
+    """The loader's batches, from the front again when it is through.
+
+    An iterator (a generator, ``iter(loader)``) can be read only once: its batches are kept for
+    the further rounds.
+
+    Raises:
+        ValueError: if a round yields nothing.
+    """
+    once = isinstance(loader, Iterator)
+    kept: list[Any] = []
+    for round_ in itertools.count():
+        empty = True
+        for batch in kept if once and round_ else loader:
+            if once and not round_:
+                kept.append(batch)
+            empty = False
+            yield batch
+        if empty and round_:
+            raise ValueError(
+                "the loader can be read only once: pass one that begins anew, or a smaller num_iter"
+            )
+        if empty:
+            raise ValueError("the loader is empty: it gave no batch")

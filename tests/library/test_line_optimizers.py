@@ -50,10 +50,7 @@ MAKERS: dict[str, tuple[Callable[..., LineSearchOptimizer], bool]] = {
     "gols": (GOLS, False),
     "pls": (PLS, False),
     "exact": (ExactLineSearch, True),
-    "exact-conjugate": (
-        partial(ExactLineSearch, direction=ConjugateLike(0.4), method="binary"),
-        True,
-    ),
+    "exact-conjugate": (partial(ExactLineSearch, direction=ConjugateLike(0.4)), True),
     "fbpal": (FullBatchPAL, True),
     "composed": (partial(LineSearch, search=ArmijoSearch(), direction=HeavyBall(0.5)), True),
 }
@@ -122,9 +119,9 @@ class TestComposition:
 
     def test_the_named_ones_are_pairs(self) -> None:
         p = [nn.Parameter(torch.ones(2))]
-        pair = ExactLineSearch(p, direction=ConjugateLike(0.4), method="binary")
+        pair = ExactLineSearch(p, direction=ConjugateLike(0.4), tolerance=0.5)
         assert pair.memory.direction == ConjugateLike(0.4)
-        assert "method='binary'" in repr(pair)
+        assert "tolerance=0.5" in repr(pair)
 
     def test_what_is_no_search_is_refused(self) -> None:
         with pytest.raises(TypeError, match="search must be"):
@@ -280,11 +277,8 @@ class TestGOLS:
 
 
 class TestExact:
-    @pytest.mark.parametrize("method", ["brent", "binary"])
-    def test_every_step_ends_at_the_minimum_of_its_line(
-        self, method: Any, quadratic: Quadratic
-    ) -> None:
-        optimizer = ExactLineSearch(quadratic.parts, method=method, tolerance=1e-5, max_length=1e3)
+    def test_every_step_ends_at_the_minimum_of_its_line(self, quadratic: Quadratic) -> None:
+        optimizer = ExactLineSearch(quadratic.parts, tolerance=1e-5, max_length=1e3)
         for _ in range(8):
             theta = quadratic.theta
             optimizer.step(quadratic.loss)

@@ -30,7 +30,6 @@ from surefoot import (
     MeasuredMuon,
     Status,
     cyclic,
-    extend_schedule,
     one_cycle,
     range_test,
     sample_line,
@@ -181,8 +180,6 @@ def test_whole_numbers_of_other_kinds(steps: Any) -> None:
     assert type(optimizer.total_steps) is int
     scheduler = one_cycle(sgd, total_steps=steps, max_lr=np.float32(0.5))
     assert scheduler.total_steps == 40
-    extend_schedule(scheduler, 2 * steps)
-    assert scheduler.total_steps == 80
     cyclic(sgd, steps_per_epoch=steps, epochs=np.int16(8), base_lr=0.1, max_lr=np.float64(0.5))
     data = batches(4)
     curve = range_test(
@@ -334,10 +331,6 @@ SLIPS: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     "a class to schedule": (
         lambda m: one_cycle(torch.optim.SGD, max_lr=0.5, total_steps=10),
         "got the class SGD",
-    ),
-    "an optimizer for a schedule": (
-        lambda m: extend_schedule(torch.optim.SGD(m.parameters(), 0.1), 20),
-        "scheduler must be a OneCycleLR, got SGD",
     ),
     "a line of a function": (
         lambda m: sample_line(CROSS_ENTROPY, m, [(X, Y)]),

@@ -91,10 +91,11 @@ def test_every_step_is_marked_where_it_ends() -> None:
     assert len(set(markers)) == len(markers)
 
 
-def test_parts_can_be_left_out() -> None:
-    ax = sample().plot(batches=0, own=False, parabola=False, error=False, legend=False)
-    assert set(drawn(ax)) >= {"full batch"}
-    assert not {"parabola", "direction's batch"} & set(drawn(ax))
+def test_what_was_not_sampled_is_not_drawn() -> None:
+    row = tuple((s - 0.2) ** 2 for s in GRID)
+    ax = LineSample(GRID, (row,), (4,)).plot(legend=False)
+    assert set(drawn(ax)) >= {"full batch", "parabola"}
+    assert "direction's batch" not in drawn(ax)
     assert ax.get_legend() is None
     assert not ax.collections
 
@@ -110,7 +111,7 @@ def test_a_batch_far_away_does_not_flatten_the_line() -> None:
     line = sample(batches=4)
     far = tuple(1e4 + s for s in GRID)
     shifted = LineSample(GRID, (*line.batch_losses, far), (1000,) * 4 + (1,))
-    ax = shifted.plot(error=False)
+    ax = shifted.plot()
     low, high = ax.get_ylim()
     assert high - low < 3 * (max(shifted.losses) - min(shifted.losses))
 

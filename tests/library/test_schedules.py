@@ -20,7 +20,6 @@ from surefoot.lr_range import (
     RangeCurve,
     Suggestion,
     cyclic,
-    extend_schedule,
     one_cycle,
     resume_schedule,
 )
@@ -342,30 +341,6 @@ def test_a_longer_schedule_keeps_its_length_when_resumed() -> None:
         resume_schedule(other, state[1])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("place", [10, 60, 95, 100])
-def test_an_extended_run_goes_on_below_the_cycle_to_the_new_end(place: int) -> None:
-    optimizer = sgd()
-    scheduler = one_cycle(optimizer, total_steps=100, max_lr=1.0)
-    before = walk(optimizer, scheduler, place)
-    extend_schedule(scheduler, 150)
-    rates = [group["lr"] for group in before + walk(optimizer, scheduler, 150 - place)]
-    for k in range(place, 150):
-        if k <= 88:  # the cycle of 90 % of the first 100 steps stays as it was
-            expected = one_cycle_by_the_paper(k, 100, 1.0, 10.0, 1000.0, 0.9)[0]
-        else:
-            expected = line(0.1, 1e-4, (k - 88) / (149 - 88))
-        assert rates[k] == pytest.approx(expected, rel=1e-9), k
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
-    # and it can be saved, loaded and extended again
-    again = sgd()
-    loaded = one_cycle(again, total_steps=100, max_lr=1.0)
-    loaded.load_state_dict(copy.deepcopy(scheduler.state_dict()))
-    extend_schedule(loaded, 160)
-    assert len(walk(again, loaded, 10)) == 10
-    with pytest.raises(ValueError, match="161 or more"):
-        extend_schedule(loaded, 160)
-
-
 def test_schedulers_can_be_saved_without_pickling_code(tmp_path: Any) -> None:
     scheduler = one_cycle(sgd(), total_steps=50, max_lr=1.0)
     path = tmp_path / "scheduler.pt"
@@ -488,9 +463,6 @@ def test_a_resumed_schedule_takes_late_groups_along(name: str) -> None:
     fresh.add_param_group({"params": [late], "lr": 0.5})
     resume_schedule(again, state)
     assert [group["lr"] for group in fresh.param_groups] == pytest.approx(place)
-    if name == "one_cycle":
-        extend_schedule(again, 60)
-        assert [group["lr"] for group in fresh.param_groups] == pytest.approx(place)
 
 
 def test_a_later_schedule_replaces_the_earlier_ones_hand() -> None:

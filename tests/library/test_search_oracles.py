@@ -26,11 +26,10 @@ CONVEX = [f for f in FUNCTIONS if f.minimum and "convex" in f.traits]
 SMOOTH = ["quadratic", "exponential", "softplus sum", "bell"]
 
 
-@pytest.mark.parametrize("method", ["brent", "binary"])
 @pytest.mark.parametrize("name", SMOOTH)
-def test_exact_agrees_with_scipys_brent(name: str, method: str) -> None:
+def test_exact_agrees_with_scipys_brent(name: str) -> None:
     f = function(name)
-    search = ExactSearch(method=method, tolerance=1e-7, max_evaluations=400)  # type: ignore[arg-type]
+    search = ExactSearch(tolerance=1e-7, max_evaluations=400)
     found = search(FunctionLine(f))
     assert found.status is Status.MINIMUM
     place, value, *_ = scipy_brent(f.value, brack=(0.5, 1.0), tol=1e-10, full_output=True)

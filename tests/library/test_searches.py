@@ -119,15 +119,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         lambda rounding: ProbabilisticSearch(start=0.1, rounding=rounding),
         {"condition": strong_wolfe},
     ),
-    **{
-        f"exact, {method}": (
-            lambda rounding, method=method: ExactSearch(
-                method=method, rounding=rounding, max_evaluations=200
-            ),
-            {"in_lengths": True, "condition": partial(lowest_nearby, 1e-3)},
-        )
-        for method in ("brent", "binary")
-    },
+    "exact": (
+        lambda rounding: ExactSearch(rounding=rounding, max_evaluations=200),
+        {"in_lengths": True, "condition": partial(lowest_nearby, 1e-3)},
+    ),
 }
 
 

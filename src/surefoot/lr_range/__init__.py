@@ -5,7 +5,7 @@ from surefoot.lr_range._data import RangeData, ValidationPoint
 from surefoot.lr_range.curve import RangeCurve
 from surefoot.lr_range.ramp import Ramp
 from surefoot.lr_range.range_test import Progress, range_test
-from surefoot.lr_range.schedules import cyclic, extend_schedule, one_cycle, resume_schedule
+from surefoot.lr_range.schedules import cyclic, one_cycle, resume_schedule
 from surefoot.lr_range.stop import StopReason, StopRule
 from surefoot.lr_range.suggest import RULES, Suggestion
 
@@ -21,7 +21,6 @@ __all__ = [
     "Suggestion",
     "ValidationPoint",
     "cyclic",
-    "extend_schedule",
     "one_cycle",
     "range_test",
     "resume_schedule",

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from surefoot._batches import length_of
 from surefoot._networks import check_belongs
 from surefoot._no_trace import unwrapped
 from surefoot._numbers import check_callable, check_count, check_number, kind_of
@@ -51,7 +52,7 @@ def _check_loader(name: str, loader: Any) -> None:
         raise TypeError(f"{name} must be an iterable of batches, got {type(loader).__name__}")
     if name == "val_loader" and isinstance(loader, Iterator):
         raise TypeError("val_loader is an iterator, which can be read only once; pass the iterable")
-    if _length(loader) == 0:
+    if length_of(loader) == 0:
         raise ValueError(f"{name} is empty: it has no batches")
 
 
@@ -117,14 +118,7 @@ def iterations(num_iter: int | None, epochs: float | None, loader: Any, accumula
     epochs = check_number("epochs", epochs, at_least=0.0, above=True)
     if num_iter is not None:
         raise ValueError("pass num_iter or epochs, not both")
-    length = _length(loader)
+    length = length_of(loader)
     if length is None:
         raise ValueError("epochs needs a loader with a length; pass num_iter instead")
     return max(2, round(epochs * length / accumulation))
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except Exception:  # some have a __len__ that raises what it likes
-        return None

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Subset
 
+from surefoot._batches import length_of
+
 
 def spread_out(total: int, wanted: int) -> list[int]:
     """``wanted`` of the places 0 to total - 1, as evenly spaced as whole numbers allow."""
@@ -26,12 +28,11 @@ def share_of(loader: Iterable[Any], share: float) -> Iterable[Any]:
     """
     if share >= 1.0:
         return loader
-    try:
-        total = len(loader)  # type: ignore[arg-type]
-    except Exception:  # some have a __len__ that raises what it likes
+    total = length_of(loader)
+    if total is None:
         raise ValueError(
             "val_share needs a val_loader with a length; pass val_share=1 or a shorter loader"
-        ) from None
+        )
     wanted = max(1, math.ceil(share * total))
     if not isinstance(loader, DataLoader):
         return _Some(loader, spread_out(total, wanted))

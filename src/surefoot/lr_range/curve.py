@@ -22,7 +22,7 @@ from surefoot.lr_range.ramp import Ramp, check_rates, group_ratios, set_rate
 from surefoot.lr_range.stop import StopReason
 from surefoot.lr_range.suggest import Suggestion
 from surefoot.outcome import Cost
-from surefoot.plots.range_curve import range_curve
+from surefoot.plots.ranges import range_curve
 
 SCHEMA = 1
 
@@ -172,7 +172,7 @@ class RangeCurve(RangeData):
     def plot(self, ax: Any = None, **options: Any) -> Any:
         """Draw the curve with its suggestion; returns the matplotlib Axes, shows nothing.
 
-        See :func:`surefoot.plots.range_curve.range_curve` for the options.
+        See :func:`surefoot.plots.range_curve` for the options.
         """
         return range_curve(self, ax=ax, **options)
 

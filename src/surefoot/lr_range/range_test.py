@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from surefoot._batches import endless
 from surefoot._evaluation import unsynchronized
 from surefoot._networks import has_batch_norm
 from surefoot._no_trace import all_parameters, no_trace, unwrapped
 from surefoot._quiet import devices_of
 from surefoot._reduce import mean
-from surefoot.lr_range._batches import endless
 from surefoot.lr_range._checks import check_inputs, check_settings, iterations
 from surefoot.lr_range._data import ValidationPoint
 from surefoot.lr_range._loss import LossOf

@@ -104,7 +104,10 @@ def one_cycle(
         base_momentum=cycled[0] if cycled else 0.0,
         max_momentum=cycled[1] if cycled else 0.0,
     )
-    _hold_at_the_end(scheduler)
+    # for the one step() that torch allows after the last: the rate stays
+    last = scheduler._schedule_phases[-1]
+    held: Any = {"start_lr": last["end_lr"], "start_momentum": last["end_momentum"]}
+    scheduler._schedule_phases.append({**last, **held, "end_step": steps})
     admit_later(scheduler)
     return scheduler
 
@@ -228,33 +231,6 @@ def resume_schedule(scheduler: OneCycleLR | CyclicLR, state: dict[str, Any]) -> 
     write_rates(scheduler)
 
 
-def extend_schedule(scheduler: OneCycleLR, total_steps: int) -> None:
-    """Give a 1cycle run more steps; the cycle stays as it was, the last descent gets longer.
-
-    Works at any time, also after the last step. The rate goes on from the line between the end of
-    the cycle and the new end, so it may rise a little, but never above the cycle's minimum.
-
-    Args:
-        scheduler: a OneCycleLR, changed in place.
-        total_steps: the new length, counted from the start of the run.
-
-    Raises:
-        ValueError: if the new length is not longer than the old one.
-    """
-    if not isinstance(scheduler, OneCycleLR):
-        raise TypeError(f"scheduler must be a OneCycleLR, got {kind_of(scheduler)}")
-    steps = check_count("total_steps", total_steps, at_least=scheduler.total_steps + 1)
-    admit(scheduler)
-    old_end = scheduler.total_steps - 1
-    phases = scheduler._schedule_phases
-    last = max(i for i, phase in enumerate(phases) if phase["end_step"] == old_end)
-    phases[last]["end_step"] = steps - 1
-    scheduler.total_steps = steps
-    del phases[last + 1 :]
-    _hold_at_the_end(scheduler)
-    write_rates(scheduler)
-
-
 def _bounds(
     optimizer: Optimizer, curve: RangeCurve | None, given: Bound | None, rule: str
 ) -> list[float]:
@@ -337,16 +313,3 @@ def _forget(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         for key in ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"):
             group.pop(key, None)
-
-
-def _hold_at_the_end(scheduler: OneCycleLR) -> None:
-    """Add a phase for the one step() that torch allows after the last: the rate stays."""
-    scheduler._schedule_phases.append(
-        {
-            "end_step": scheduler.total_steps,
-            "start_lr": "min_lr",
-            "end_lr": "min_lr",
-            "start_momentum": "max_momentum",
-            "end_momentum": "max_momentum",
-        }
-    )

@@ -5,7 +5,7 @@ matplotlib is imported when something is drawn, not before.
 
 from surefoot.plots.line import line_sample
 from surefoot.plots.measurement import parabola
-from surefoot.plots.ranges import range_curves, range_grid
+from surefoot.plots.ranges import range_curve, range_curves, range_grid
 from surefoot.plots.rate import rate
 from surefoot.plots.shape import batch_sizes, line_grid, over_training, steps_against_norms
 
@@ -15,6 +15,7 @@ __all__ = [
     "line_sample",
     "over_training",
     "parabola",
+    "range_curve",
     "range_curves",
     "range_grid",
     "rate",

@@ -20,6 +20,7 @@ _MARKS = {
     "own batch": ("v", COLOURS[1]),
 }
 _OTHERS = ("^", "P", "X", "<", ">", "p", "h")
+_MOST = 40  # batches drawn
 _FULL, _BATCH, _PARABOLA = INK, "0.55", COLOURS[3]
 
 
@@ -28,13 +29,12 @@ def line_sample(
     ax: Axes | None = None,
     *,
     steps: Mapping[str, Any] | None = None,
-    batches: int = 40,
-    own: bool = True,
-    parabola: bool = True,
-    error: bool = True,
     legend: bool = True,
 ) -> Axes:
     """Draw a sampled line.
+
+    Thick the full-batch loss, shaded by twice its standard error; thin up to 40 batches' losses;
+    dashed the least-squares parabola, dash-dotted the loss of the batch that defined the direction.
 
     Args:
         sample: a :class:`~surefoot.LineSample`.
@@ -42,10 +42,6 @@ def line_sample(
         steps: method name to :class:`~surefoot.shape.StepOnLine`, as
             :func:`~surefoot.shape.steps_on_line` gives them; marked on the full-batch loss. Steps
             beyond the picture are named at its edge.
-        batches: so many batches' losses, thin; 0 for none.
-        own: the loss of the batch that defined the direction.
-        parabola: the least-squares parabola through the full-batch loss.
-        error: shade the full-batch loss by twice its standard error.
         legend: name everything.
 
     Returns:
@@ -60,18 +56,21 @@ def line_sample(
     """
     ax = axes_or_new(ax)
     lengths = list(sample.lengths)
-    _draw_batches(ax, sample, batches)
-    if error and sample.standard_errors is not None:
+    shown = sample.batch_losses[:_MOST] if len(sample.batch_losses) > 1 else ()
+    for b, row in enumerate(shown):
+        label = f"{len(shown)} batches" if b == 0 else None
+        ax.plot(lengths, row, color=_BATCH, lw=0.6, alpha=0.5, label=label)
+    if sample.standard_errors is not None:
         band = [2.0 * e for e in sample.standard_errors]
         low = [f - e for f, e in zip(sample.losses, band, strict=True)]
         high = [f + e for f, e in zip(sample.losses, band, strict=True)]
         ax.fill_between(lengths, low, high, color=_FULL, alpha=0.15, lw=0, label="± 2 std. errors")
-    if own and sample.own_losses is not None:
+    if sample.own_losses is not None:
         ax.plot(
             lengths, sample.own_losses, color=COLOURS[1], lw=1.4, ls="-.", label="direction's batch"
         )
     ax.plot(lengths, sample.losses, color=_FULL, lw=2.4, label="full batch")
-    if parabola and sum(map(math.isfinite, sample.losses)) >= 3:
+    if sum(map(math.isfinite, sample.losses)) >= 3:
         fit = sample.parabola()
         ax.plot(
             lengths,
@@ -82,7 +81,7 @@ def line_sample(
             label="parabola",
         )
     ax.axvline(0.0, color="0.8", lw=0.8, zorder=0)
-    _fit_height(ax, sample, own)
+    _fit_height(ax, sample)
     for k, (name, step) in enumerate((steps or {}).items()):
         _mark(ax, name, step, lengths, k)
     names = {"gradient": "negated gradient", "update": "update", "random": "random direction"}
@@ -92,18 +91,9 @@ def line_sample(
     return ax
 
 
-def _draw_batches(ax: Axes, sample: Any, most: int) -> None:
-    shown = sample.batch_losses[:most]
-    if len(sample.batch_losses) < 2:
-        return
-    for b, row in enumerate(shown):
-        label = f"{len(shown)} batches" if b == 0 else None
-        ax.plot(sample.lengths, row, color=_BATCH, lw=0.6, alpha=0.5, label=label)
-
-
-def _fit_height(ax: Axes, sample: Any, own: bool) -> None:
+def _fit_height(ax: Axes, sample: Any) -> None:
     """The full-batch loss fills the picture; batches far away from it do not flatten it."""
-    shown = window((*sample.losses, *((own and sample.own_losses) or ())))
+    shown = window((*sample.losses, *(sample.own_losses or ())))
     if shown is not None:
         low, high = shown
         height = high - low or abs(low) or 1.0

@@ -27,7 +27,6 @@ def line_grid(
     steps: Sequence[Mapping[str, Any]] | None = None,
     *,
     columns: int = 4,
-    **options: Any,
 ) -> Figure:
     """Small multiples: one small picture a line, with one legend for all.
 
@@ -35,7 +34,6 @@ def line_grid(
         samples: :class:`~surefoot.LineSample`; each picture is titled with its ``step``.
         steps: for each line what :func:`~surefoot.plots.line_sample` takes.
         columns: pictures side by side.
-        options: further ones of :func:`~surefoot.plots.line_sample`.
 
     Returns:
         The figure. Nothing is shown or saved.
@@ -52,7 +50,7 @@ def line_grid(
     figure: Figure = pyplot.figure(figsize=size, layout="constrained")
     axes = small_multiples(figure, len(samples), columns)
     for i, (ax, sample) in enumerate(zip(axes, samples, strict=True)):
-        line_sample(sample, ax, steps=None if steps is None else steps[i], legend=False, **options)
+        line_sample(sample, ax, steps=None if steps is None else steps[i], legend=False)
         ax.set_title(f"line {i}" if sample.step is None else f"step {sample.step}", fontsize=10)
     outer_labels(axes, columns)
     handles, labels = axes[0].get_legend_handles_labels()

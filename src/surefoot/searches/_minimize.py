@@ -1,6 +1,6 @@
-"""Minima of a function of one variable: bracketing, Brent, binary search.
+"""Minima of a function of one variable: bracketing and Brent's method.
 
-All of them ask a :class:`Probe`, which remembers the best place: whoever stops early has it.
+Both ask a :class:`Probe`, which remembers the best place: whoever stops early has it.
 """
 
 from __future__ import annotations
@@ -144,31 +144,3 @@ def _parabolic(x: float, w: float, v: float, fx: float, fw: float, fv: float) ->
     q = (x - v) * (fx - fw)
     bottom = 2.0 * (q - r)
     return None if bottom == 0.0 else -((x - v) * q - (x - w) * r) / bottom
-
-
-def binary(probe: Probe, first: float, top: float, tolerance: float) -> bool:
-    """Walk in equal steps while the loss falls; then halve the step and try right and left.
-
-    Returns:
-        Whether the loss was still falling at ``top``.
-    """
-    t, value, step, steps = 0.0, probe.lowest, min(first, top), 0
-    while t < top:
-        steps += 1
-        farther = min(steps * step, top)  # not t + step, whose rounding would add up
-        next_value = probe(farther)
-        if next_value >= value:
-            break
-        t, value = farther, next_value
-    else:
-        return True
-    while step > tolerance * t:
-        step *= 0.5
-        for u in (t + step, t - step):
-            # never behind the start, where the published search may end
-            if 0.0 < u <= top and (value_u := probe(u)) < value:
-                t, value = u, value_u
-                break
-        if t == 0.0 and step < 1e-12 * first:
-            break  # nothing below the start
-    return False

@@ -86,8 +86,14 @@ def refusal(line: Walkable) -> StepOutcome | None:
     return None
 
 
-def verdict(parabola: Parabola, far: float, values: Sequence[float], rounding: float) -> Status:
-    """Whether a parabola has a minimum ahead, and if not, why.
+def vertex_within(
+    parabola: Parabola,
+    far: float,
+    values: Sequence[float],
+    rounding: float,
+    max_t: float = math.inf,
+) -> tuple[float, Status]:
+    """The place of a parabola's minimum, ``max_t`` at most; else 0, and why there is none ahead.
 
     Departure of all methods: where neither fall nor bend can be told from rounding, nothing was
     measured.
@@ -97,13 +103,17 @@ def verdict(parabola: Parabola, far: float, values: Sequence[float], rounding: f
         far: the farthest place that was measured.
         values: the losses.
         rounding: relative rounding error of a loss.
+        max_t: farthest place.
     """
     bends = not drowns(0.5 * parabola.curvature * far * far, values, rounding)
     if not bends and drowns(parabola.slope0 * far, values, rounding):
-        return Status.FLAT
+        return 0.0, Status.FLAT
     if parabola.slope0 >= 0.0:
-        return Status.NOT_DESCENT
-    return Status.MINIMUM if bends and parabola.vertex is not None else Status.NOT_CONVEX
+        return 0.0, Status.NOT_DESCENT
+    t = parabola.vertex if bends else None
+    if t is None:
+        return 0.0, Status.NOT_CONVEX
+    return (max_t, Status.CAPPED) if t > max_t else (t, Status.MINIMUM)
 
 
 def drowns(difference: float, values: Sequence[float], rounding: float) -> bool:

@@ -1,15 +1,14 @@
-"""Exact line search: the minimum itself, by bracketing and Brent, or by bisection."""
+"""Exact line search: the minimum itself, by bracketing and Brent's method."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
 
-from surefoot._numbers import check_choice, check_count, check_positive
+from surefoot._numbers import check_count, check_positive
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
-from surefoot.searches._minimize import BudgetError, Probe, binary, bracket, brent
+from surefoot.searches._minimize import BudgetError, Probe, bracket, brent
 from surefoot.searches._search import Search, all_finite, is_level, outcome, refusal
 
 
@@ -21,9 +20,6 @@ class ExactSearch(Search):
     them the minimum is closed in. Of several minima it is the first that the bracket finds.
 
     Args:
-        method: ``"brent"`` (parabolas, golden section where they fail), or ``"binary"``, the binary
-            search of the PAL paper: equal steps while the loss falls, then halved steps to the
-            right and to the left.
         first_length: first distance tried; that of the next search is the distance found.
         max_length: largest distance.
         tolerance: relative error of the minimum's place.
@@ -37,16 +33,15 @@ class ExactSearch(Search):
         >>> round(found.t, 6), found.status.value
         (1.5, 'minimum')
 
-    References: Brent, "Algorithms for minimization without derivatives", 1973; Mutschler and Zell,
-    1903.11991, for the binary search.
+    References: Brent, "Algorithms for minimization without derivatives", 1973.
 
-    Departures: the published binary search may end behind the start, this one does not.
+    Departures: Mutschler and Zell, 1903.11991, find the same minimum by a binary search, which asks
+    for more losses and may end behind the start.
 
     *When it fails*: on the loss of one batch it does what it promises and trains badly: that
     minimum is not the minimum of the other batches.
     """
 
-    method: Literal["brent", "binary"] = "brent"
     first_length: float = 0.1
     max_length: float = 10.0
     tolerance: float = 1e-3
@@ -54,7 +49,6 @@ class ExactSearch(Search):
     rounding: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, ("brent", "binary"))
         check_positive(self, "first_length", "max_length", "tolerance")
         check_count("max_evaluations", self.max_evaluations)
 
@@ -85,9 +79,6 @@ class ExactSearch(Search):
     def _explore(self, probe: Probe, line: Walkable) -> Status:
         per_t, value0 = line.direction_norm, line.value0
         first, top = self.first_length / per_t, self.max_length / per_t
-        if self.method == "binary":
-            falls = binary(probe, first, top, self.tolerance)
-            return Status.CAPPED if falls else Status.MINIMUM
         inside = bracket(probe, first, top, lambda value: is_level(value, value0, self.rounding))
         if inside.middle == 0.0:
             return Status.FLAT

@@ -11,7 +11,7 @@ from surefoot._numbers import check_positive
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.searches._search import Search, all_finite, verdict
+from surefoot.searches._search import Search, all_finite, vertex_within
 
 FIRST_PLACE = {"parabola": 0.5, "released": 0.0177}
 """Where the middle loss is measured, as a share of the measuring length."""
@@ -74,14 +74,10 @@ class LargeBatchSearch(Search):
             return StepOutcome(0.0, 0.0, Status.NON_FINITE, value0, direction_norm=per_t)
         near, far = (length / per_t for length in self.lengths)
         parabola = self._fit(near, far, values)
-        status, t = verdict(parabola, far, values, self.rounding), 0.0
+        max_t = self.max_length / per_t
+        t, status = vertex_within(parabola, far, values, self.rounding, max_t)
         if status is Status.NOT_CONVEX and self.not_convex == "probe":
-            t = min(self.measuring_length, self.max_length) / per_t
-        elif status is Status.MINIMUM:
-            assert parabola.vertex is not None
-            t = parabola.vertex
-            if t * per_t > self.max_length:
-                status, t = Status.CAPPED, self.max_length / per_t
+            t = min(far, max_t)
         slope0 = parabola.slope0
         return StepOutcome(t, t * per_t, status, value0, slope0, per_t, parabola=parabola)
 

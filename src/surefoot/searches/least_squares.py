@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.searches._search import Search, all_finite, outcome, verdict
+from surefoot.searches._search import Search, all_finite, outcome, vertex_within
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,8 @@ class LeastSquaresSearch(Search):
         else:
             parabola = _through_start(line.value0, slope0, self.places, values)
         far = max(map(abs, self.places))
-        status, t = verdict(parabola, far, (line.value0, *values), self.rounding), 0.0
-        if status is Status.MINIMUM:
-            assert parabola.vertex is not None
-            t = min(parabola.vertex, self.max_t)
-            status = Status.MINIMUM if t == parabola.vertex else Status.CAPPED
+        seen = (line.value0, *values)
+        t, status = vertex_within(parabola, far, seen, self.rounding, self.max_t)
         return outcome(line, t, status, parabola, parabola.slope0)
 
 

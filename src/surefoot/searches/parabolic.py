@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.searches._search import Search, all_finite, outcome, verdict
+from surefoot.searches._search import Search, all_finite, outcome, vertex_within
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,12 @@ class ParabolicSearch(Search):
         if not all_finite(line.value0, slope0, value):
             return outcome(line, 0.0, Status.NON_FINITE)
         parabola = Parabola.from_slope(line.value0, slope0, probe, value)
-        status = verdict(parabola, probe, (line.value0, value), self.rounding)
-        length = 0.0  # third case
-        if status is Status.NOT_CONVEX:
+        values, alpha, max_t = (line.value0, value), self.step_adaptation, self.max_length / per_t
+        t, status = vertex_within(parabola, probe, values, self.rounding)
+        t *= alpha  # first case, and third
+        if t > max_t:
+            t, status = max_t, Status.CAPPED
+        elif status is Status.NOT_CONVEX:
             # second case; departure: an α below 1, as schedulers make it, shortens this step too
-            length = min(1.0, self.step_adaptation) * self.measuring_length
-            length = min(length, self.max_length)
-        elif status is Status.MINIMUM:
-            assert parabola.vertex is not None
-            length = self.step_adaptation * parabola.vertex * per_t  # first case
-            if length > self.max_length:
-                status, length = Status.CAPPED, self.max_length
-        return outcome(line, length / per_t, status, parabola)
+            t = min(min(1.0, alpha) * probe, max_t)
+        return outcome(line, t, status, parabola)

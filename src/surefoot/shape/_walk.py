@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from surefoot._batches import samples_in
+from surefoot._batches import length_of, samples_in
 from surefoot._evaluation import Graphless, agree
 from surefoot._params import Copies
 from surefoot._quiet import Buffers, RngState, devices_of
@@ -70,8 +69,8 @@ class Walk:
 
     def rows(self, batches: Iterable[Any]) -> list[Row]:
         """Read the data once; visit every place with each batch."""
-        with contextlib.suppress(Exception):  # some loaders have a __len__ that raises
-            self._total = len(batches) * len(self._places)  # type: ignore[arg-type]
+        if (count := length_of(batches)) is not None:
+            self._total = count * len(self._places)
         rows: list[Row] = []
         for batch in batches:
             rows.append(self.row(batch, check=not rows))
