@@ -20,6 +20,18 @@ OF_NO_PARAMETER = (
     "no_grad: compute it from the model inside the closure"
 )
 
+UNMOVED = (
+    "the loss is the same to the bit after the weights have moved: compute the model's output "
+    "inside the closure, not before it"
+)
+NOT_REPEATABLE = (
+    "the loss was {first!r} and then {second!r} for the same weights and the same random numbers, "
+    "so a step size cannot be measured with it. Does the forward pass or the closure draw a new "
+    "batch, or from a random generator of its own? Draw them before. Are its buffers out of "
+    "reach? Pass the model to the optimizer. Does another process or thread train the "
+    "same weights? Then none of them can measure"
+)
+
 
 class Graphless:
     """Evaluates without recording a graph, but with one where the loss differentiates inside.

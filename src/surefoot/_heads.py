@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _JOINS = frozenset(("Add", "Sub", "Mul", "Div", "Neg", "ToCopy", "Squeeze", "Unsqueeze", "View"))
@@ -23,21 +23,20 @@ def count_heads(loss: Any) -> int:
     Args:
         loss: what a closure returned, of any type; its graph is read and not changed.
     """
-    terms = _terms(getattr(loss, "grad_fn", None))
+    graph = getattr(loss, "grad_fn", None)
+    # what is added up to the loss, down to where it is no single number any more
+    terms = [] if graph is None else [node for node in _below(graph, _joins) if not _joins(node)]
     found = {weights for term in terms if (weights := _weights(term))}
     return max(1, sum(not any(one < other for other in found) for one in found))
 
 
-def _terms(loss: Any) -> Iterator[Any]:
-    """What is added up to the loss, down to where it is no single number any more."""
-    waiting = [] if loss is None else [loss]
-    seen = set(waiting)
+def _below(node: Any, goes_on: Callable[[Any], bool] = lambda node: True) -> Iterator[Any]:
+    """A node and, where it goes on from there, what it was made of, each once."""
+    waiting, seen = [node], {node}
     while waiting:
         node = waiting.pop()
-        if not _joins(node):
-            yield node
-            continue
-        fresh = set(_parts(node)) - seen
+        yield node
+        fresh = set(_parts(node) if goes_on(node) else ()) - seen
         seen |= fresh
         waiting += fresh
 
@@ -72,13 +71,7 @@ def _size(node: Any) -> int | None:
 
 def _weights(term: Any) -> frozenset[int]:
     """The leaves that a term depends on; none if no layer lies in between."""
-    waiting, seen, leaves, has_layer = [term], {term}, set(), False
-    while waiting:
-        node = waiting.pop()
-        if hasattr(node, "variable"):
-            leaves.add(id(node.variable))
-        has_layer = has_layer or any(layer in node.name().lower() for layer in _LAYERS)
-        fresh = set(_parts(node)) - seen
-        seen |= fresh
-        waiting += fresh
-    return frozenset(leaves) if has_layer else frozenset()
+    nodes = [*_below(term)]
+    if not any(layer in node.name().lower() for node in nodes for layer in _LAYERS):
+        return frozenset()
+    return frozenset(id(node.variable) for node in nodes if hasattr(node, "variable"))

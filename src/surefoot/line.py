@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surefoot import _reduce
 from surefoot._closure import Closure
-from surefoot._evaluation import agree, gradients_aside
+from surefoot._evaluation import NOT_REPEATABLE, UNMOVED, agree, gradients_aside
 from surefoot._params import Copies, add_scaled
 from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction
@@ -117,10 +117,7 @@ class Line:
             return
         self.untried = False
         if value == self.value0 and abs(self.slope0 * t) > 1000.0 * eps * abs(value):
-            raise RuntimeError(
-                "the loss is the same to the bit after the weights have moved: compute the "
-                "model's output inside the closure, not before it"
-            )
+            raise RuntimeError(UNMOVED)
 
     def value_and_slope(self, t: float) -> tuple[float, float]:
         """Loss and its derivative along the line at ``t``. One forward and one backward pass.
@@ -154,12 +151,7 @@ class Line:
             if agree(self.value(0.0), self.value0):
                 return
             self.closure.needs_graph = False
-        raise NotRepeatableError(
-            f"the closure gave {self.value0!r} and then {again!r} for the same weights and the "
-            "same random numbers, so a step size cannot be measured with it. Does it draw a new "
-            "batch, or from a random generator of its own? Draw them before step(closure). "
-            "Are its buffers out of reach? Pass the model itself as the first argument."
-        )
+        raise NotRepeatableError(NOT_REPEATABLE.format(first=self.value0, second=again))
 
     def commit(self, t: float) -> None:
         """End the visit at ``t`` instead of the start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,11 +29,9 @@ class TakenStep:
 
     Args:
         process_group: processes that hold shards of the same weights.
-        keeps_line: the line outlives a way back to what was kept, for :meth:`take_move`.
     """
 
     process_group: Any = None
-    keeps_line: bool = False
 
     def __post_init__(self) -> None:
         self._params: list[Tensor] = []
@@ -65,12 +64,8 @@ class TakenStep:
         """
         own = [None if g is None else _reduce.local([g])[0] for g in grads]
         slopes, squares = _params.slopes_and_norms_sq(self._params, self._copies, own)
-        slopes = [s * share for s, share in zip(slopes, self._shares, strict=True)]
-        squares = [s * share for s, share in zip(squares, self._shares, strict=True)]
         self._slopes = slopes
-        slope, square = _reduce.over_shards(
-            (math.fsum(slopes), math.fsum(squares)), self._is_sharded, self.process_group
-        )
+        slope, square = self._sums(slopes, squares)
         return slope, math.sqrt(max(0.0, square))
 
     def slopes_of(self, parts: Sequence[Sequence[int]]) -> list[float]:
@@ -79,7 +74,14 @@ class TakenStep:
         Args:
             parts: which of the parameters, by their places, belong to each.
         """
-        own = [math.fsum(self._slopes[i] for i in part) for part in parts]
+        slopes = self._slopes
+        return self._sums(
+            *([s if i in part else 0.0 for i, s in enumerate(slopes)] for part in parts)
+        )
+
+    def _sums(self, *values: Sequence[float]) -> list[float]:
+        """Of what each parameter's shard gave, over all of them and all processes."""
+        own = [math.fsum(map(operator.mul, each, self._shares)) for each in values]
         return _reduce.over_shards(own, self._is_sharded, self.process_group)
 
     @contextmanager
@@ -103,9 +105,7 @@ class TakenStep:
 
     def start_size(self) -> float:
         """The norm of the weights at the start; see :func:`surefoot._networks.at_least_initial`."""
-        parts = zip(_params.norms_sq(self._copies), self._shares, strict=True)
-        square = math.fsum(square * share for square, share in parts)
-        (square,) = _reduce.over_shards([square], self._is_sharded, self.process_group)
+        (square,) = self._sums(_params.norms_sq(self._copies))
         return at_least_initial(square, self._shapes)
 
     @torch.no_grad()
@@ -117,29 +117,20 @@ class TakenStep:
 
     @torch.no_grad()
     def go_to(self, t: float) -> None:
-        """Place the weights at ``t``; where the copy is to the bit, and the line ends there."""
+        """Place the weights at ``t``; where the copy is to the bit, and they change places."""
         if t == self._place:
             return
         if t == self._anchor:
-            self._go_back()
+            _params.swap(self._params, self._copies)
+            self._anchor, self._place = self._place, self._anchor
             return
         stretch = (t - self._anchor) / (self._place - self._anchor)
         _params.lerp(self._params, self._copies, 1.0 - stretch)
         self._place = t
 
-    def _go_back(self) -> None:
-        if self.keeps_line:
-            _params.swap(self._params, self._copies)
-            self._anchor, self._place = self._place, self._anchor
-        else:
-            _params.assign(self._params, self._copies)
-            self._place = self._anchor
-
     @torch.no_grad()
-    def take_move(self) -> list[Tensor] | None:
-        """The move per unit of ``t``, in the copy's memory; None where the line was lost."""
-        if self._place == self._anchor or not self._copies:
-            return None
+    def take_move(self) -> list[Tensor]:
+        """The move per unit of ``t``, in the copy's memory; the line ends there."""
         per = 1.0 / (self._place - self._anchor)
         _params.momentum_update(self._copies, self._params, -per, per)
         move, self._copies = self._copies, []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import random
 import warnings
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 from surefoot import _params
+from surefoot._quiet import devices_of, undisturbed
 
 __all__ = ["GRADIENTS", "SETTLING", "Toy", "Way", "first_answer"]
 
@@ -134,16 +134,12 @@ class Toy:
         for p, gradient in zip(self.params, self._gradients[k], strict=True):
             p.grad = gradient.to(p.device, copy=True)
         before = [p.detach().clone() for p in self.params]
-        with _same_random_numbers(self.params[0].device):
+        with undisturbed(None, devices_of(self.params)):  # each draws the same numbers
             self.base.step(*closure)
         moves = [p.detach() - x for p, x in zip(self.params, before, strict=True)]
         if not all(math.isfinite(move.sum().item()) for move in moves):
             raise ArithmeticError("the toy's step is not finite")
         return moves
-
-    def silence(self) -> None:
-        """From here on every gradient is zero."""
-        self._gradients = [[torch.zeros_like(g) for g in each] for each in self._gradients]
 
     def hold(self, times: float = 1.0) -> None:
         """From here on every gradient is the first one, that many times as large."""
@@ -160,20 +156,7 @@ class Toy:
 
     def put_back(self) -> None:
         """The weights are those of the start again."""
-        for p, x in zip(self.params, self.start, strict=True):
-            _params.assign([p.detach()], [x])
-
-
-@contextmanager
-def _same_random_numbers(device: torch.device) -> Iterator[None]:
-    """Every step draws the same random numbers, and nobody else misses them."""
-    accelerator = device.type != "cpu"
-    kind, state = device.type if accelerator else "cuda", random.getstate()
-    try:
-        with torch.random.fork_rng([device] if accelerator else [], device_type=kind):
-            yield
-    finally:
-        random.setstate(state)
+        _params.assign(self.params, self.start)
 
 
 def _family(base: Optimizer) -> list[Optimizer]:

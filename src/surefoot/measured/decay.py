@@ -72,7 +72,7 @@ def _shrinkage(toy: Toy, times: float) -> float:
     """By which share of rate × decay the weights shrink once the optimizer's memory is filled."""
     for group in toy.base.param_groups:
         group["weight_decay"] = times * _DECAY
-    toy.silence()
+    toy.hold(0.0)
     for _ in range(_STEPS):
         moves = toy.step(1.0, 0)
         toy.put_back()

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from surefoot import _reduce
+from surefoot._evaluation import UNMOVED
 from surefoot.measured import notices
 from surefoot.measured.due import checks
 from surefoot.measured.probes import Probes
@@ -21,7 +21,7 @@ from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
 from surefoot.replay import Loss
 
-__all__ = ["Measuring", "in_half_precision", "own_slope", "scale_of"]
+__all__ = ["ROUGH", "Measuring", "own_slope", "roughest", "scale_of"]
 
 _FIRST_SHARE = 0.01
 """Where the first probe goes, as a share of the weights' norm."""
@@ -38,7 +38,7 @@ _ABSURD = 100.0
 in tenths, how many times what it was."""
 _UNMEASURED_CHANGE = 0.1
 """Share of the weights' norm up to which a rate may grow where no minimum was measured."""
-_ROUGH = 1e-4
+ROUGH = 1e-4
 """Rounding error of weights, from which on it is told: that of half precision."""
 _SHARP = 0.03
 """A move this many times √eps of the weights' norm is sharper than their rounding."""
@@ -150,7 +150,7 @@ class Measuring:
 
     def _look_near(self, end: float) -> tuple[tuple[float, ...], StepOutcome]:
         """The first look under averaged weights, and the rate that it begins with."""
-        if self._eps > _ROUGH:
+        if self._eps > ROUGH:
             self.tell("rough", notices.ROUGH)
         places = (end,) if self.probes.slope0 is not None else (end, 0.5 * end)
         in_use = self.multiple * end / (self.at_once * self._alpha)
@@ -264,7 +264,7 @@ class Measuring:
         same = all(v == probes.value0 for v in probes.values.values())
         rounding = max(probes.loss.rounding, 4.0 * self._eps) * abs(probes.value0)
         if same and abs(slope * max(probes.values, default=0.0)) > 1000.0 * rounding:
-            raise RuntimeError(notices.UNMOVED)
+            raise RuntimeError(UNMOVED)
 
 
 def _is_absurd(probes: Probes, found: StepOutcome, far: float) -> bool:
@@ -304,12 +304,6 @@ def own_slope(
 
 def _per_multiple(p: Parabola, multiple: float) -> Parabola:
     return Parabola(p.value0, p.slope0 / multiple, p.curvature / multiple**2, p.residual)
-
-
-def in_half_precision(optimizer: Optimizer) -> bool:
-    """Whether any weight has so few bits."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    return roughest(params) > _ROUGH
 
 
 def roughest(params: list[Tensor]) -> float:

@@ -17,17 +17,6 @@ ANOTHER_MODEL = (
     "\n\nIs the model that was passed the one that the loop calls? One that was compiled or "
     "wrapped after it was passed is another one."
 )
-UNMOVED = (
-    "the loss is the same to the bit after the weights have moved: compute the model's output "
-    "inside the closure, not before it"
-)
-NOT_REPEATABLE = (
-    "the loss was {first!r} and then {second!r} for the same weights and the same random numbers, "
-    "so a step size cannot be measured with it. Does the forward pass or the closure draw a new "
-    "batch, or from a random generator of its own? Draw them before. Are its buffers out of "
-    "reach? Pass the model: MeasuredLR(optimizer, model). Does another process or thread train the "
-    "same weights? Then none of them can measure"
-)
 ENDLESS = (
     "{optimizer}'s own step is not finite, though loss and gradient are: with weights in {dtype} "
     "its eps may be 0. Keep them in float32, and let autocast compute in half precision"

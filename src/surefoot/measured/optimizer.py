@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from surefoot._evaluation import OF_NO_PARAMETER, agree
+from surefoot._evaluation import NOT_REPEATABLE, OF_NO_PARAMETER, agree
 from surefoot._notices import Notices
 from surefoot._numbers import check_callable, check_count
 from surefoot.line import NotRepeatableError
@@ -19,7 +19,7 @@ from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction
 from surefoot.measured.estimate import RateInterval
 from surefoot.measured.history import RatePoint
-from surefoot.measured.measuring import in_half_precision
+from surefoot.measured.measuring import ROUGH, roughest
 from surefoot.measured.ratios import GroupRatio
 from surefoot.measured.refusals import check_base, check_checkpoint, check_model, check_scaler
 from surefoot.measured.settings import Settings
@@ -132,7 +132,8 @@ class MeasuredLR(Wrapper):
     ) -> None:
         check_base(optimizer)
         check_model(optimizer, model)
-        if averaging is None and total_steps is None and in_half_precision(optimizer):
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        if averaging is None and total_steps is None and roughest(params) > ROUGH:
             # a fifth of a step is what they would see at once: less than their last bit
             averaging = False
             Notices().tell("rough", notices.ROUGH)
@@ -384,6 +385,6 @@ class MeasuredLR(Wrapper):
         watched.calls_backward = bool(stepper.closure_differentiates)
         first, second = watched.replay(), watched.replay()
         if not (math.isnan(first) or agree(first, second)):
-            raise NotRepeatableError(notices.NOT_REPEATABLE.format(first=first, second=second))
+            raise NotRepeatableError(NOT_REPEATABLE.format(first=first, second=second))
 
     check = check_closure

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot import _reduce
-from surefoot._evaluation import Graphless, agree
+from surefoot._evaluation import NOT_REPEATABLE, Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
 from surefoot._numbers import check_rates
 from surefoot._plain import to_plain
@@ -134,7 +134,7 @@ class Stepper:
             # if the model is gone, too, nobody asks for it
             weakref.finalize(self, _end, weakref.ref(self.averages)).atexit = False
         self.recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
-        self._line = TakenStep(group, keeps_line=self.settings.advice)
+        self._line = TakenStep(group)
         self._trouble, self._gauge = Trouble(), GradientGauge()
         self._waiting: Waiting | None = None
         self._passes, self._louder, self._echo = 1, 1.0, 0.0
@@ -487,7 +487,7 @@ class Stepper:
     def _keep_move(self, measuring: Measuring, outcome: StepOutcome) -> None:
         """Wait with this step's move for the next gradient."""
         slope, parabola, move = measuring.slope, outcome.parabola, self._line.take_move()
-        if slope is not None and parabola is not None and move is not None:
+        if slope is not None and parabola is not None:
             bend = parabola.curvature * self._multiple**2 * measuring.share
             self._waiting = Waiting(self.steps, measuring.params, move, slope, bend)
 
@@ -534,7 +534,7 @@ class Stepper:
             graphless.needs_graph = agree(with_graph, first, tolerance)
             again = with_graph if graphless.needs_graph else again
         if not moved and not agree(again, first, tolerance):
-            message = notices.NOT_REPEATABLE.format(first=first, second=again)
+            message = NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
                 self.plan()
                 raise NotRepeatableError(message)

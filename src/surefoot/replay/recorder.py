@@ -127,11 +127,9 @@ class Recorder:
         if not self._handles:
             return None
         tape, self._tape = self._tape, None
-        backwards = self.backwards
         if tape is not None:
             tape.close()
-            backwards += tape.was_differentiated
-            tape.backwards = backwards
+            tape.backwards = self.backwards + tape.was_differentiated
             self._keeps_inputs = self._keeps_inputs or tape.was_overwritten
         if tape is None or tape.problem() is not None:
             self.outermost = []  # look again at all that the loop may call
@@ -139,8 +137,11 @@ class Recorder:
         return tape
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _is_no_training_pass() or self._is_evaluation(module):
+        if _is_no_training_pass():
             return
+        whole = module if self.model is None else self.model
+        if self._depth == 0 and self._modes.is_evaluation(whole):
+            return  # and not trained in that mode: no step follows
         self._depth += 1
         if self._depth > 1:
             return
@@ -165,12 +166,6 @@ class Recorder:
         if self._depth == 0 and self._tape is not None and output is not None:
             self._tape.returned(self._call, output)
             self._tape.start()
-
-    def _is_evaluation(self, module: nn.Module) -> bool:
-        """Whether the whole model is in evaluation mode and not trained in it: no step follows."""
-        if self._depth > 0:
-            return False
-        return self._modes.is_evaluation(module if self.model is None else self.model)
 
     def _leave_parts(self, outer: nn.Module) -> None:
         """No hooks below the module that is called: nothing there is asked, and graphs break."""
