@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from surefoot.measured.estimate import Measurement
 from surefoot.measured.rate import HELD, PAST, RateState
 from surefoot.outcome import Status
 from surefoot.parabola import Parabola
@@ -98,6 +99,24 @@ def test_what_was_taken_returns_as_the_loss_falls_and_more_with_it() -> None:
         if state.listens(step, 16):
             state = state.hears(step, 0.1 + 0.01 * math.sin(7.0 * step), most=2.0)
     assert 0.1 <= state.ebb < 0.5
+
+
+@pytest.mark.parametrize(
+    ("applied", "loosest", "falls", "slack"),
+    [(1.0, 3.0, True, 3.0), (20.0, 3.0, True, 1.0), (1.0, 1.0, True, 1.0), (1.0, 3.0, False, 1.0)],
+)
+def test_the_bound_gives_way_while_the_loss_falls_and_the_minimum_is_far(
+    applied: float, loosest: float, falls: bool, slack: float
+) -> None:
+    line = Measurement(0, -1.0, 0.01)  # its minimum is at 100
+    state = dataclasses.replace(RateState(), measurements=(line,) * 8)
+    for step in range(200):
+        loss = 1.0 / (1 + step) if falls else 1.0 + 0.1 * math.sin(7.0 * step)
+        state = state.hears(step, loss, loosest=loosest, applied=applied)
+    assert state.slack == slack
+    for step in range(200, 300):
+        state = state.hears(step, 1.0, loosest=loosest, applied=applied)
+    assert state.slack == 1.0
 
 
 def test_losses_are_heard_ever_more_rarely_and_few_are_kept() -> None:

@@ -108,7 +108,7 @@ def test_another_threads_loss_is_not_heard() -> None:
 
 def test_a_long_run_bounds_its_steps_more() -> None:
     lengths = []
-    for steps in (1000, 40_000):
+    for steps in (1200, 40_000):
         model = net(4, 64, 64, 1)
         base = torch.optim.SGD(model.parameters(), 1.0)
         optimizer = MeasuredLR(base, model, total_steps=steps)
@@ -123,3 +123,22 @@ def test_a_long_run_bounds_its_steps_more() -> None:
         lengths.append(longest)
     assert lengths[0] == pytest.approx(0.03, rel=0.15)
     assert lengths[1] == pytest.approx(1.0 / math.sqrt(40_000), rel=0.15)
+
+
+@pytest.mark.filterwarnings("ignore:most of the last")
+def test_weights_that_have_to_grow_do_in_a_short_run() -> None:
+    """Small features, full batches: the minimum is a hundred bounds away, and the loss falls."""
+    ends = []
+    for options in ({}, {"max_change": 0.03}):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
+        x = torch.rand(200, 64) * 0.02
+        y = (x @ torch.randn(64, 4)).argmax(1)
+        base = torch.optim.AdamW(model.parameters())
+        optimizer = MeasuredLR(base, model, total_steps=200, **options)
+        for _ in range(200):
+            end = loop_step(
+                optimizer, lambda m=model, x=x, y=y: nn.functional.cross_entropy(m(x), y)
+            )
+        ends.append(end)
+    assert ends[0] < 0.8 * ends[1]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from surefoot.replay import Recorder, is_measuring
 
 KINDS: dict[str, Callable[[], tuple[nn.Module, Callable[[], Tensor]]]] = {}
-ROUNDED = {"compiled criterion", "compiled model and criterion"}
+# without gradients torch may use other kernels
+ROUNDED = {"compiled criterion", "compiled model and criterion", "an LSTM with its state"}
 REFUSED: dict[str, tuple[Callable[[], tuple[nn.Module, Callable[[], Tensor]]], str]] = {}
 
 
@@ -619,7 +620,10 @@ def test_the_replayed_loss_is_the_loss(name: str) -> None:
     stays = {name: b.clone() for name, b in m.named_buffers()}
     grads = [None if p.grad is None else p.grad.clone() for p in params]
 
-    assert tape.replay() == float(value)
+    def nearly(loss: float) -> Any:
+        return pytest.approx(loss, rel=1e-6) if name in ROUNDED else loss
+
+    assert tape.replay() == nearly(float(value))
     with torch.no_grad():
         for p in params:
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3)))
@@ -632,7 +636,7 @@ def test_the_replayed_loss_is_the_loss(name: str) -> None:
     for p, grad in zip(params, grads, strict=True):
         assert grad is None if p.grad is None else torch.equal(p.grad, grad)
     truth = true_loss(loss, random, buffers, m)
-    assert replayed[0] == (pytest.approx(truth, rel=1e-6) if name in ROUNDED else truth)
+    assert replayed[0] == nearly(truth)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -49,6 +49,9 @@ _SURE = 2.0
 """Standard errors above which a rise or a fall of the loss counts ..."""
 _EBB, _FLOW, _LEAST = 0.9, 1.03, 0.1
 """... what every loss that is heard then makes of α, and the least of it."""
+_FAR, _LOOSER = 10.0, 1.2
+"""Steps to the minimum from which on it is far; what the bound is multiplied by at every fall then:
+measured, docs/what-did-not-work.md."""
 _COURSE = 96
 """Losses kept to see that."""
 _KEPT, _RECENT = 64, 16
@@ -91,6 +94,7 @@ class RateState:
         highest: the largest multiple in use since the last alarm, under averaged weights.
         heard: the step whose loss was heard last.
         ebb: what is left of α after the loss has risen.
+        slack: what the bound is multiplied by, as the loss falls with the minimum far beyond it.
         fell_from: the multiple in use before the loss left its range, until it is reached again.
     """
 
@@ -118,6 +122,7 @@ class RateState:
     highest: float = 0.0
     heard: int = -1
     ebb: float = 1.0
+    slack: float = 1.0
     fell_from: float = 0.0
 
     @property
@@ -186,15 +191,20 @@ class RateState:
         """
         return step >= self.heard + max(1, self.heard // often)
 
-    def hears(self, step: int, loss: float, most: float = 1.0) -> RateState:
+    def hears(
+        self, step: int, loss: float, most: float = 1.0, loosest: float = 1.0, applied: float = 0.0
+    ) -> RateState:
         """With the loss of a batch on the way, where it is finite.
 
-        α shrinks while losses surely rise, and grows while they surely fall.
+        α shrinks while losses surely rise, and grows while they surely fall. So does the bound
+        where it is all that decides.
 
         Args:
             step: whose loss it is.
             loss: of its batch.
             most: what α may be multiplied by while they fall.
+            loosest: what the bound may be multiplied by meanwhile.
+            applied: the multiple that was applied last.
         """
         if not math.isfinite(loss):
             return dataclasses.replace(self, heard=step)
@@ -208,7 +218,10 @@ class RateState:
             ebb = min(_FLOW * ebb, most)
         elif ebb > 1.0:
             ebb = max(_EBB * ebb, 1.0)
-        return dataclasses.replace(heard, ebb=ebb)
+        minimum = self.interval.value if loosest > 1.0 else 0.0
+        is_far = minimum is None or minimum > _FAR * applied
+        slack = min(_LOOSER * self.slack, loosest) if trend < -_SURE and is_far else 1.0
+        return dataclasses.replace(heard, ebb=ebb, slack=slack)
 
     def saw(self, loss: float) -> RateState:
         """With one more loss of a batch; one far out of range lets it be measured at once.

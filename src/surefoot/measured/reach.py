@@ -19,6 +19,8 @@ FALLING = 2.0
 """By how much it may grow there while the loss surely falls."""
 UNDER_A_HORIZON = 3.0
 """α where the rate falls to zero: measured, docs/measured-lr.md."""
+_SHORT = 0.1
+"""Share of the weights' norm that a step of a short run may change where the loss asks for it."""
 _RUIN, _AVERAGED_RUIN = 0.5, 0.15
 """Share of the weights' norm beyond which a step leaves little of what was learnt, whatever the
 loss of one batch says; under averaged weights, where what is seen at once is a fifth of it."""
@@ -81,18 +83,28 @@ class Reach:
         # between the smallest norm and today's: weights that have to grow may, and none run away
         norm = math.sqrt(rate.norm * rate.size)
         ruin = _AVERAGED_RUIN if self.averages else _RUIN
-        return min(longest(self.bound.share, norm, lowered), ruin * rate.size)
+        return min(longest(self.bound.share, norm, lowered * rate.slack), ruin * rate.size)
 
     @property
-    def _slower(self) -> float:
-        """What a long run leaves of the bound.
+    def _long(self) -> float:
+        """How much longer a run is than one that may walk 3 % at each step, by its root.
 
         As many steps as it has, each in a random direction, lead no farther than the weights' norm.
         """
         total, share = self.settings.total_steps, self.bound.share
         if total is None or self.settings.max_change is not None or not math.isfinite(share):
-            return 1.0
-        return min(1.0, 1.0 / (share * math.sqrt(total)))
+            return math.nan
+        return share * math.sqrt(total)
+
+    @property
+    def _slower(self) -> float:
+        """What a long run leaves of the bound."""
+        return 1.0 / self._long if self._long > 1.0 else 1.0
+
+    @property
+    def loosest(self) -> float:
+        """What the bound of a short run may be multiplied by."""
+        return _SHORT / self.bound.share if self._long <= 1.0 else 1.0
 
     def factor(
         self, rate: RateState, step: int, scheduled: float, louder: float
@@ -119,7 +131,7 @@ class Reach:
             return factor * limit / length, Status.CAPPED
         return factor, Status.REUSED
 
-    def note_bound(self, shortened: bool) -> str | None:
+    def note_bound(self, shortened: bool, slack: float) -> str | None:
         """Count steps that were shortened; what to say where most were."""
         too_often = math.isfinite(self.bound.share) and self.bound.note(shortened)
-        return self.bound.advice(self._slower) if too_often else None
+        return self.bound.advice(self._slower * slack) if too_often else None

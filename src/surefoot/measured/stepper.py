@@ -273,7 +273,8 @@ class Stepper:
         heard = self._hearing.finish()
         value = heard if value is None else value
         value = _reduce.mean(value, self._process_group, self.groups.params()[0].device)
-        self.rate = self.rate.hears(self.steps, value, self._reach.most)
+        reach, applied = self._reach, max(self.groups.multiples(), default=0.0)
+        self.rate = self.rate.hears(self.steps, value, reach.most, reach.loosest, applied)
 
     def watched(self, function: Callable[[], Any]) -> Watched:
         """A loss, or a closure, to be run again."""
@@ -383,7 +384,7 @@ class Stepper:
                 self._trouble.tell("turns", notices.IN_TURNS)
 
     def _note_bound(self, shortened: bool) -> None:
-        advice = self._reach.note_bound(shortened)
+        advice = self._reach.note_bound(shortened, self.rate.slack)
         if advice is not None:
             self._trouble.tell("bound", advice)
 
