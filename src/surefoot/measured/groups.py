@@ -78,7 +78,7 @@ class Groups:
     def multiples(self) -> tuple[float, ...]:
         """By group, the multiple of its unit that was applied last."""
         pairs = zip(self.all, self.units, strict=True)
-        return tuple(g["effective_lr"] / unit if unit > 0.0 else 0.0 for g, unit in pairs)
+        return tuple(g.get("effective_lr", 0.0) / unit if unit > 0.0 else 0.0 for g, unit in pairs)
 
     @property
     def scheduled(self) -> float:
