@@ -320,3 +320,20 @@ def test_a_bounded_step_changes_the_layers_by_its_share_in_the_root_mean_square(
         for p, b in zip(model.parameters(), before, strict=True)
     ]
     assert math.sqrt(sum(c * c for c in change) / 2) == pytest.approx(0.002, rel=0.1)
+
+
+@pytest.mark.parametrize(("total_steps", "share"), [(400, 0.04), (2500, 0.02)])
+def test_many_updates_change_the_layers_less_each(total_steps: int, share: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 4, bias=False))
+    optimizer, longest = LABPAL(model, total_steps=total_steps, momentum=0.0), 0.0
+    for _ in range(30):
+        norms = [float(p.detach().norm()) for p in model.parameters()]
+        before = [p.detach().clone() for p in model.parameters()]
+        optimizer.step(lambda: 1e6 * model(torch.eye(8)).sum())  # it falls for ever
+        change = [
+            float((p.detach() - b).norm() / norm)
+            for p, b, norm in zip(model.parameters(), before, norms, strict=True)
+        ]
+        longest = max(longest, math.sqrt(sum(c * c for c in change) / 2))
+    assert longest == pytest.approx(share, rel=0.1)

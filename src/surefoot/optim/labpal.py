@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surefoot import _params
 from surefoot._closure import Closure
-from surefoot._networks import is_deep, norm_along, weights_norm
+from surefoot._networks import has_batch_norm, is_deep, norm_along, weights_norm
 from surefoot._numbers import check_choice, check_count, check_number, check_share
 from surefoot._quiet import QuietRoom
 from surefoot.bound import longest
@@ -97,7 +97,8 @@ class LABPAL(LineSearchOptimizer):
     have as many, up to ten, as keep collecting under a tenth of the steps so far. They come after
     a quarter of the updates so far, from the 30th on after a 30th. The probes follow the minimum.
     An update changes the layers by no more than 4 % of their norms, in the root mean square over
-    all, as seen at the last measurement; the first by 0.2 %, the second by 0.4 %, and so on.
+    all, as seen at the last measurement, and without BatchNorm by 1 / √``total_steps`` in a longer
+    run; the first by 0.2 %, the second by 0.4 %, and so on.
 
     ``rule="published"`` is the papers': ten batches every 1000 updates, probes 0.005 and 0.01
     away, the mean of the last 25 minima, those of the first 400 updates used but not averaged, no
@@ -231,6 +232,7 @@ class LABPAL(LineSearchOptimizer):
         super()._attach(*given)
         # asked once: a walk through all modules is no part of a step
         self._has_layers = self._model is not None and is_deep(self._model)
+        self._has_batch_norm = self._model is not None and has_batch_norm(self._model)
 
     @property
     def _is_pooled(self) -> bool:
@@ -454,7 +456,11 @@ class LABPAL(LineSearchOptimizer):
             return self.step_multiplier * self._max_length(params)
         if not self._has_layers:
             return math.inf
+        total = self._settings["total_steps"]
         share = min(_CHANGE, _FIRST_CHANGE * (self.memory.updates + 1))
+        if total is not None and not self._has_batch_norm:
+            # so many, each in a random direction, lead as far as the norm
+            share = min(share, 1.0 / math.sqrt(total))
         return longest(share, self.memory.weights_norm or math.inf)
 
     def _reset(self) -> None:
