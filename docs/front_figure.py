@@ -17,6 +17,7 @@ DOCS = Path(__file__).parent
 ROWS = {
     "measured AdamW, nothing given": "measured AdamW\nnothing chosen",
     "measured AdamW, `total_steps`": "measured AdamW\nlength of the run given",
+    "measured Muon, nothing given": "measured Muon\nnothing chosen",
     "Prodigy + cosine": "Prodigy, cosine decay\nlength of the run given",
     "Prodigy schedule-free": "Prodigy schedule-free\nnothing chosen",
     "schedule-free AdamW": "schedule-free AdamW\ndefault rate",
@@ -42,7 +43,7 @@ def gaps() -> tuple[list[str], dict[str, tuple[list[float], float]]]:
 def draw() -> plt.Figure:
     """A dot a task, a bar at the median."""
     tasks, found = gaps()
-    figure, ax = plt.subplots(figsize=(8.0, 4.3), layout="constrained")
+    figure, ax = plt.subplots(figsize=(8.0, 4.9), layout="constrained")
     for place, (name, label) in enumerate(ROWS.items()):
         values, middle = found[name]
         colour = COLOURS[0] if label.startswith("measured") else "0.45"
@@ -66,10 +67,9 @@ def draw() -> plt.Figure:
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.set_yticks(range(len(ROWS)), list(ROWS.values()), fontsize=9.5)
     ax.set_ylim(len(ROWS) - 0.5, -0.62)
-    ax.set_xlabel(
-        f"behind the best, points or % of the loss; dots: {len(tasks)} tasks, bars: medians"
+    dress(
+        ax, f"behind the best, points or % of the loss; dots: {len(tasks)} tasks, bars: medians", ""
     )
-    dress(ax)
     ax.tick_params(axis="y", length=0)
     return figure
 
