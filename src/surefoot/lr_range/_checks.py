@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -13,17 +13,12 @@ from torch.optim import Optimizer
 from surefoot._batches import length_of
 from surefoot._networks import check_belongs
 from surefoot._no_trace import unwrapped
-from surefoot._numbers import check_callable, check_count, check_number, kind_of
+from surefoot._numbers import check_callable, check_number, kind_of
 from surefoot.lr_range.ramp import check_rates
 
 
 def check_inputs(
-    model: Any,
-    optimizer: Any,
-    loader: Any,
-    val_loader: Any,
-    functions: Mapping[str, Any],
-    grad_scaler: Any,
+    model: Any, optimizer: Any, loaders: dict[str, Any], functions: dict[str, Any], scaler: Any
 ) -> None:
     """Raise a TypeError or ValueError that names the culprit and the remedy."""
     given = {name for name, value in functions.items() if value is not None}
@@ -33,12 +28,13 @@ def check_inputs(
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {kind_of(optimizer)}")
     for name, value in functions.items():
         check_callable(name, value)
-    if grad_scaler is not None and not hasattr(grad_scaler, "unscale_"):
-        raise TypeError(f"grad_scaler must be a torch.amp.GradScaler, got {kind_of(grad_scaler)}")
+    if scaler is not None and not hasattr(scaler, "unscale_"):
+        raise TypeError(f"grad_scaler must be a torch.amp.GradScaler, got {kind_of(scaler)}")
     if {"loss_fn", "step_fn"} <= given:
         raise ValueError("pass loss_fn or step_fn, not both")
-    for name, value in (("loader", loader), ("val_loader", val_loader)):
-        _check_loader(name, value)
+    for name, loader in loaders.items():
+        if loader is not None or name == "loader":
+            _check_loader(name, loader)
     _check_optimizer(optimizer)
     if model is not None:
         _check_model(model)
@@ -46,8 +42,6 @@ def check_inputs(
 
 
 def _check_loader(name: str, loader: Any) -> None:
-    if loader is None and name == "val_loader":
-        return
     if not isinstance(loader, Iterable):
         raise TypeError(f"{name} must be an iterable of batches, got {type(loader).__name__}")
     if name == "val_loader" and isinstance(loader, Iterator):
@@ -93,16 +87,8 @@ def _check_model(model: nn.Module) -> None:
         raise ValueError("the model has uninitialized lazy parameters; run one batch through it")
 
 
-def check_settings(
-    accumulation_steps: int,
-    diverge_threshold: float | None,
-    val_loader: Any,
-    val_every: int,
-    val_share: float,
-) -> None:
+def check_settings(diverge_threshold: float | None, val_loader: Any, val_share: float) -> None:
     """Raise a ValueError that names the setting and what it may be."""
-    check_count("accumulation_steps", accumulation_steps)
-    check_count("val_every", val_every)
     if diverge_threshold is not None:  # None never stops
         check_number("diverge_threshold", diverge_threshold, at_least=0.0, above=True)
     if val_loader is not None:

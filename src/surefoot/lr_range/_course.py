@@ -34,7 +34,7 @@ class Course:
     @cached_property
     def lowest(self) -> int:
         """Index of the smoothed minimum."""
-        return min(range(len(self.smoothed)), key=self.smoothed.__getitem__)
+        return self.smoothed.index(min(self.smoothed))
 
     @cached_property
     def fall(self) -> float:
@@ -74,13 +74,9 @@ class Course:
         return next((i for i in places if noise_of(self.raw[i : i + window]) > limit), None)
 
 
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def _finite(values: Iterable[float]) -> int:
     """How many are finite."""
-    return sum(map(_is_finite, values))
+    return sum(map(math.isfinite, values))
 
 
 def remark_on(curve: RangeData) -> str:
@@ -135,19 +131,18 @@ def _falling(lr: Sequence[float], values: Sequence[float], source: str) -> Cours
     if len(rates) < MINIMUM_POINTS:
         count = f"the curve has {len(rates)} finite points of the {source}, at least "
         count += f"{MINIMUM_POINTS} are needed; "
-        if len(values) and not _is_finite(values[0]):
+        if len(values) and not math.isfinite(values[0]):
             count += "the first is not, before any step: look at the data and the model"
         else:
             count += "lower start_lr or raise num_iter"
         raise NoSuggestion(count)
-    start = max(1, len(raw) // 10)
-    level = statistics.median(raw[:start] if start > 2 else raw[:3])
+    level = statistics.median(raw[: max(3, len(raw) // 10)])
     # A loss in flight would drag its neighbours up through the smoothing: cut it off at the
     # height of its own fall above the start.
     ceiling = level + max(level - min(raw), 0.0)
     smoothed = smooth([math.log10(x) for x in rates], [min(value, ceiling) for value in raw])
     # the scatter before the turn; the flight behind it is not noise
-    lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
+    lowest = smoothed.index(min(smoothed))
     noise = noise_of(raw[: lowest + 1] if lowest >= MINIMUM_POINTS else raw)
     course = Course(rates, raw, smoothed, level, noise, source)
     # the mean of several points scatters less than one: two deviations of one point are the

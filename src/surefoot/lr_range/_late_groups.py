@@ -79,9 +79,7 @@ def has_momentum(optimizer: Optimizer, group: dict[str, Any]) -> bool:
     """Whether a group uses one, as torch's schedulers choose: beta1 before momentum."""
     if "betas" in optimizer.defaults:
         return bool(group["betas"][0])
-    if "momentum" in optimizer.defaults:
-        return bool(group["momentum"])
-    return False
+    return "momentum" in optimizer.defaults and bool(group["momentum"])
 
 
 def write_rates(scheduler: OneCycleLR | CyclicLR) -> None:

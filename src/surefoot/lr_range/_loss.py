@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surefoot._batches import pair_in, samples_in, to_device
 
@@ -35,36 +35,30 @@ class LossOf:
       do; mappings are passed as keyword arguments.
     """
 
-    model: nn.Module | None
+    model: Any  # a torch.nn.Module, or None where there is a step_fn
     loss_fn: Callable[[Any, Any], Any] | None
     step_fn: Callable[[Any], Any] | None
-    autocast: InitVar[Any]
+    autocast: Callable[[], AbstractContextManager[Any]]
     device: torch.device
 
-    def __post_init__(self, autocast: Any) -> None:
-        self._autocast = _autocast_factory(autocast, self.device)
-
     def __call__(self, batch: Any) -> Evaluation:
-        with self._autocast():
+        with self.autocast():
             if self.step_fn is not None:
                 return _own_step(self.step_fn(batch), samples_in(batch))
             batch = to_device(batch, self.device)
             if self.loss_fn is None:
                 return self._own_loss(batch)
             inputs, targets = pair_in(batch, _REMEDY)
-            output = self.model(inputs)  # type: ignore[misc]
+            output = self.model(inputs)
             loss = _loss_in(self.loss_fn(output, targets))
         return Evaluation(loss, _correct(output, targets), samples_in(targets))
 
     def _own_loss(self, batch: Any) -> Evaluation:
-        assert self.model is not None
         try:
             if isinstance(batch, Mapping):
                 output = self.model(**batch)
-            elif isinstance(batch, (list, tuple)):
-                output = self.model(*batch)
             else:
-                output = self.model(batch)
+                output = self.model(*(batch if isinstance(batch, (list, tuple)) else [batch]))
         except TypeError as error:
             raise TypeError(
                 "without loss_fn or step_fn the model is called with all of a batch and returns "
@@ -79,14 +73,14 @@ def _own_step(output: Any, samples: int) -> Evaluation:
     return Evaluation(_loss_in(output), correct, samples)
 
 
-def _autocast_factory(
+def autocast_factory(
     autocast: Any, device: torch.device
 ) -> Callable[[], AbstractContextManager[Any]]:
+    """What makes the context manager of a forward pass, from what the user gave."""
     if autocast is None:
         return contextlib.nullcontext
     if isinstance(autocast, torch.dtype):
-        dtype = autocast
-        return lambda: torch.autocast(device.type, dtype=dtype)
+        return lambda: torch.autocast(device.type, dtype=autocast)
     if isinstance(autocast, torch.autocast):
         # torch.autocast may be entered again and again
         return lambda: autocast

@@ -26,8 +26,11 @@ class LoaderPosition:
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
-        parts = list(_parts(loader))
-        self._generators = [(g, g.get_state()) for g in _generators(parts)]
+        parts = _parts(loader)
+        generators = [getattr(part, "generator", None) for part in parts]
+        self._generators = [
+            (g, g.get_state()) for g in generators if isinstance(g, torch.Generator)
+        ]
         self._states = list(_states(parts))
         self._counters = [(p, _counters(p)) for p in parts if p is not loader]
         self._had_workers = getattr(loader, "_iterator", None) is not None
@@ -54,25 +57,15 @@ class LoaderPosition:
             generator.set_state(state)
 
 
-def _parts(loader: Any) -> Iterator[Any]:
+def _parts(loader: Any) -> list[Any]:
     """The loader, its batch sampler and the samplers below."""
-    seen: set[int] = set()
+    found: dict[int, Any] = {}
     waiting = [loader]
     while waiting:
         part = waiting.pop()
-        if part is None or id(part) in seen:
-            continue
-        seen.add(id(part))
-        yield part
-        waiting += [getattr(part, name, None) for name in ("batch_sampler", "sampler")]
-
-
-def _generators(parts: list[Any]) -> list[torch.Generator]:
-    found = {}
-    for part in parts:
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator):
-            found[id(generator)] = generator
+        if part is not None and id(part) not in found:
+            found[id(part)] = part
+            waiting += [getattr(part, name, None) for name in ("batch_sampler", "sampler")]
     return list(found.values())
 
 

@@ -7,13 +7,9 @@ import statistics
 from collections.abc import Sequence
 
 
-def finite_part(xs: Sequence[float], ys: Sequence[float | None]) -> tuple[list[float], list[float]]:
+def finite_part(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
     """The points with a positive rate and a finite value."""
-    kept = [
-        (x, float(y))
-        for x, y in zip(xs, ys, strict=True)
-        if x > 0.0 and y is not None and math.isfinite(y)
-    ]
+    kept = [(x, float(y)) for x, y in zip(xs, ys, strict=True) if x > 0.0 and math.isfinite(y)]
     return [x for x, _ in kept], [y for _, y in kept]
 
 
@@ -30,24 +26,15 @@ def smooth(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
         return list(ys)
     steady = _median_of_three(ys)
     width = (xs[-1] - xs[0]) / 40.0
-    return [_gaussian_mean(steady, i, _sigma(xs, i, width)) for i in range(n)]
-
-
-def _sigma(xs: Sequence[float], i: int, width: float) -> float:
-    """Standard deviation at point i, in points."""
-    left, right = max(i - 1, 0), min(i + 1, len(xs) - 1)
-    spacing = (xs[right] - xs[left]) / (right - left)
-    return max(min(len(xs) / 10.0, width / spacing), 0.5)
+    # in points
+    sigmas = [max(min(n / 10.0, width / spacing), 0.5) for spacing in slopes(range(n), xs)]
+    return [_gaussian_mean(steady, i, sigma) for i, sigma in enumerate(sigmas)]
 
 
 def slopes(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
     """dy/dx at every point: over both neighbours inside, one-sided at the ends."""
-    last = len(xs) - 1
-    result = []
-    for i in range(len(xs)):
-        left, right = max(i - 1, 0), min(i + 1, last)
-        result.append((ys[right] - ys[left]) / (xs[right] - xs[left]))
-    return result
+    sides = [(max(i - 1, 0), min(i + 1, len(xs) - 1)) for i in range(len(xs))]
+    return [(ys[right] - ys[left]) / (xs[right] - xs[left]) for left, right in sides]
 
 
 def noise_of(values: Sequence[float]) -> float:

@@ -45,20 +45,18 @@ class Validator:
         self._rng = RngState.capture(self.devices)
         self._position = LoaderPosition(self.loader)
         self.loader = share_of(self.loader, self.share)
-        self._kept: list[Any] | None = []
-        self._complete = False
+        self._kept: list[Any] | None = None
         self._graphless = Graphless()
 
     @torch.no_grad()
     def measure(self) -> tuple[float, float | None, int]:
         """Mean loss over the samples, accuracy (or None), and this process's sample count."""
-        modules = [] if self.model is None else list(self.model.modules())
-        modes = [(m, m.training) for m in modules]
+        modes = [] if self.model is None else [(m, m.training) for m in self.model.modules()]
         with undisturbed(self.model, self.devices):
             self._rng.restore()
             self._position.rewind()
             try:
-                for module in modules:
+                for module, _ in modes:
                     module.training = False
                 return self._pass()
             finally:
@@ -93,34 +91,28 @@ class Validator:
         return found._replace(loss=found.loss.detach())
 
     def _batches(self) -> Iterator[Any]:
-        if self._complete and self._kept is not None:
+        if self._kept is not None:
             yield from self._kept
             return
+        kept: list[Any] = []
         for number, batch in enumerate(self.loader):
             if number == _MOST:
                 raise ValueError(
                     f"val_loader has given {_MOST} batches and no end: pass one that ends"
                 )
-            self._keep(batch)
+            self.room -= _bytes_in(batch)
+            kept.append(batch)
+            if self.room < 0:
+                kept.clear()
             yield batch
-        self._complete = True
-
-    def _keep(self, batch: Any) -> None:
-        if self._kept is None:
-            return
-        self.room -= _bytes_in(batch)
-        if self.room < 0:
-            self._kept = None
-        else:
-            self._kept.append(batch)
+        if self.room >= 0:
+            self._kept = kept
 
 
 def _bytes_in(batch: Any) -> int:
     if isinstance(batch, torch.Tensor):
         return batch.numel() * batch.element_size()
-    if isinstance(batch, dict):
-        return sum(_bytes_in(value) for value in batch.values())
-    if isinstance(batch, (list, tuple)):
-        return sum(_bytes_in(value) for value in batch)
+    if isinstance(batch, (dict, list, tuple)):
+        return sum(map(_bytes_in, batch.values() if isinstance(batch, dict) else batch))
     # of unknown size: as good as too large
     return 2**62 if samples_in(batch) else 0

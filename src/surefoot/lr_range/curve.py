@@ -60,7 +60,9 @@ class RangeCurve(RangeData):
         Raises:
             ValueError: if there is no rule of that name.
         """
-        return rules.ask(self, rule)
+        if rule not in rules.RULES:
+            raise ValueError(f"no rule {rule!r}; there are {', '.join(rules.RULES)}")
+        return rules.RULES[rule](self)
 
     def suggestion(self, rule: str = rules.DEFAULT) -> float:
         """The suggested learning rate as a number.
@@ -181,7 +183,6 @@ class RangeCurve(RangeData):
     def to_json(self, path: str | Path | None = None) -> str:
         """The curve as strict JSON text, written to ``path`` as well if given."""
         content = {"schema": SCHEMA, **encode(dataclasses.asdict(self))}
-        content["stop"] = self.stop.value
         text = json.dumps(content, indent=1, allow_nan=False)
         if path is not None:
             Path(path).write_text(text + "\n", encoding="utf-8")
@@ -202,11 +203,8 @@ class RangeCurve(RangeData):
                 raise ValueError(f"its schema is not {SCHEMA}")
             for former in ("hessian_free", "momentum"):  # of earlier versions
                 content.pop(former, None)
-            ramp = content.pop("ramp")
             return cls(
-                ramp=Ramp(
-                    tuple(ramp["starts"]), tuple(ramp["ends"]), ramp["num_iter"], ramp["step_mode"]
-                ),
+                ramp=Ramp(**decode(content.pop("ramp"), tuple)),
                 stop=StopReason(content.pop("stop")),
                 validation=[
                     ValidationPoint(**{**point, "lr": float(point["lr"])})

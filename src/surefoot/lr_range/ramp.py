@@ -90,13 +90,12 @@ def group_ratios(optimizer: Optimizer) -> list[float]:
     A warm-up may hold ``lr`` at 0 just now; then the ``initial_lr`` of its scheduler counts.
     """
     check_rates(optimizer)
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    if not any(rates):
-        rates = [float(group.get("initial_lr", 0.0)) for group in optimizer.param_groups]
-    if not any(rates):
-        return [1.0] * len(rates)
-    reference = next(rate for rate in rates if rate != 0.0)
-    return [rate / reference for rate in rates]
+    for key in ("lr", "initial_lr"):
+        rates = [float(group.get(key, 0.0)) for group in optimizer.param_groups]
+        if any(rates):
+            reference = next(rate for rate in rates if rate != 0.0)
+            return [rate / reference for rate in rates]
+    return [1.0] * len(optimizer.param_groups)
 
 
 def check_rates(optimizer: Optimizer) -> None:

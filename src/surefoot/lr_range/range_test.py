@@ -18,11 +18,12 @@ from surefoot._batches import endless
 from surefoot._evaluation import unsynchronized
 from surefoot._networks import has_batch_norm
 from surefoot._no_trace import all_parameters, no_trace, unwrapped
+from surefoot._numbers import check_count
 from surefoot._quiet import devices_of
 from surefoot._reduce import mean
 from surefoot.lr_range._checks import check_inputs, check_settings, iterations
 from surefoot.lr_range._data import ValidationPoint
-from surefoot.lr_range._loss import LossOf
+from surefoot.lr_range._loss import LossOf, autocast_factory
 from surefoot.lr_range._position import LoaderPosition
 from surefoot.lr_range._validate import Validator
 from surefoot.lr_range.curve import RangeCurve
@@ -133,13 +134,16 @@ def range_test(
     weights.
     """
     functions = {"loss_fn": loss_fn, "step_fn": step_fn, "on_progress": on_progress}
-    check_inputs(model, optimizer, loader, val_loader, functions, grad_scaler)
-    check_settings(accumulation_steps, diverge_threshold, val_loader, val_every, val_share)
-    accumulation_steps, val_every = int(accumulation_steps), int(val_every)
+    loaders = {"loader": loader, "val_loader": val_loader}
+    check_inputs(model, optimizer, loaders, functions, grad_scaler)
+    accumulation_steps = check_count("accumulation_steps", accumulation_steps)
+    val_every = check_count("val_every", val_every)
+    check_settings(diverge_threshold, val_loader, val_share)
     steps = iterations(num_iter, epochs, loader, accumulation_steps)
     ramp = Ramp.build(optimizer, start_lr, end_lr, steps, step_mode)
     params = all_parameters(model, optimizer)
-    loss_of = LossOf(model, loss_fn, step_fn, autocast, params[0].device)
+    device = params[0].device
+    loss_of = LossOf(model, loss_fn, step_fn, autocast_factory(autocast, device), device)
     if isinstance(loader, Iterator):
         warnings.warn(
             "the loader is an iterator, which cannot be put back: the batches that the range test "
@@ -147,18 +151,19 @@ def range_test(
             stacklevel=2,
         )
     began = time.perf_counter()
-    loaders = [loader] if val_loader is None else [loader, val_loader]
-    positions = [LoaderPosition(each).restore for each in loaders]
+    positions = [LoaderPosition(each).restore for each in loaders.values()]
     with no_trace(model, optimizer, scaler=grad_scaler, others=positions):
         validator = None
         if val_loader is not None:
             devices = devices_of(params)
             validator = Validator(val_loader, loss_of, model, val_share, devices, process_group)
-        run = _Run(model, optimizer, ramp, loss_of, accumulation_steps, grad_scaler, process_group)
+        scaler = grad_scaler or torch.amp.GradScaler(enabled=False)  # which passes all through
+        run = _Run(optimizer, ramp, loss_of, accumulation_steps, scaler, process_group)
         stop = StopRule(diverge_threshold, steps)
         # closed on every way out, so that the loader's workers do not outlive the test
         with contextlib.closing(endless(loader)) as batches:
             reason = run.walk(batches, stop, validator, val_every, on_progress)
+    passes = accumulation_steps * len(run.lr)
     return RangeCurve(
         lr=run.lr,
         loss=run.loss,
@@ -168,7 +173,7 @@ def range_test(
         validation=run.validation,
         optimizer=type(unwrapped(optimizer)[-1]).__name__,
         batch_norm=None if model is None else has_batch_norm(model),
-        cost=run.cost + Cost(forwards=validator.forwards if validator else 0),
+        cost=Cost(passes + (validator.forwards if validator else 0), passes),
         seconds=time.perf_counter() - began,
     )
 
@@ -177,7 +182,6 @@ def range_test(
 class _Run:
     """The iterations of one range test, and what they yield."""
 
-    model: nn.Module | None
     optimizer: Optimizer
     ramp: Ramp
     loss_of: LossOf
@@ -188,7 +192,6 @@ class _Run:
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     validation: list[ValidationPoint] = field(default_factory=list)
-    cost: Cost = field(default_factory=Cost)
 
     def walk(
         self,
@@ -201,13 +204,17 @@ class _Run:
         """Go along the ramp; the reason why it ended."""
         last = self.ramp.num_iter - 1
         for i in range(self.ramp.num_iter):
-            self._set_rates(i)
+            rates = self.ramp.rates(i)
+            # written into the groups directly: a scheduler would leave its own keys behind
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                set_rate(group, rate)
             loss = self._forward_backward(batches)
-            self.lr.append(self.ramp.rates(i)[self.ramp.reference])
+            self.lr.append(rates[self.ramp.reference])
             self.loss.append(loss)
             reason = stop.update(loss)
             if reason is None and math.isfinite(loss):  # nobody wants the weights to be NaN, too
-                self._step()
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
             due = reason is None and (i % val_every == val_every - 1 or i == last)
             if validator is not None and due:
                 self.validation.append(ValidationPoint(i, self.lr[-1], *validator.measure()))
@@ -216,11 +223,6 @@ class _Run:
             if reason is not None:
                 return reason
         return StopReason.FINISHED
-
-    def _set_rates(self, i: int) -> None:
-        # written into the groups directly: a scheduler would leave its own keys behind
-        for group, rate in zip(self.optimizer.param_groups, self.ramp.rates(i), strict=True):
-            set_rate(group, rate)
 
     @torch.enable_grad()
     def _forward_backward(self, batches: Iterator[Any]) -> float:
@@ -231,7 +233,7 @@ class _Run:
         samples = 0
         for k in range(self.accumulation):
             is_last = k == self.accumulation - 1  # before it, DDP need not exchange gradients
-            with contextlib.nullcontext() if is_last else unsynchronized([self.model]):
+            with contextlib.nullcontext() if is_last else unsynchronized([self.loss_of.model]):
                 found = self.loss_of(next(batches))
                 loss = found.loss / self.accumulation
                 if not loss.requires_grad:
@@ -240,7 +242,7 @@ class _Run:
                         "no .detach(), no torch.no_grad())"
                     )
                 try:
-                    (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+                    self.scaler.scale(loss).backward()
                 except RuntimeError as error:
                     if "second time" not in str(error):
                         raise
@@ -252,15 +254,7 @@ class _Run:
             total = total + (loss.float() if loss.dtype.itemsize < 4 else loss)
             correct = None if correct is None or found.correct is None else correct + found.correct
             samples += found.samples
-        self.cost += Cost(forwards=self.accumulation, backwards=self.accumulation)
         if correct is not None and samples:
             total, correct = torch.stack((total, correct.to(total.dtype))).tolist()
             self.accuracy.append(mean(correct / samples, self.group, self.loss_of.device))
         return mean(float(total), self.group, self.loss_of.device)
-
-    def _step(self) -> None:
-        if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()

@@ -100,9 +100,7 @@ def one_cycle(
         div_factor=float(div_factor),
         final_div_factor=float(final_div_factor),
         three_phase=True,
-        cycle_momentum=cycled is not None,
-        base_momentum=cycled[0] if cycled else 0.0,
-        max_momentum=cycled[1] if cycled else 0.0,
+        **cycled,
     )
     # for the one step() that torch allows after the last: the rate stays
     last = scheduler._schedule_phases[-1]
@@ -188,9 +186,7 @@ def cyclic(
         step_size_up=step_size,  # type: ignore[arg-type]  # torch makes a float of it anyway
         mode=mode,  # type: ignore[arg-type]
         gamma=float(gamma),
-        cycle_momentum=cycled is not None,
-        base_momentum=cycled[0] if cycled else 0.8,  # type: ignore[arg-type]
-        max_momentum=cycled[1] if cycled else 0.9,  # type: ignore[arg-type]
+        **cycled,
     )
     admit_later(scheduler)
     return scheduler
@@ -235,7 +231,6 @@ def _bounds(
     optimizer: Optimizer, curve: RangeCurve | None, given: Bound | None, rule: str
 ) -> list[float]:
     """One rate per group, from what was given or from the curve."""
-    check_rates(optimizer)
     if curve is not None and not isinstance(curve, RangeCurve):
         raise TypeError(f"curve must be a RangeCurve, got {kind_of(curve)}; pass rates as max_lr")
     if given is None:
@@ -284,23 +279,20 @@ def _step_size(steps_per_epoch: int, epochs: int | None, wanted: float | None) -
     return epochs * steps_per_epoch / (2 * cycles)
 
 
-def _momenta(
-    optimizer: Optimizer, wanted: tuple[float, float] | None
-) -> tuple[list[float], list[float]] | None:
-    """Lowest and highest momentum of each group, 0 where it is off; None if there is none at all.
+def _momenta(optimizer: Optimizer, wanted: tuple[float, float] | None) -> dict[str, Any]:
+    """Torch's arguments: lowest and highest momentum of each group, 0 where it is off.
 
     Torch's schedulers would write their momentum into every group, SGD without momentum and
     RMSprop included.
     """
     if wanted is None:
-        return None
+        return {"cycle_momentum": False}
     low, high = map(float, wanted)
     if not 0.0 <= low <= high < 1.0:
         raise ValueError(f"momentum must be (lowest, highest) within [0, 1), got {wanted!r}")
     used = [has_momentum(optimizer, group) for group in optimizer.param_groups]
-    if not any(used):
-        return None
-    return [low if on else 0.0 for on in used], [high if on else 0.0 for on in used]
+    base, top = ([bound if on else 0.0 for on in used] for bound in (low, high))
+    return {"cycle_momentum": any(used), "base_momentum": base, "max_momentum": top}
 
 
 def _forget(optimizer: Optimizer) -> None:

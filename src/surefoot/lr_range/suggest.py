@@ -10,13 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from surefoot.lr_range._course import (
-    Course,
-    NoSuggestion,
-    accuracy_course,
-    course_of,
-    remark_on,
-)
+from surefoot.lr_range._course import Course, NoSuggestion, accuracy_course, course_of, remark_on
 from surefoot.lr_range._data import RangeData
 from surefoot.lr_range.stop import StopReason
 
@@ -68,17 +62,6 @@ def _rule(read: Callable[[RangeData], Reading]) -> Callable[[RangeData], Suggest
 
     RULES[read.__name__] = suggest
     return suggest
-
-
-def ask(curve: RangeData, rule: str) -> Suggestion:
-    """The answer of the rule with that name.
-
-    Raises:
-        ValueError: if there is none of that name.
-    """
-    if rule not in RULES:
-        raise ValueError(f"no rule {rule!r}; there are {', '.join(RULES)}")
-    return RULES[rule](curve)
 
 
 BATCH_NORM_FACTOR = 5.0

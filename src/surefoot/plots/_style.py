@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
+else:  # matplotlib is imported when something is drawn
+    Axes = Figure = Any
 
 COLOURS = ("#2f5fd0", "#d9480f", "#23873b", "#a43bc4", "#0a7f8f", "#c2255c", "#8f6b00", "#5f6b76")
 """Those of the lab's report."""
@@ -21,13 +26,35 @@ def axes_or_new(ax: Any) -> Any:
     return ax
 
 
-def dress(ax: Any, x: str, y: str) -> None:
-    """Named axes, no box, a faint grid."""
+def dress(
+    ax: Axes, x: str, y: str, legend: bool = False, *, more: Sequence[Any] = (), columns: int = 3
+) -> Axes:
+    """Named axes, no box, a faint grid, perhaps a legend under them, where no curve is.
+
+    Args:
+        ax: what comes back.
+        x: name of the horizontal axis.
+        y: name of the other.
+        legend: of all that has a label.
+        more: what else the legend names.
+        columns: of the legend, at most.
+    """
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=0.25, lw=0.6)
     ax.set_axisbelow(True)
+    handles = [*ax.get_legend_handles_labels()[0], *more]
+    if legend and handles:
+        ax.legend(
+            handles=handles,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=min(len(handles), columns),
+            fontsize="small",
+            frameon=False,
+        )
+    return ax
 
 
 def small_multiples(figure: Any, count: int, columns: int, **shared: bool) -> list[Any]:
@@ -48,23 +75,3 @@ def outer_labels(axes: Sequence[Any], columns: int) -> None:
             ax.set_xlabel("")
         else:  # the lowest of its column, even if a row below is not full
             ax.tick_params(labelbottom=True)
-
-
-def window(values: Sequence[float]) -> tuple[float, float] | None:
-    """Lowest and highest finite value; None if there is none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return (min(finite), max(finite)) if finite else None
-
-
-def legend_below(ax: Any, handles: Any = None, columns: int = 3) -> None:
-    """A legend under the axes, where no curve is."""
-    found = ax.get_legend_handles_labels()[0] if handles is None else handles
-    if found:
-        ax.legend(
-            handles=found,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.16),
-            ncols=min(len(found), columns),
-            fontsize="small",
-            frameon=False,
-        )

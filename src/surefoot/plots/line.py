@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from surefoot.plots._style import COLOURS, INK, axes_or_new, dress, legend_below, window
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from surefoot.plots._style import COLOURS, INK, Axes, axes_or_new, dress
 
 # Distinct without colour as well: every method has a marker of its own.
 _MARKS = {
@@ -85,17 +82,14 @@ def line_sample(
     for k, (name, step) in enumerate((steps or {}).items()):
         _mark(ax, name, step, lengths, k)
     names = {"gradient": "negated gradient", "update": "update", "random": "random direction"}
-    dress(ax, f"distance along the {names.get(sample.kind, 'line')}", "loss")
-    if legend:
-        legend_below(ax)
-    return ax
+    return dress(ax, f"distance along the {names.get(sample.kind, 'line')}", "loss", legend)
 
 
 def _fit_height(ax: Axes, sample: Any) -> None:
     """The full-batch loss fills the picture; batches far away from it do not flatten it."""
-    shown = window((*sample.losses, *(sample.own_losses or ())))
-    if shown is not None:
-        low, high = shown
+    shown = list(filter(math.isfinite, (*sample.losses, *(sample.own_losses or ()))))
+    if shown:
+        low, high = min(shown), max(shown)
         height = high - low or abs(low) or 1.0
         ax.set_ylim(low - 0.35 * height, high + 0.25 * height)
 
@@ -105,9 +99,7 @@ def _mark(ax: Axes, name: str, step: Any, lengths: list[float], k: int) -> None:
     style: dict[str, Any] = {"ls": "", "marker": marker, "color": color, "ms": 8, "mec": "white"}
     if name == "minimum":
         style |= {"ms": 17}  # its points stick out behind a method that hits it
-    if lengths[0] <= step.length <= lengths[-1] and math.isfinite(step.loss):
-        ax.plot(
-            [step.length], [step.loss], label=f"{name} ({step.length:.3g})", zorder=5 + k, **style
-        )
-    else:
-        ax.plot([], [], label=f"{name} ({step.length:.3g}, outside)", **style)
+    inside = lengths[0] <= step.length <= lengths[-1] and math.isfinite(step.loss)
+    place = ([step.length], [step.loss]) if inside else ([], [])
+    label = f"{name} ({step.length:.3g}{'' if inside else ', outside'})"
+    ax.plot(*place, label=label, zorder=5 + k, **style)

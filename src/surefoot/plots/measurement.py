@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surefoot.outcome import StepOutcome
-from surefoot.plots._style import COLOURS, INK, axes_or_new, dress, legend_below
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from surefoot.plots._style import COLOURS, INK, Axes, axes_or_new, dress
 
 
 def parabola(
@@ -61,6 +58,4 @@ def parabola(
     if measured.vertex is not None and 0.0 < measured.vertex <= high:
         at = measured.vertex
         ax.plot([at * per_t], [measured.value(at)], "v", color=COLOURS[0], label="its minimum")
-    dress(ax, "distance along the direction", "loss")
-    legend_below(ax)
-    return ax
+    return dress(ax, "distance along the direction", "loss", legend=True)

@@ -6,15 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from surefoot.plots._style import (
-    COLOURS,
-    INK,
-    axes_or_new,
-    dress,
-    legend_below,
-    outer_labels,
-    small_multiples,
-)
+from surefoot.plots._style import COLOURS, INK, axes_or_new, dress, outer_labels, small_multiples
 
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -51,10 +43,7 @@ def range_curve(curve: Any, ax: Any = None, *, suggestions: Mapping[str, Any] | 
         if found.rate is not None:
             _mark(ax, name, found.rate, curve.loss_at(found.rate), k, found.rule == default.rule)
     ax.set_ylim(limits)
-    dress(ax, "learning rate", kind)
-    if suggestions:
-        legend_below(ax)
-    return ax
+    return dress(ax, "learning rate", kind, legend=bool(suggestions))
 
 
 def _mark(ax: Any, name: str, rate: float, height: float, k: int, is_default: bool) -> None:
@@ -130,9 +119,8 @@ def range_curves(curves_by_label: Mapping[str, Any], ax: Any = None) -> Any:
         heights += [limits] if (limits := _usual_heights(losses)) else []
     if heights:  # every curve's fall is seen, none of their flights
         ax.set_ylim(min(low for low, _ in heights), max(high for _, high in heights))
-    dress(ax, "learning rate", "validation loss" if validated else "training loss")
-    legend_below(ax, columns=2)
-    return ax
+    kind = "validation loss" if validated else "training loss"
+    return dress(ax, "learning rate", kind, legend=True, columns=2)
 
 
 def range_grid(panels: Mapping[str, Mapping[str, Any]], figure: Any = None) -> Any:

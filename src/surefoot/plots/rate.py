@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from surefoot.plots._style import COLOURS, INK, axes_or_new, dress, legend_below
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from surefoot.plots._style import COLOURS, INK, Axes, axes_or_new, dress
 
 
 def rate(optimizer: Any, ax: Axes | None = None) -> Axes:
@@ -47,7 +44,9 @@ def rate(optimizer: Any, ax: Axes | None = None) -> Axes:
     steps = [p.step for p in points]
     applied = [p.effective_lr if p.effective_lr > 0.0 else math.nan for p in points]
     measured = [math.nan if p.measured is None else p.measured for p in points]
-    low, high = _window(applied, measured)
+    # a decade around the rates: an interval without an upper end leaves the picture
+    seen = [v for v in (*applied, *measured) if math.isfinite(v) and v > 0.0] or [1.0]
+    low, high = min(seen) / 4.0, max(seen) * 4.0
     ax.fill_between(
         steps,
         [min(max(p.low, low), high) for p in points],
@@ -64,12 +63,9 @@ def rate(optimizer: Any, ax: Axes | None = None) -> Axes:
         ax.plot(steps, bounds, color=COLOURS[1], lw=1.2, ls="--", label="bound on a step")
     ax.set_yscale("log")
     ax.set_ylim(low, high)
-    dress(ax, "step", "learning rate")
-    handles = ax.get_legend_handles_labels()[0]
-    if any(p.decay < 1.0 for p in points):
-        handles += _draw_decay(ax, steps, [p.decay for p in points])
-    legend_below(ax, handles)
-    return ax
+    decay = [p.decay for p in points]
+    below = _draw_decay(ax, steps, decay) if any(d < 1.0 for d in decay) else []
+    return dress(ax, "step", "learning rate", legend=True, more=below)
 
 
 def _draw_decay(ax: Any, steps: list[int], decay: list[float]) -> list[Any]:
@@ -80,9 +76,3 @@ def _draw_decay(ax: Any, steps: list[int], decay: list[float]) -> list[Any]:
     twin.tick_params(colors="0.45")
     twin.spines[["top"]].set_visible(False)
     return drawn
-
-
-def _window(applied: list[float], measured: list[float]) -> tuple[float, float]:
-    """The rates and a decade around them: an interval without an upper end leaves the picture."""
-    seen = [v for v in (*applied, *measured) if math.isfinite(v) and v > 0.0] or [1.0]
-    return min(seen) / 4.0, max(seen) * 4.0

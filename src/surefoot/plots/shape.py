@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surefoot.plots._style import (
     COLOURS,
     INK,
+    Axes,
+    Figure,
     axes_or_new,
     dress,
-    legend_below,
     outer_labels,
     small_multiples,
 )
 from surefoot.plots.line import line_sample
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 def line_grid(
-    samples: Sequence[Any],
-    steps: Sequence[Mapping[str, Any]] | None = None,
-    *,
-    columns: int = 4,
+    samples: Sequence[Any], steps: Sequence[Mapping[str, Any]] | None = None, *, columns: int = 4
 ) -> Figure:
     """Small multiples: one small picture a line, with one legend for all.
 
@@ -84,10 +78,7 @@ def over_training(
         ax.plot(steps, values, color=COLOURS[k % len(COLOURS)], lw=1.3, label=name)
     if log:
         ax.set_yscale("log")
-    dress(ax, "training step", ylabel)
-    if len(series) > 1:
-        legend_below(ax)
-    return ax
+    return dress(ax, "training step", ylabel, legend=len(series) > 1)
 
 
 def steps_against_norms(
@@ -118,9 +109,7 @@ def steps_against_norms(
     far_right = max([ax.get_xlim()[1], *(1.05 * n for n in norms)])
     ax.set_xlim(0.0, far_right)  # as a second call adds points, not what the first one fixed
     ax.set_ylim(min([0.0, *lengths]), max([ax.get_ylim()[1], *(1.05 * s for s in lengths)]))
-    dress(ax, "gradient norm", "distance of the full-batch minimum")
-    legend_below(ax)
-    return ax
+    return dress(ax, "gradient norm", "distance of the full-batch minimum", legend=True)
 
 
 def batch_sizes(rows: Sequence[Any], ax: Axes | None = None) -> Axes:
@@ -141,6 +130,5 @@ def batch_sizes(rows: Sequence[Any], ax: Axes | None = None) -> Axes:
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.set_xticks(sizes, [str(n) for n in sizes])
-    dress(ax, "samples in the direction's batch", f"relative to {sizes[0]} samples")
-    legend_below(ax)
-    return ax
+    relative = f"relative to {sizes[0]} samples"
+    return dress(ax, "samples in the direction's batch", relative, legend=True)

@@ -33,11 +33,8 @@ def gradient_direction(model: nn.Module, loss_fn: LossFn, batch: Any) -> Directi
     devices = devices_of(model.parameters())
     with torch.enable_grad(), undisturbed(model, devices):
         loss = evaluate(evaluate.prepare(batch))
-        grads = torch.autograd.grad(loss, evaluate.params, allow_unused=True)
-    tensors = [
-        torch.zeros_like(p) if g is None else g for p, g in zip(evaluate.params, grads, strict=True)
-    ]
-    return steepest(tensors, [1.0] * len(tensors))
+        grads = torch.autograd.grad(loss, evaluate.params, materialize_grads=True)
+    return steepest(grads, [1.0] * len(grads))
 
 
 def next_update(model: nn.Module, loss_fn: LossFn, batch: Any, optimizer: Optimizer) -> Direction:

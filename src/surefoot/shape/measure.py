@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,17 +90,8 @@ class SampledLine:
     ) -> None:
         self._sample = sample
         self._row = sample.losses if row is None else row
-        self._slope0 = slope0
-
-    @property
-    def value0(self) -> float:
-        """Loss at 0."""
-        return self._row[self._sample.origin]
-
-    @property
-    def slope0(self) -> float:
-        """Derivative at 0."""
-        return self._sample.slope_at(0.0, self._row) if self._slope0 is None else self._slope0
+        self.value0 = self._row[sample.origin]
+        self.slope0 = sample.slope_at(0.0, self._row) if slope0 is None else slope0
 
     def value(self, t: float) -> float:
         """Loss at the distance ``t``."""
@@ -187,7 +179,7 @@ def tuned_rate(samples: Sequence[LineSample]) -> float:
     Raises:
         ValueError: if no line has its minimum inside.
     """
-    ratios = sorted((s / n, n) for s, n in _minima_and_norms(samples))
+    ratios = sorted((s / line.direction_norm, line.direction_norm) for line, s in _inside(samples))
     half = 0.5 * math.fsum(n for _, n in ratios)
     reached = 0.0
     for ratio, n in ratios:
@@ -197,9 +189,10 @@ def tuned_rate(samples: Sequence[LineSample]) -> float:
     raise ValueError("no line has its minimum inside of what was sampled")
 
 
-def _minima_and_norms(samples: Sequence[LineSample]) -> list[tuple[float, float]]:
-    found = [(sample.exact_minimum(), sample.direction_norm) for sample in samples]
-    return [(minimum.length, n) for minimum, n in found if not minimum.at_border]
+def _inside(samples: Sequence[LineSample]) -> list[tuple[LineSample, float]]:
+    """The lines that have their minimum inside, and its distance."""
+    found = [(line, line.exact_minimum()) for line in samples]
+    return [(line, minimum.length) for line, minimum in found if not minimum.at_border]
 
 
 @dataclass(frozen=True)
@@ -227,16 +220,15 @@ def proportionality(samples: Sequence[LineSample]) -> Proportionality:
     Raises:
         ValueError: if fewer than two lines have their minimum inside of what was sampled.
     """
-    pairs = _minima_and_norms(samples)
-    if len(pairs) < 2:
+    inside = _inside(samples)
+    if len(inside) < 2:
         raise ValueError("fewer than two lines have their minimum inside of what was sampled")
-    steps, norms = [s for s, _ in pairs], [n for _, n in pairs]
-    rate = math.fsum(s * n for s, n in pairs) / math.fsum(n * n for n in norms)
-    ratios = [s / n for s, n in pairs]
+    steps, norms = [s for _, s in inside], [line.direction_norm for line, _ in inside]
+    ratios = [s / n for s, n in zip(steps, norms, strict=True)]
     varies = len(set(steps)) > 1 and len(set(norms)) > 1
     return Proportionality(
-        n=len(pairs),
-        rate=rate,
+        n=len(inside),
+        rate=math.fsum(map(operator.mul, steps, norms)) / math.fsum(n * n for n in norms),
         correlation=statistics.correlation(steps, norms) if varies else math.nan,
         ratio_spread=statistics.stdev(ratios) / abs(statistics.fmean(ratios)),
         step_spread=statistics.stdev(steps) / abs(statistics.fmean(steps)),
@@ -277,20 +269,19 @@ def batch_size_effect(samples: Mapping[int, Sequence[LineSample]]) -> list[Batch
     """
     rows: list[BatchSizeEffect] = []
     for size in sorted(samples):
-        inside = [s for s in samples[size] if not s.exact_minimum().at_border]
+        inside = _inside(samples[size])
         if not inside:
             raise ValueError(f"batch size {size}: no line has its minimum inside")
-        minima = [s.exact_minimum().length for s in inside]
-        norm = statistics.fmean([s.direction_norm for s in inside])
-        rate = statistics.fmean([m / s.direction_norm for m, s in zip(minima, inside, strict=True)])
+        norm = statistics.fmean([line.direction_norm for line, _ in inside])
+        rate = statistics.fmean([s / line.direction_norm for line, s in inside])
         first = rows[0] if rows else None
         rows.append(
             BatchSizeEffect(
                 batch_size=size,
                 n=len(inside),
                 gradient_norm=norm,
-                full_slope=statistics.fmean([SampledLine(s).slope0 for s in inside]),
-                optimal_length=statistics.fmean(minima),
+                full_slope=statistics.fmean([SampledLine(line).slope0 for line, _ in inside]),
+                optimal_length=statistics.fmean([s for _, s in inside]),
                 optimal_rate=rate,
                 norm_ratio=norm / first.gradient_norm if first else 1.0,
                 rate_ratio=rate / first.optimal_rate if first else 1.0,

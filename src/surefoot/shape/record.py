@@ -41,7 +41,8 @@ class LineRecords:
     def append(self, sample: LineSample) -> None:
         """Write a line; it is on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._drop_broken_end()
+        if self.path.exists():  # a crash may have cut its last line short
+            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
         content = {name: encode(getattr(sample, name)) for name in _FIELDS if name != "info"}
         content["info"] = sample.info
         text = json.dumps({"record": "line", "schema": _SCHEMA, **content}, allow_nan=False)
@@ -56,8 +57,7 @@ class LineRecords:
         Raises:
             ValueError: if an entry other than a broken last one is no line of a known schema.
         """
-        for number, text in self._complete():
-            content = self._entry(number, text)
+        for _, content in self._entries():
             fields = {name: decode(content[name], tuple) for name in _FIELDS if name != "info"}
             yield LineSample(**fields, info=content["info"])
 
@@ -71,38 +71,24 @@ class LineRecords:
         Returns:
             How many lines were removed.
         """
-        keep, removed = [], 0
-        for number, text in self._complete():
-            of_line = self._entry(number, text)["step"]
-            if of_line is not None and of_line >= step:
-                removed += 1
-            else:
-                keep.append(text)
+        lines = [(text, content["step"]) for text, content in self._entries()]
+        keep = [text for text, at in lines if at is None or at < step]
         if self.path.exists():
             temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(text + "\n" for text in keep), encoding="utf-8")
+            temporary.write_text("".join(keep), encoding="utf-8")
             os.replace(temporary, self.path)
-        return removed
+        return len(lines) - len(keep)
 
-    def _complete(self) -> Iterator[tuple[int, str]]:
-        """Numbered entries that end with a newline: only what was written to the end."""
+    def _entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Entries that end with a newline, only what was written to the end: as text and parsed."""
         if not self.path.exists():
             return
         with self.path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, start=1):
                 if text.endswith("\n"):
-                    yield number, text.rstrip("\n")
+                    yield text, self._parse(number, text)
 
-    def _drop_broken_end(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("rb+") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole != len(content):
-                file.truncate(whole)
-
-    def _entry(self, number: int, text: str) -> dict[str, Any]:
+    def _parse(self, number: int, text: str) -> dict[str, Any]:
         """An entry as it was written."""
         try:
             content: dict[str, Any] = json.loads(text)
