@@ -67,12 +67,9 @@ def endless(loader: Iterable[Any]) -> Generator[Any, None, None]:
         ValueError: if a round yields nothing.
     """
     once = isinstance(loader, Iterator)
-    kept: list[Any] = []
     for round_ in itertools.count():
         empty = True
-        for batch in kept if once and round_ else loader:
-            if once and not round_:
-                kept.append(batch)
+        for batch in itertools.cycle(loader) if once else loader:
             empty = False
             yield batch
         if empty and round_:

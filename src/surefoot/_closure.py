@@ -97,21 +97,16 @@ class Closure:
             rewind: puts buffers and random state back, should the closure have to run again
                 because it needs a graph.
         """
-        tries = 0
-
-        def run() -> Any:
-            nonlocal tries
-            tries += 1
-            return self.closure()
-
+        tries = 1
         with gradients_aside(self.params):
             if self.calls_backward is False:
                 graphless = Graphless(self.needs_graph)
-                loss = graphless(run, rewind)
+                loss = graphless(self.closure, rewind)
+                tries += graphless.needs_graph and not self.needs_graph  # the first one failed
                 self.needs_graph = graphless.needs_graph
             else:  # may call backward() where its convention is not yet known: it gets a graph
                 with torch.enable_grad():
-                    loss = run()
+                    loss = self.closure()
             if self.calls_backward is None:
                 self.calls_backward = any(p.grad is not None for p in self.params)
         backwards, probes = int(self.calls_backward), tries if probe else 0

@@ -86,13 +86,9 @@ def _forget_gradients(params: list[Tensor]) -> None:
 
 def all_parameters(model: nn.Module | None, optimizer: Optimizer) -> list[Tensor]:
     """The parameters of the model and of the optimizer, each once."""
-    found: dict[int, Tensor] = {}
-    for p in model.parameters() if model is not None else ():
-        found[id(p)] = p
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            found[id(p)] = p
-    return list(found.values())
+    of_model = () if model is None else model.parameters()
+    of_optimizer = (p for group in optimizer.param_groups for p in group["params"])
+    return list({id(p): p for p in (*of_model, *of_optimizer)}.values())
 
 
 def unwrapped(optimizer: Any) -> list[Any]:
@@ -178,8 +174,7 @@ def _value(target: Any, skip: str = "") -> Callable[[], Any]:
         target.clear()
         target.update(skipped)
         for key, value, content in items:
-            is_tensor = isinstance(value, Tensor)
-            target[key] = value.copy_(content) if is_tensor else content
+            target[key] = value.copy_(content) if isinstance(value, Tensor) else content
         return target
 
     return restore

@@ -19,13 +19,8 @@ def plain(value: Any, *, tensors: bool = False) -> Any:
     """
     if isinstance(value, (list, tuple)):
         return type(value)(plain(v, tensors=tensors) for v in value)
-    if (
-        (isinstance(value, Tensor) and not tensors)
-        or not hasattr(value, "item")
-        or getattr(value, "ndim", 1) != 0
-    ):
-        return value
-    return value.item()
+    is_scalar = hasattr(value, "item") and getattr(value, "ndim", 1) == 0
+    return value.item() if is_scalar and (tensors or not isinstance(value, Tensor)) else value
 
 
 def whole(value: Any) -> int | None:

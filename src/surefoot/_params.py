@@ -133,16 +133,12 @@ def _strips(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Tensors of one shape, strip by strip of flat views; as they are where there is none."""
     if all(t.is_contiguous() for t in tensors):
         flat = [t.view(-1) for t in tensors]
-    elif all(map(_channels_last, tensors)):
+    elif all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors):
         flat = [t.permute(0, 2, 3, 1).view(-1) for t in tensors]
     else:
         return [tensors]
     length = _STRIP if tensors[0].device.type == "cpu" else _LONG_STRIP
     return zip(*(t.split(length) for t in flat), strict=True)
-
-
-def _channels_last(t: Tensor) -> bool:
-    return t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -187,8 +183,7 @@ def exchange(param: Tensor, other: Tensor) -> Tensor:
 
     No version counts it, so a graph that was built before lives on.
     """
-    own = param.data
-    param.data = other
+    own, param.data = param.data, other
     return own
 
 
@@ -243,20 +238,15 @@ def add_scaled(
     params: Sequence[Tensor], tensors: Sequence[Tensor], weights: Sequence[float], factor: float
 ) -> None:
     """pᵢ ← pᵢ + factor · wᵢ · tᵢ, in place."""
-    for weight, chosen in _by_weight(weights).items():
+    places: dict[float, list[int]] = {}
+    for i, weight in enumerate(weights):  # all of one group share it, so the kernels stay few
+        places.setdefault(weight, []).append(i)
+    for weight, chosen in places.items():
         alpha = factor * weight
         if alpha != 0.0:
             torch._foreach_add_(
                 [params[i] for i in chosen], [tensors[i] for i in chosen], alpha=alpha
             )
-
-
-def _by_weight(weights: Sequence[float]) -> dict[float, list[int]]:
-    """Which places share a weight: all of one param group, so the kernels stay few."""
-    places: dict[float, list[int]] = {}
-    for i, weight in enumerate(weights):
-        places.setdefault(weight, []).append(i)
-    return places
 
 
 class Copies:

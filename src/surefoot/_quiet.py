@@ -150,14 +150,31 @@ def undisturbed(
         devices: those whose random numbers may be drawn.
         begin: the buffers to begin with; None for those of now.
     """
-    generators, buffers = RngState.capture(devices), Buffers(model).snapshot()
+    entry = _Moment(model, devices)
+    entry.keep()
     try:
         if begin is not None:
             begin.restore()
         yield
     finally:
-        generators.restore()
-        buffers.restore()
+        entry.restore()
+
+
+class _Moment:
+    """Random states and buffers at one time; a later one takes the memory of the last."""
+
+    def __init__(self, model: nn.Module | None, devices: Iterable[torch.device]) -> None:
+        self._buffers, self._devices = Buffers(model), devices
+
+    def keep(self) -> None:
+        """Remember both as they are now."""
+        self._random = RngState.capture(self._devices)
+        self._buffers.snapshot()
+
+    def restore(self) -> None:
+        """Put both back."""
+        self._random.restore()
+        self._buffers.restore()
 
 
 class QuietRoom:
@@ -169,36 +186,28 @@ class QuietRoom:
     """
 
     def __init__(self, params: Iterable[torch.Tensor], model: nn.Module | None) -> None:
-        self._devices = devices_of(params)
-        self._before_buffers = Buffers(model)
-        self._after_buffers = Buffers(model)
-        self._before: RngState | None = None
-        self._after: RngState | None = None
+        devices = devices_of(params)
+        self._before, self._after = _Moment(model, devices), _Moment(model, devices)
         self._disturbed = False
 
     def __enter__(self) -> QuietRoom:
-        self._before = RngState.capture(self._devices)
-        self._before_buffers.snapshot()
-        self._after, self._disturbed = None, False
+        self._before.keep()
+        self._disturbed = False
         return self
 
     def repeat(self) -> None:
         """Call before every evaluation but the first."""
-        if self._after is None:
-            self._after = RngState.capture(self._devices)
-            self._after_buffers.snapshot()
-        self._disturbed = True
+        if not self._disturbed:
+            self._after.keep()
+            self._disturbed = True
         self.rewind()
 
     def rewind(self) -> None:
         """Buffers and random state as on entry: before an evaluation is made once more."""
-        assert self._before is not None
         self._before.restore()
-        self._before_buffers.restore()
 
     def __exit__(self, *raised: object) -> None:
-        if raised[0] is not None and self._before is not None:
+        if raised[0] is not None:
             self.rewind()
-        elif self._disturbed and self._after is not None:
+        elif self._disturbed:
             self._after.restore()
-            self._after_buffers.restore()

@@ -54,13 +54,12 @@ def shard_shares(tensors: Sequence[Tensor]) -> list[float]:
     return [_share(t) for t in tensors]
 
 
-def _share(t: Tensor) -> float:
+def _share(t: Any) -> float:
     if not hasattr(t, "_local_tensor"):  # beside DTensors: the same on every process
         return 1.0 / dist.get_world_size()
-    sizes: tuple[int, ...] = tuple(t.device_mesh.shape)  # type: ignore[attr-defined]
-    places = t.placements  # type: ignore[attr-defined]
-    copies = [n for n, place in zip(sizes, places, strict=True) if not place.is_shard()]
-    return 1.0 / math.prod(copies)
+    placed = zip(t.device_mesh.shape, t.placements, strict=True)
+    copies: int = math.prod(size for size, place in placed if not place.is_shard())
+    return 1.0 / copies
 
 
 def over_shards(values: Sequence[float], sharded: bool, group: Any = None) -> list[float]:

@@ -77,6 +77,7 @@ class Line:
     def __post_init__(self) -> None:
         self._place, self._left = 0.0, False
         exact = all(p.dtype is torch.float64 for p in self.params)
+        self._along = self.direction.tensors, self.direction.weights
         largest = max(map(abs, self.direction.weights), default=0.0)
         self._end = torch.finfo(torch.float64 if exact else torch.float32).max / (largest or 1.0)
 
@@ -108,16 +109,13 @@ class Line:
         self.room.repeat()
         loss = self.closure.value(rewind=self.room.rewind)
         value = _reduce.mean(float(loss), self.process_group, loss.device)
-        self._check_moves(t, value, torch.finfo(loss.dtype).eps)
+        if self.untried and t != 0.0 and self.slope0 is not None:
+            self.untried = False
+            # a loss that does not look at the weights has the same bits where it must differ
+            least = 1000.0 * torch.finfo(loss.dtype).eps * abs(value)
+            if value == self.value0 and abs(self.slope0 * t) > least:
+                raise RuntimeError(UNMOVED)
         return value
-
-    def _check_moves(self, t: float, value: float, eps: float) -> None:
-        """Notice a loss that does not look at the weights: the same bits where it must differ."""
-        if not self.untried or t == 0.0 or self.slope0 is None:
-            return
-        self.untried = False
-        if value == self.value0 and abs(self.slope0 * t) > 1000.0 * eps * abs(value):
-            raise RuntimeError(UNMOVED)
 
     def value_and_slope(self, t: float) -> tuple[float, float]:
         """Loss and its derivative along the line at ``t``. One forward and one backward pass.
@@ -156,21 +154,19 @@ class Line:
     def commit(self, t: float) -> None:
         """End the visit at ``t`` instead of the start."""
         if t != 0.0 and self._left:
-            tensors, weights = self.direction.tensors, self.direction.weights
-            self.copies.go_on(tensors, weights, self._place, t)
+            self.copies.go_on(*self._along, self._place, t)
         else:
             self._move(t)
         self._left = False
 
     def _move(self, t: float) -> None:
-        tensors, weights = self.direction.tensors, self.direction.weights
         if t == 0.0:
             if self._left:
                 self.copies.put_back()
         elif self._left:
-            self.copies.put_moved(tensors, weights, t)
+            self.copies.put_moved(*self._along, t)
         else:
             self._left = True  # first, so that an interrupted move is undone as well
             self.copies.take(self.params)
-            add_scaled(self.params, tensors, weights, t)
+            add_scaled(self.params, *self._along, t)
         self._place = t

@@ -62,12 +62,8 @@ class Parabola:
             raise ValueError(f"{len(ts)} places but {len(values)} values")
         if len(set(ts)) < 3:
             raise ValueError(f"a parabola needs three distinct places, got {sorted(set(ts))}")
-        if len(ts) == 3:
-            return cls._interpolate(ts, values)
-        return cls._least_squares(ts, values)
-
-    @classmethod
-    def _interpolate(cls, ts: Sequence[float], values: Sequence[float]) -> Parabola:
+        if len(ts) > 3:
+            return cls._least_squares(ts, values)
         (t0, t1, t2), (f0, f1, f2) = ts, values
         # Newton's divided differences: exact for unequal spacing, where repeated two-point
         # differences would be off by the ratio of the gaps

@@ -63,9 +63,8 @@ class TakenStep:
             grads: the gradient at t = 0, one a parameter; None for zero.
         """
         own = [None if g is None else _reduce.local([g])[0] for g in grads]
-        slopes, squares = _params.slopes_and_norms_sq(self._params, self._copies, own)
-        self._slopes = slopes
-        slope, square = self._sums(slopes, squares)
+        self._slopes, squares = _params.slopes_and_norms_sq(self._params, self._copies, own)
+        slope, square = self._sums(self._slopes, squares)
         return slope, math.sqrt(max(0.0, square))
 
     def slopes_of(self, parts: Sequence[Sequence[int]]) -> list[float]:
@@ -74,10 +73,8 @@ class TakenStep:
         Args:
             parts: which of the parameters, by their places, belong to each.
         """
-        slopes = self._slopes
-        return self._sums(
-            *([s if i in part else 0.0 for i, s in enumerate(slopes)] for part in parts)
-        )
+        own = ([s if i in part else 0.0 for i, s in enumerate(self._slopes)] for part in parts)
+        return self._sums(*own)
 
     def _sums(self, *values: Sequence[float]) -> list[float]:
         """Of what each parameter's shard gave, over all of them and all processes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -43,20 +44,16 @@ def hide_guests(module: nn.Module) -> None:
     ``weights_only=True``.
     """
     if "__reduce_ex__" not in vars(module):
-        vars(module)["__reduce_ex__"] = _Reduce(module)
+        vars(module)["__reduce_ex__"] = Hook(functools.partial(_reduce, weakref.ref(module)))
 
 
-class _Reduce(Guest):
-    def __init__(self, module: nn.Module) -> None:
-        self._module = weakref.ref(module)
-
-    def __call__(self, protocol: Any) -> Any:
-        module = self._module()
-        assert module is not None
-        reduced = type(module).__reduce_ex__(module, protocol)
-        if isinstance(reduced, tuple) and len(reduced) > 2 and isinstance(reduced[2], dict):
-            return (*reduced[:2], _without_guests(reduced[2]), *reduced[3:])
-        return reduced
+def _reduce(weak: weakref.ref[nn.Module], protocol: Any) -> Any:
+    module = weak()
+    assert module is not None
+    reduced = type(module).__reduce_ex__(module, protocol)
+    if isinstance(reduced, tuple) and len(reduced) > 2 and isinstance(reduced[2], dict):
+        return (*reduced[:2], _without_guests(reduced[2]), *reduced[3:])
+    return reduced
 
 
 def _without_guests(state: dict[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surefoot.replay.loss import have_changed, marks
+from surefoot.replay.loss import have_changed, marks, total
 
-__all__ = ["Hearing", "Listener", "factor_of", "total"]
+__all__ = ["Hearing", "Listener", "factor_of"]
 
 _listeners: list[weakref.ref[Listener]] = []
 
@@ -127,10 +127,3 @@ def factor_of(loss: Tensor) -> Tensor | None:
     factor: Tensor | None = node._saved_other
     is_scale = factor is not None and factor.dim() == 0 and factor.dtype is torch.float32
     return factor if is_scale and node.next_functions[1][0] is None else None
-
-
-def total(losses: Sequence[Tensor]) -> Tensor:
-    """Their sum, in single precision where they have less; without a graph."""
-    low = (torch.float16, torch.bfloat16)
-    parts = [x.detach().reshape(()) for x in losses]
-    return torch.stack([x.float() if x.dtype in low else x for x in parts]).sum()

@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Variable
 
 from surefoot import _reduce
-from surefoot._evaluation import (
-    Graphless,
-    gradients_aside,
-    is_compiled,
-    scalar,
-    unsynchronized,
-)
+from surefoot._evaluation import Graphless, gradients_aside, is_compiled, scalar, unsynchronized
 from surefoot._quiet import Buffers, devices_of, undisturbed
 from surefoot.replay._state import Surroundings, replaying
 
@@ -79,8 +73,7 @@ _ROUGH = (torch.float16, torch.bfloat16)
 
 def _norms(params: Sequence[Tensor]) -> Tensor:
     """The norms of the gradients, of this process's shards; without a device sync."""
-    found = [getattr(p.grad, "_local_tensor", p.grad) for p in params]
-    grads: list[Tensor] = [g for g in found if g is not None]
+    grads = _reduce.local([p.grad for p in params if p.grad is not None])
     if not grads:
         return torch.zeros(0)
     rough = any(g.dtype in _ROUGH for g in grads)
@@ -103,6 +96,12 @@ def version_of(t: Tensor) -> int:
     return int(getattr(t, "_local_tensor", t)._version)
 
 
+def total(losses: Sequence[Tensor]) -> Tensor:
+    """Their sum, in single precision where they have less; without a graph."""
+    parts = [x.detach().reshape(()) for x in losses]
+    return torch.stack([x.float() if x.dtype in _ROUGH else x for x in parts]).sum()
+
+
 class Loss(ABC):
     """A loss that was differentiated, and can be evaluated again.
 
@@ -111,6 +110,7 @@ class Loss(ABC):
         params: the parameters that are trained, on the devices whose random numbers may be drawn.
 
     Attributes:
+        values: what was differentiated, where it was computed; detached.
         backwards: backward passes since the last step, this one included.
         calls_backward: whether an evaluation differentiates, too.
         gradient: what the gradient was when it was fresh.
@@ -122,6 +122,7 @@ class Loss(ABC):
 
     def __init__(self, model: nn.Module | None, params: Sequence[Tensor]) -> None:
         self._model, self._params = model, params
+        self.values: list[Tensor] = []
         self.graphless, self.gradient = Graphless(), FreshGradient(params)
         self._before = Buffers(model).snapshot()
         self._surroundings = Surroundings.capture(devices_of(params))
@@ -135,14 +136,14 @@ class Loss(ABC):
         return any(version_of(p) != version for p, version in self._weights)
 
     @property
-    @abstractmethod
     def value(self) -> Tensor:
-        """The loss where it was computed, detached."""
+        """The loss where it was computed: the sum of what was differentiated."""
+        return total(self.values)
 
     @property
-    @abstractmethod
     def dtype(self) -> torch.dtype:
-        """The loop's own, which tells how well the loss is known."""
+        """The roughest of what was differentiated, which tells how well the loss is known."""
+        return max((x.dtype for x in self.values), key=lambda each: torch.finfo(each).eps)
 
     @abstractmethod
     def problem(self) -> str | None:
@@ -206,7 +207,6 @@ class Watched(Loss):
     ) -> None:
         super().__init__(model, params)
         self._function = function
-        self._value: Tensor | None = None
 
     def first(self) -> Any:
         """Run the function as it is meant to be run, and keep its loss."""
@@ -214,21 +214,10 @@ class Watched(Loss):
             loss = self._function()
         if loss is None:
             return None
-        self._value = scalar(loss)
+        self.values = [scalar(loss)]
         if isinstance(loss, Tensor) and loss.requires_grad:
             self.gradient.watch(loss)
         return loss
-
-    @property
-    def value(self) -> Tensor:
-        """The loss where it was computed, detached."""
-        assert self._value is not None
-        return self._value
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """That of the loss."""
-        return self.value.dtype
 
     def with_backward(self, other: Loss | None) -> Watched:
         """The same, of a function that calls ``backward()``, whose gradient the other one saw."""

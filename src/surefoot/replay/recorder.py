@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import weakref
@@ -31,7 +32,7 @@ class Recorder:
     def __init__(self, model: nn.Module | None, modes: Modes | None = None) -> None:
         self.model = model
         self._hooked: list[nn.Module] = []
-        self._handles: list[tuple[nn.Module, list[Any]]] = []
+        self._hooks: list[tuple[nn.Module | None, Callable[[], None]]] = []  # what removes them
         self.outermost: list[nn.Module] = []
         """The modules that the loop was seen to call."""
         self._tape: Tape | None = None
@@ -42,8 +43,8 @@ class Recorder:
         self._modes = Modes() if modes is None else modes
         # a loop that breaks off between forward and step leaves its tape on
         weakref.finalize(self, stop_abandoned).atexit = False
-        self._removable: list[Any] = []  # knows no module, as it is held until then
-        weakref.finalize(self, _remove, self._removable).atexit = False
+        self._removable: list[Callable[[], None]] = []  # knows no module: it is held until then
+        weakref.finalize(self, _call_all, self._removable).atexit = False
         self.backwards = 0
         """Backward passes since :meth:`arm`."""
 
@@ -73,23 +74,22 @@ class Recorder:
             self.model = _compiled_form_of(self.model)
             self._around = _weak(self._before), _weak(self._after)
         self._hooked = []
-        modules = self.outermost or [self.model, *_parts(self.model)]
-        for module in modules:
+        for module in self.outermost or [self.model, *_parts(self.model)]:
             self._hook(module)
 
     def _hook(self, module: nn.Module) -> None:
         if module._compiled_call_impl is not None:
-            self._handles.append((module, [_AroundCompiled(module, self._before, self._after)]))
+            self._hooks.append((module, _around_compiled(module, self._before, self._after)))
             return
         self._hooked.append(module)
         hide_guests(module)
         before, after = self._around
-        handles = [
-            module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
-            module.register_forward_hook(after, with_kwargs=True, always_call=True),
+        removable = [
+            module.register_forward_pre_hook(before, prepend=True, with_kwargs=True).remove,
+            module.register_forward_hook(after, with_kwargs=True, always_call=True).remove,
         ]
-        self._handles.append((module, handles))
-        self._removable += handles
+        self._hooks += [(module, remove) for remove in removable]
+        self._removable += removable
 
     def _search(self) -> None:
         """Find the outermost module that owns a parameter, by a hook on all modules."""
@@ -106,16 +106,14 @@ class Recorder:
                 # torch has begun this call: it sees later hooks only
                 recorder._before(module, args, {})
 
-        handle = nn.modules.module.register_module_forward_pre_hook(before)
-        self._handles.append((nn.Module(), [handle]))
-        self._removable.append(handle)
+        remove = nn.modules.module.register_module_forward_pre_hook(before).remove
+        self._hooks.append((None, remove))
+        self._removable.append(remove)
 
     def disarm(self) -> None:
         """Take all hooks away and forget what was recorded."""
-        for _, handles in self._handles:
-            for handle in handles:
-                handle.remove()
-        self._handles, self._depth = [], 0
+        _call_all(remove for _, remove in self._hooks)
+        self._hooks, self._depth = [], 0
         self._removable.clear()
         if self._tape is not None:
             self._tape.close()
@@ -124,7 +122,7 @@ class Recorder:
 
     def finish(self) -> Tape | None:
         """Record no more; what was recorded since :meth:`arm`, of the last backward pass."""
-        if not self._handles:
+        if not self._hooks:
             return None
         tape, self._tape = self._tape, None
         if tape is not None:
@@ -170,16 +168,13 @@ class Recorder:
     def _leave_parts(self, outer: nn.Module) -> None:
         """No hooks below the module that is called: nothing there is asked, and graphs break."""
         below = {id(m) for m in outer.modules()} - {id(outer)}
-        for module, handles in self._handles:
-            if id(module) in below:
-                for handle in handles:
-                    handle.remove()
-        self._handles = [(m, h) for m, h in self._handles if id(m) not in below]
+        _call_all(remove for module, remove in self._hooks if id(module) in below)
+        self._hooks = [hook for hook in self._hooks if id(hook[0]) not in below]
 
 
-def _remove(handles: Iterable[Any]) -> None:
-    for handle in handles:
-        handle.remove()
+def _call_all(functions: Iterable[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def _is_no_training_pass() -> bool:
@@ -219,27 +214,21 @@ def _weak(method: Callable[..., Any]) -> Hook:
     return Hook(torch.compiler.disable(run) if "torch._dynamo" in sys.modules else run)
 
 
-class _AroundCompiled:
-    """Hooks for a module that ``module.compile()`` made a graph of: torch reads none then."""
+def _around_compiled(
+    module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]
+) -> Callable[[], None]:
+    """Hook a module that ``module.compile()`` made a graph of: torch reads no hooks then."""
+    compiled = module._compiled_call_impl
+    assert compiled is not None
 
-    def __init__(
-        self, module: nn.Module, before: Callable[..., Any], after: Callable[..., Any]
-    ) -> None:
-        compiled = module._compiled_call_impl
-        assert compiled is not None
-        self._module, self._compiled = module, compiled
+    def run(*args: Any, **kwargs: Any) -> Any:
+        before(module, args, kwargs)
+        output = None
+        try:
+            output = compiled(*args, **kwargs)
+        finally:
+            after(module, args, kwargs, output)
+        return output
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            before(module, args, kwargs)
-            output = None
-            try:
-                output = compiled(*args, **kwargs)
-            finally:
-                after(module, args, kwargs, output)
-            return output
-
-        module._compiled_call_impl = run
-
-    def remove(self) -> None:
-        """Take the hooks away."""
-        self._module._compiled_call_impl = self._compiled
+    module._compiled_call_impl = run
+    return functools.partial(setattr, module, "_compiled_call_impl", compiled)

@@ -8,14 +8,13 @@ backward pass only, which cannot be played at other weights.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import sys
 import threading
+import traceback
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +28,8 @@ from torch.utils._python_dispatch import (
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from surefoot.replay._state import Surroundings
-from surefoot.replay.backward import Listener, total
-from surefoot.replay.loss import Loss, have_changed, marks
+from surefoot.replay.backward import Listener
+from surefoot.replay.loss import Loss, have_changed, marks, total
 
 _on: list[Tape] = []
 """Tapes that record now. A loop that breaks off between forward and step leaves its own on."""
@@ -52,32 +51,23 @@ def stop_abandoned() -> None:
 
 def _is_inside_compiled() -> bool:
     """Whether a compiled function calls us: torch would restore a mode that was left in it."""
-    if "torch._dynamo" not in sys.modules:
-        return False
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "compile_wrapper":
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
+    callers = traceback.walk_stack(sys._getframe(1)) if "torch._dynamo" in sys.modules else ()
+    return any(frame.f_code.co_name == "compile_wrapper" for frame, _ in callers)
 
 
-Name: TypeAlias = tuple[int, int]
-"""A value on the tape: which entry made it, and which of its tensors it is."""
+class Name(NamedTuple):
+    """A value on the tape: which entry made it, and which of its tensors it is."""
 
-_LOST: Name = (-1, -1)
+    entry: int
+    slot: int
+
+
+_LOST = Name(-1, -1)
 """What was written by an operation of the tape that did not hand it out."""
 _LONGEST = 20_000
 """Entries of a tape: more than a loss takes, less than fill a memory."""
 _GRAPH = 20_000
 """Nodes of a foreign graph that are looked at."""
-
-
-@dataclass(frozen=True)
-class _Known:
-    """An argument that was made on the tape."""
-
-    name: Name
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,7 @@ class _Copy:
 
 @dataclass
 class _Entry:
-    """A call of a module, or an operation: with what, and what of it is on the tape."""
+    """A call of a module, or an operation: with what; a name stands for what is on the tape."""
 
     run: Callable[..., Any]
     flat: list[Any]
@@ -99,32 +89,23 @@ class _Entry:
     training: bool = False
     writes: bool = False
 
-    def arguments(self, values: dict[Name, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        flat = [
-            values[x.name]
-            if isinstance(x, _Known)
-            else (x.content.clone() if isinstance(x, _Copy) else x)
-            for x in self.flat
-        ]
+    def play(self, values: dict[Name, Tensor]) -> Any:
+        """What it gives where these are the values on the tape."""
+        flat = [values[x] if isinstance(x, Name) else x for x in self.flat]
+        flat = [x.content.clone() if isinstance(x, _Copy) else x for x in flat]
         args, kwargs = tree_unflatten(flat, self.spec)
-        return args, kwargs
+        around: Any = torch._C._DisableAutocast()  # an operation's casts are on the tape already
+        if self.surroundings is not None:
+            if self.module is not None:
+                around = self.surroundings.again()
+            else:
+                self.surroundings.random.restore()
+        with around:
+            return self.run(*args, **kwargs)
 
     @property
     def needs(self) -> Iterator[int]:
-        return (x.name[0] for x in self.flat if isinstance(x, _Known))
-
-
-@dataclass(frozen=True, eq=False)
-class _Root:
-    """What was differentiated.
-
-    Args:
-        name: on the tape; None where it does not follow from the model's outputs.
-        value: detached.
-    """
-
-    name: Name | None
-    value: Tensor
+        return (x.entry for x in self.flat if isinstance(x, Name))
 
 
 class Tape(Loss, Listener, TorchDispatchMode):
@@ -140,26 +121,21 @@ class Tape(Loss, Listener, TorchDispatchMode):
     """
 
     def __init__(
-        self,
-        params: Sequence[Tensor],
-        model: nn.Module | None,
-        *,
-        keeps_inputs: bool = False,
+        self, params: Sequence[Tensor], model: nn.Module | None, *, keeps_inputs: bool = False
     ) -> None:
         TorchDispatchMode.__init__(self)
         Loss.__init__(self, model, params)
         self._devices, self._keeps = self._surroundings.devices, keeps_inputs
         self._own = {id(p) for p in params}
         self._entries: list[_Entry] = []
-        self._names: dict[int, tuple[weakref.ref[Tensor], Name]] = {}
-        self._places: dict[Any, tuple[StorageWeakRef, Name]] = {}
+        self._names: dict[int, tuple[weakref.ref[Tensor], Name | None]] = {}
+        self._places: dict[Any, tuple[StorageWeakRef, Name | None]] = {}
         self._outside: dict[int, tuple[Tensor, int]] = {}
-        self._roots: list[_Root] = []
         self._refused: dict[int, str] = {}
         self._seen: set[int] = set()
         self._drawn: set[int] = set()
         self._is_too_long = False
-        self._is_on, self.thread = False, threading.get_ident()
+        self.thread = threading.get_ident()
         self.is_closed = False
         """Whether it records no more, for good."""
         self.owner: weakref.ref[Any] | None = None
@@ -169,15 +145,15 @@ class Tape(Loss, Listener, TorchDispatchMode):
 
     def start(self) -> None:
         """Record from here on."""
-        if not self._is_on:
-            self._is_on, self.thread = True, threading.get_ident()
+        if self not in _on:
+            self.thread = threading.get_ident()
             self.listen()
             _on.append(self)
             self.__enter__()
 
     def stop(self) -> None:
         """Record no more for now."""
-        if not self._is_on or _stopping or _is_inside_compiled():
+        if self not in _on or _stopping or _is_inside_compiled():
             return
         _stopping.append(self)
         try:
@@ -188,7 +164,6 @@ class Tape(Loss, Listener, TorchDispatchMode):
                 self.__exit__(None, None, None)
             for mode in reversed(above):
                 _push_mode(mode)
-            self._is_on = False
             _on.remove(self)
         finally:
             _stopping.remove(self)
@@ -202,7 +177,7 @@ class Tape(Loss, Listener, TorchDispatchMode):
     @property
     def was_differentiated(self) -> bool:
         """Whether a backward pass began."""
-        return bool(self._roots)
+        return bool(self.values)
 
     # Recording
 
@@ -213,14 +188,15 @@ class Tape(Loss, Listener, TorchDispatchMode):
             self._refuse("the model was called with other weights than its own (functional_call)")
         first = not self._entries  # nothing was drawn since
         surroundings = self._surroundings if first else Surroundings.capture(self._devices)
-        entry = _Entry(module, self._taken(flat), spec, surroundings, module, module.training)
+        taken = [self._taken(x) for x in flat]
+        entry = _Entry(module, taken, spec, surroundings, module, module.training)
         self._entries.append(entry)
         return len(self._entries) - 1
 
     def returned(self, number: int, output: Any) -> None:
         """That forward pass has answered."""
         for slot, x in enumerate(tensors_in(output)):
-            self._call_it(x, (number, slot))
+            self._call_it(x, Name(number, slot))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -237,20 +213,20 @@ class Tape(Loss, Listener, TorchDispatchMode):
         if not known:
             return func(*args, **kwargs)
         if len(self._entries) >= _LONGEST:
-            self._is_too_long = not self._roots
+            self._is_too_long = not self.values
             self.is_closed = True
             return func(*args, **kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags
         surroundings = Surroundings.capture(self._devices) if random else None
         written = _written(func, args, kwargs)
-        taken = self._taken(flat, written)
+        overwritten = {id(x) for x in written}
+        taken = [self._taken(x, overwritten) for x in flat]
         entry = _Entry(func, taken, spec, surroundings, writes=func._schema.is_mutable)
         if random:
             self._drawn.add(len(self._entries))
         out = func(*args, **kwargs)
         self._entries.append(entry)
-        for slot, x in enumerate(tensors_in(out)):
-            self._call_it(x, (len(self._entries) - 1, slot))
+        self.returned(len(self._entries) - 1, out)
         for x in written:
             if self._name_of(x) is None:  # an operation that does not return what it wrote into
                 self._call_it(x, _LOST)
@@ -258,22 +234,23 @@ class Tape(Loss, Listener, TorchDispatchMode):
 
     def begins(self, loss: Tensor) -> Callable[[], None]:
         """What is differentiated; the operations of the backward pass go unseen."""
-        root = _Root(self._name_of(loss), loss.detach())
-        self._roots.append(root)
-        before, was_on = marks(self._params), self._is_on
+        value, name = loss.detach(), self._name_of(loss)
+        self._call_it(value, name)
+        self.values.append(value)
+        before, was_on = marks(self._params), self in _on
         self.stop()
 
         def end() -> None:
             if have_changed(before, self._params):
                 self.gradient.look()
             else:  # another optimizer's loss, of what this model made
-                self._roots = [r for r in self._roots if r is not root]
+                self.values = [x for x in self.values if x is not value]
             if was_on and not self.is_closed:
                 self.start()
 
         return end
 
-    def _call_it(self, x: Tensor, name: Name) -> None:
+    def _call_it(self, x: Tensor, name: Name | None) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
         place = _place(x)
         if place is not None:
@@ -292,37 +269,27 @@ class Tape(Loss, Listener, TorchDispatchMode):
         name = self._name_of(x)
         if name is None or x.requires_grad or not torch.is_grad_enabled():
             return name
-        return None if x.is_floating_point() or name[0] in self._drawn else name
+        return None if x.is_floating_point() or name.entry in self._drawn else name
 
-    def _taken(self, flat: list[Any], written: Iterable[Tensor] = ()) -> list[Any]:
-        """The arguments as they are kept: by name where the tape made them."""
-        overwritten = {id(x) for x in written}
-        kept = []
-        for x in flat:
-            if not isinstance(x, Tensor):
-                for inner in tensors_in(x):
-                    self._come_from_outside(inner)
-                kept.append(x)
-                continue
-            name = self._follows(x)
-            if name == _LOST:
-                self._refuse(
-                    "several tensors were overwritten at once by what follows from the model"
-                )
-            if name is not None:
-                kept.append(_Known(name))
-            elif id(x) in self._own:
-                kept.append(x)  # a weight: its value at the time of the replay is wanted
-            elif id(x) in overwritten or self._keeps:
-                self._come_from_outside(x)
-                content = x.detach().clone()
-                # a copy asks for gradients as the original does: some losses differentiate by it
-                kept.append(_Copy(content.requires_grad_(x.requires_grad)))
-            else:
-                self._come_from_outside(x)
-                self._outside[id(x)] = (x, _version(x))
-                kept.append(x)
-        return kept
+    def _taken(self, x: Any, overwritten: Container[int] = ()) -> Any:
+        """An argument as it is kept: by name where the tape made it."""
+        if not isinstance(x, Tensor):
+            for inner in tensors_in(x):
+                self._come_from_outside(inner)
+            return x
+        name = self._follows(x)
+        if name == _LOST:
+            self._refuse("several tensors were overwritten at once by what follows from the model")
+        if name is not None:
+            return name
+        if id(x) in self._own:
+            return x  # a weight: its value at the time of the replay is wanted
+        self._come_from_outside(x)
+        if id(x) in overwritten or self._keeps:
+            # a copy asks for gradients as the original does: some losses differentiate by it
+            return _Copy(x.detach().clone().requires_grad_(x.requires_grad))
+        self._outside[id(x)] = (x, _version(x))
+        return x
 
     def _come_from_outside(self, x: Tensor) -> None:
         if self._follows(x) is not None:
@@ -357,17 +324,6 @@ class Tape(Loss, Listener, TorchDispatchMode):
     # Replaying
 
     @property
-    def value(self) -> Tensor:
-        """The loss where it was computed: the sum of what was differentiated."""
-        return total([root.value for root in self._roots])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The roughest of what was differentiated."""
-        dtypes = {root.value.dtype for root in self._roots}
-        return max(dtypes, key=lambda each: torch.finfo(each).eps)
-
-    @property
     def was_overwritten(self) -> bool:
         """Whether the loop has written into its batch since."""
         return any(_version(x) != version for x, version in self._outside.values())
@@ -378,9 +334,9 @@ class Tape(Loss, Listener, TorchDispatchMode):
             return "no forward pass of the model was seen before backward()"
         if self._is_too_long:
             return f"more than {_LONGEST} operations lead from the model to the loss"
-        if not self._roots:
+        if not self.values:
             return "no scalar that depends on the model's outputs was differentiated by backward()"
-        if any(root.name is None for root in self._roots):
+        if None in self._roots:
             return (
                 "what was differentiated does not follow from the model's outputs: it left torch "
                 "and came back (NumPy, a custom kernel), another model made it, or the model runs "
@@ -392,8 +348,8 @@ class Tape(Loss, Listener, TorchDispatchMode):
                 return self._refused[i]
         if self.was_overwritten:
             return "the batch was overwritten before the step"
-        called = [self._entries[i] for i in needed if self._entries[i].module is not None]
-        if any(e.module is not None and e.module.training != e.training for e in called):
+        entries = [self._entries[i] for i in needed]
+        if any(e.module is not None and e.module.training != e.training for e in entries):
             return "train() or eval() was called between the forward pass and the step"
         return None
 
@@ -401,9 +357,14 @@ class Tape(Loss, Listener, TorchDispatchMode):
     def _modules(self) -> list[nn.Module | None]:
         return [self._model, *{entry.module for entry in self._entries}]
 
+    @property
+    def _roots(self) -> list[Name | None]:
+        """What was differentiated; None where it does not follow from the model's outputs."""
+        return [self._name_of(x) for x in self.values]
+
     def _needed(self) -> list[int]:
         """The entries that what was differentiated depends on."""
-        wanted = {root.name[0] for root in self._roots if root.name is not None}
+        wanted = {root.entry for root in self._roots if root is not None}
         for i in range(len(self._entries) - 1, -1, -1):
             if i in wanted:
                 wanted.update(self._entries[i].needs)
@@ -418,19 +379,9 @@ class Tape(Loss, Listener, TorchDispatchMode):
     def _play(self) -> Tensor:
         values: dict[Name, Tensor] = {}
         for i in self._needed():
-            entry = self._entries[i]
-            args, kwargs = entry.arguments(values)
-            if entry.module is not None:
-                assert entry.surroundings is not None
-                with entry.surroundings.again():
-                    out = entry.run(*args, **kwargs)
-            else:
-                if entry.surroundings is not None:
-                    entry.surroundings.random.restore()
-                with _no_autocast(self._devices):
-                    out = entry.run(*args, **kwargs)
-            values.update(((i, slot), x) for slot, x in enumerate(tensors_in(out)))
-        return total([values[root.name] for root in self._roots if root.name is not None])
+            out = self._entries[i].play(values)
+            values.update((Name(i, slot), x) for slot, x in enumerate(tensors_in(out)))
+        return total([values[root] for root in self._roots if root is not None])
 
 
 def tensors_in(tree: Any, depth: int = 6) -> list[Tensor]:
@@ -443,10 +394,8 @@ def tensors_in(tree: Any, depth: int = 6) -> list[Tensor]:
         parts: Iterable[Any] = tree.values()
     elif isinstance(tree, list | tuple | set | frozenset):
         parts = tree
-    elif dataclasses.is_dataclass(tree) or hasattr(tree, "__dict__"):
-        parts = vars(tree).values() if hasattr(tree, "__dict__") else ()
     else:
-        return []
+        parts = getattr(tree, "__dict__", {}).values()
     return [x for part in parts for x in tensors_in(part, depth - 1)]
 
 
@@ -475,12 +424,3 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
             given = args[place] if place < len(args) else kwargs.get(argument.name)
             found.extend(tensors_in(given))
     return found
-
-
-def _no_autocast(devices: Sequence[torch.device]) -> contextlib.ExitStack:
-    """Casts are on the tape already."""
-    stack = contextlib.ExitStack()
-    for kind in {"cpu", *(d.type for d in devices)} - {"meta"}:
-        if torch.is_autocast_enabled(kind):
-            stack.enter_context(torch.autocast(kind, enabled=False))
-    return stack
