@@ -168,13 +168,11 @@ def _at(course: Course, i: int, **evidence: Any) -> Reading:
 
 def _longest_fall(values: list[float]) -> list[int]:
     """Indices of the longest strictly falling subsequence (patience sorting)."""
-    tails: list[float] = []  # negated, so that bisect finds its place in rising order
-    ends: list[int] = []
+    ends: list[int] = []  # of the runs of each length; negated, their values rise
     before: list[int | None] = []
     for i, value in enumerate(values):
-        place = bisect.bisect_left(tails, -value)
+        place = bisect.bisect_left(ends, -value, key=lambda end: -values[end])
         before.append(ends[place - 1] if place else None)
-        tails[place:] = [-value, *tails[place + 1 :]]
         ends[place:] = [i, *ends[place + 1 :]]
     run: list[int] = []
     at: int | None = ends[-1]

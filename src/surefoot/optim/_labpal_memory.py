@@ -88,10 +88,7 @@ class LABPALMemory(Memory):
 
     def plan(self, settings: Mapping[str, Any]) -> None:
         """Decide how many batches the next update has, and how many measure with it: 0 for none."""
-        growth, noise, total = (
-            settings[name] for name in ("batch_growth", "noise_factor", "total_steps")
-        )
-        m = self.batches_per_update = batches_at(self.steps, growth, noise, total)
+        m = self.batches_per_update = batches_at(self.steps, settings)
         due = (
             self.rate is None
             or self.since_measurement >= (settings["reuse"] or self._interval())
@@ -174,10 +171,9 @@ class LABPALMemory(Memory):
 
     def aim(self, reach: float, found: StepOutcome, per_length: float) -> float:
         """Measure the next time about twice as far away as the minimum now is."""
+        wanted = 0.0 if self.rate is None else 2.0 * self.rate / per_length
         if found.status is Status.FLAT:
             wanted = math.inf  # differences that drown in rounding
-        else:
-            wanted = 0.0 if self.rate is None else 2.0 * self.rate / per_length
         return min(max(wanted, reach / 4.0), 4.0 * reach)
 
     def leave_edge(self, reach: float, farthest: float, usual: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,10 @@ _FLAT = (
     "the first {} steps found nothing to do, at a loss of {:.3g}: its gradient is zero, or it "
     "changes by less than its rounding. Is it scaled down, or does it not look at the weights?"
 )
+PAST_THE_END = (
+    "the run goes on after its total_steps={}: steps are zero from here on; set "
+    "optimizer.total_steps to the new length"
+)
 _FAR_STEP = (
     "a step of length {:.2g}, where all weights together have the norm {:.2g}: little of the "
     "network is left after it. It happens where losses of several heads are added, and where a "
@@ -50,18 +54,17 @@ _FAR_STEP = (
 )
 
 
-class _Steps:
-    """How many steps all line searches of this process have made together."""
-
-    count = 0
-
-
 class Watch:
     """Looks at every step of one optimizer.
 
     Args:
         model: the network, if it is known.
+
+    Attributes:
+        steps: how many all line searches of this process have made together.
     """
+
+    steps: ClassVar[int] = 0
 
     def __init__(self, model: nn.Module | None) -> None:
         self._model = model
@@ -69,12 +72,12 @@ class Watch:
         self._refused, self._flat, self._norm = 0, 0, 0.0
         self._has_moved = False
         self._stepped: set[int] = set()
-        self._count_before = _Steps.count
+        self._steps_before = Watch.steps
 
     def begins(self, params: Sequence[Tensor], is_first: bool) -> None:
         """Look for gradients that were accumulated for this step, which does not use them."""
         # the step of another line search, a GAN's, may have sent gradients through these parameters
-        if _Steps.count != self._count_before:
+        if Watch.steps != self._steps_before:
             return
         # later, a parameter that is new here may have one
         own = [p for p in params if is_first or id(p) in self._stepped]
@@ -92,10 +95,11 @@ class Watch:
     def ends(self, params: Sequence[Tensor]) -> None:
         """Mark what a step left in ``.grad``, however it ended."""
         self._stepped = {id(p) for p in params}
-        _Steps.count += 1
-        self._count_before = _Steps.count
+        Watch.steps += 1
+        self._steps_before = Watch.steps
         for p in params:
-            _mark(p.grad)
+            if p.grad is not None:  # the gradient itself remembers that a step computed it
+                p.grad._surefoot_version = p.grad._version  # type: ignore[attr-defined]
 
     def made(self, params: Sequence[Tensor], outcome: StepOutcome, heads: int) -> None:
         """Look at the outcome: a far step, refusals in a row, several heads."""
@@ -118,20 +122,6 @@ class Watch:
         if length > _FAR * self._norm:
             most = MAX_CHANGE * self._norm
             self.tell("far", _FAR_STEP.format(length, self._norm, MAX_CHANGE, most))
-
-    def past_the_end(self, total_steps: int) -> None:
-        """The run goes on after its horizon."""
-        self.tell(
-            f"end at {total_steps}",
-            f"the run goes on after its total_steps={total_steps}: steps are zero from here on; "
-            "set optimizer.total_steps to the new length",
-        )
-
-
-def _mark(grad: Tensor | None) -> None:
-    """Remember, at the gradient itself, that a step computed it, and its version."""
-    if grad is not None:
-        grad._surefoot_version = grad._version  # type: ignore[attr-defined]
 
 
 def _is_marked(grad: Tensor) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,7 +13,7 @@ from torch.optim import Optimizer
 
 from surefoot import _params, _reduce
 from surefoot._closure import Closure, checked_closure
-from surefoot._networks import check_belongs, largest_change, weights_norm
+from surefoot._networks import MAX_CHANGE, check_belongs, has_batch_norm, is_deep, weights_norm
 from surefoot._numbers import (
     check_callable,
     check_count,
@@ -33,7 +32,7 @@ from surefoot.optim._active import Active
 from surefoot.optim._keywords import DEFAULTS, Keyword, Shared, show_keywords
 from surefoot.optim._memory import STATE, Memory, check_kind
 from surefoot.optim._version_0_1 import from_version_0_1
-from surefoot.optim._watch import Watch
+from surefoot.optim._watch import PAST_THE_END, Watch
 from surefoot.outcome import Cost, Status, StepOutcome
 
 if TYPE_CHECKING:
@@ -97,8 +96,8 @@ class LineSearchOptimizer(Optimizer):
         if unknown := shared.keys() - DEFAULTS.keys():
             raise TypeError(f"{type(self).__name__} takes no {', '.join(sorted(unknown))}")
         given: dict[str, Any] = {**DEFAULTS, **shared}
-        model, grad_scaler = given["model"], given["grad_scaler"]
-        total_steps, loss_precision = given["total_steps"], given["loss_precision"]
+        model, grad_scaler = given.pop("model"), given.pop("grad_scaler")
+        group, on_measure = given.pop("process_group"), given.pop("on_measure")
         _check_params(type(self).__name__, params)
         if isinstance(params, nn.Module):
             model = params if model is None else model
@@ -109,25 +108,25 @@ class LineSearchOptimizer(Optimizer):
             )
         check_number("step_multiplier", step_multiplier, at_least=0.0)
         check_number("weight_decay", given["weight_decay"], at_least=0.0)
-        if total_steps is not None:
-            check_count("total_steps", total_steps)
-        if loss_precision is not None:
-            check_number("loss_precision", loss_precision, at_least=0.0)
-        defaults = {name: given[name] for name in ("weight_decay", "total_steps", "loss_precision")}
-        defaults = {"lr": step_multiplier, **settings, **defaults}
+        if given["total_steps"] is not None:
+            check_count("total_steps", given["total_steps"])
+        if given["loss_precision"] is not None:
+            check_number("loss_precision", given["loss_precision"], at_least=0.0)
+        defaults = {"lr": step_multiplier, **settings, **given}
         defaults = {name: plain(value, tensors=name != "lr") for name, value in defaults.items()}
         self.memory = memory
         super().__init__(params, {**defaults, "effective_lr": 0.0})
         check_belongs(self, model)
-        check_callable("on_measure", given["on_measure"])
-        self._attach(model, given["process_group"], grad_scaler, given["on_measure"])
+        check_callable("on_measure", on_measure)
+        self._attach(model, group, grad_scaler, on_measure)
 
     def _attach(self, model: Any, group: Any, scaler: Any, on_measure: Any) -> None:
         """Everything that is not state: absent from ``state_dict``, rebuilt on unpickling."""
         self._model, self._process_group = model, group
         self._grad_scaler, self._on_measure = scaler, on_measure
         # asked once: a walk through all modules is no part of a step
-        self._largest_change = math.inf if model is None else largest_change(model)
+        self._has_layers = model is not None and is_deep(model)
+        self._has_batch_norm = model is not None and has_batch_norm(model)
         self._copies = Copies()
         self.last = None
         self._watch = Watch(model)
@@ -289,11 +288,6 @@ class LineSearchOptimizer(Optimizer):
             group["effective_lr"] = outcome.effective_lr * _ratio(group["lr"], top)
         self.last = outcome
 
-    @property
-    def _probes_differentiate(self) -> bool:
-        """Whether a closure that leaves ``backward()`` to the optimizer sees it on the line."""
-        return False
-
     @abstractmethod
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """One step: the loss at the start, and what was done."""
@@ -322,10 +316,18 @@ class LineSearchOptimizer(Optimizer):
             untried=self.memory.steps == 0,
         )
 
-    def _gradient(self, call: Closure) -> tuple[Tensor, Active]:
-        """Forward and backward at the present weights."""
+    def _gradient(
+        self, call: Closure, *, probes_differentiate: bool = False
+    ) -> tuple[Tensor, Active]:
+        """Forward and backward at the present weights.
+
+        Args:
+            call: the closure.
+            probes_differentiate: whether one that leaves ``backward()`` to the optimizer sees it on
+                the line.
+        """
         loss = call.gradient()
-        differentiates = call.calls_backward or self._probes_differentiate
+        differentiates = call.calls_backward or probes_differentiate
         if differentiates and _reduce.is_distributed(self._process_group):
             # with gradient_as_bucket_view a backward pass in a probe writes into these very tensors
             for group in self.param_groups:
@@ -338,19 +340,16 @@ class LineSearchOptimizer(Optimizer):
         return loss, active
 
     def _active(self) -> Active:
-        def grad_of(p: Tensor) -> Tensor | None:
-            if p.grad is not None and p.requires_grad:  # a frozen one may keep an old gradient
-                if p.grad.is_sparse:
-                    raise RuntimeError(
-                        f"{type(self).__name__} does not support sparse gradients: build the "
-                        "embedding with sparse=False"
-                    )
-                if p.is_complex():
-                    raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
-                return p.grad
-            return None
-
-        return self._all_with(grad_of)
+        active = self._all_with(lambda p: p.grad)
+        for p, grad in zip(active.params, active.grads, strict=True):
+            if grad.is_sparse:
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support sparse gradients: build the "
+                    "embedding with sparse=False"
+                )
+            if p.is_complex():
+                raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
+        return active
 
     def _all_with(self, tensor_of: Callable[[Tensor], Tensor | None]) -> Active:
         """The parameters for which there is a tensor, and those tensors."""
@@ -359,8 +358,8 @@ class LineSearchOptimizer(Optimizer):
         for group in self.param_groups:
             ratio = _ratio(group["lr"], top)
             for p in group["params"]:
-                tensor = tensor_of(p)
-                if tensor is not None:
+                # a frozen one may keep an old gradient
+                if p.requires_grad and (tensor := tensor_of(p)) is not None:
                     active.params.append(p)
                     active.grads.append(tensor)
                     active.ratios.append(ratio)
@@ -378,7 +377,7 @@ class LineSearchOptimizer(Optimizer):
             return 1.0
         done = self.memory.steps
         if done == total:
-            self._watch.past_the_end(total)
+            self._watch.tell(f"end at {total}", PAST_THE_END.format(total))
         return max(0.0, 1.0 - done / total)
 
     def _max_length(self, params: list[Tensor], multiple: float = 1.0) -> float:
@@ -391,13 +390,13 @@ class LineSearchOptimizer(Optimizer):
         given: float | None = self._settings["max_length"]
         if given is not None:
             return given
-        memory, share = self.memory, self._largest_change
-        if math.isfinite(share) and (
-            memory.weights_norm is None or memory.steps % _NORM_EVERY == 0
-        ):
+        memory = self.memory
+        if not self._has_layers or self._has_batch_norm:
+            return PUBLISHED_MAX_LENGTH
+        if memory.weights_norm is None or memory.steps % _NORM_EVERY == 0:
             norm = weights_norm(params)
             memory.weights_norm = min(norm, memory.weights_norm or norm)
-        bound = longest(share, memory.weights_norm or math.inf)
+        bound = longest(MAX_CHANGE, memory.weights_norm)
         return min(PUBLISHED_MAX_LENGTH, bound / (multiple or 1.0))
 
     def _rounding(self, loss: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from surefoot._numbers import check_count, check_number
@@ -42,10 +42,10 @@ def check_growth(growth: Any, total_steps: int | None) -> list[list[float]]:
     return sorted(pairs)
 
 
-def batches_at(step: int, growth: list[list[float]], noise: float, total_steps: int | None) -> int:
+def batches_at(step: int, settings: Mapping[str, Any]) -> int:
     """Batches per update at a step: the schedule's factor times the noise factor, rounded."""
-    batches = 1
-    for start, factor in growth:
-        if step >= (start * (total_steps or 1) if start < 1 else start):
-            batches = max(1, round(factor * noise))
+    batches, whole = 1, settings["total_steps"] or 1
+    for start, factor in settings["batch_growth"]:
+        if step >= (start * whole if start < 1 else start):
+            batches = max(1, round(factor * settings["noise_factor"]))
     return batches

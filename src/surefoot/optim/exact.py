@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from surefoot.optim.named import NamedSearch
 from surefoot.searches.exact import ExactSearch
 
@@ -43,5 +41,4 @@ class ExactLineSearch(NamedSearch):
     *When it fails*: on batch losses, by design: see the documentation.
     """
 
-    search_class = ExactSearch
-    changed: ClassVar = {"tolerance": 1e-2}
+    default = ExactSearch(tolerance=1e-2)

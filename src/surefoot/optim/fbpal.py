@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from surefoot.optim.named import NamedSearch
 from surefoot.searches.large_batch import LargeBatchSearch
 
@@ -46,5 +44,4 @@ class FullBatchPAL(NamedSearch):
     *When it fails*: it is as greedy as an exact search on the full-batch loss.
     """
 
-    search_class = LargeBatchSearch
-    changed: ClassVar = {"measuring_length": 0.1, "max_length": 3.16, "not_convex": "probe"}
+    default = LargeBatchSearch(measuring_length=0.1, max_length=3.16, not_convex="probe")

@@ -46,4 +46,4 @@ class GOLS(NamedSearch):
     *When it fails*: on one batch's line, steps end behind the minimum by up to ``factor``.
     """
 
-    search_class = GradientOnlySearch
+    default = GradientOnlySearch()

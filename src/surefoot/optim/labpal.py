@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surefoot import _params
 from surefoot._closure import Closure
-from surefoot._networks import has_batch_norm, is_deep, norm_along, weights_norm
+from surefoot._networks import norm_along, weights_norm
 from surefoot._numbers import check_choice, check_count, check_number, check_share
 from surefoot._quiet import QuietRoom
 from surefoot.bound import longest
@@ -228,12 +228,6 @@ class LABPAL(LineSearchOptimizer):
         settings["batch_growth"] = check_growth(batch_growth, total_steps)
         super().__init__(params, step_multiplier, settings, LABPALMemory(), **shared)
 
-    def _attach(self, *given: Any) -> None:
-        super()._attach(*given)
-        # asked once: a walk through all modules is no part of a step
-        self._has_layers = self._model is not None and is_deep(self._model)
-        self._has_batch_norm = self._model is not None and has_batch_norm(self._model)
-
     @property
     def _is_pooled(self) -> bool:
         return bool(self._settings["rule"] == "pooled")
@@ -317,13 +311,10 @@ class LABPAL(LineSearchOptimizer):
 
     def _measure_further(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """A batch that only measures: three forward passes along the kept direction."""
-
-        def direction_of(p: Tensor) -> Tensor | None:
-            return self.state.get(p, {}).get("direction") if p.requires_grad else None
-
         with self._quiet_room() as room:
             loss = call.value(rewind=room.rewind)
-            kept = self._all_with(direction_of)  # in place of gradients
+            # in place of gradients
+            kept = self._all_with(lambda p: self.state.get(p, {}).get("direction"))
             if math.isfinite(value0 := self._mean(loss)):
                 return loss, self._measure(call, room, loss, kept, weight=1)
         if not self.memory.skip():
@@ -401,7 +392,7 @@ class LABPAL(LineSearchOptimizer):
         if memory.rate is None:
             self._reset()
             return found
-        seen = search.measuring_length if near_edge else None
+        seen = search.measuring_length if near_edge else math.inf
         moved = self._move(params, direction, found.status, found.value0, seen)
         if memory.edge is not None:
             memory.rate = None  # so near to losses that are not finite, every step is measured
@@ -420,7 +411,7 @@ class LABPAL(LineSearchOptimizer):
         direction: Direction,
         status: Status,
         value0: float,
-        seen: float | None = None,
+        seen: float = math.inf,
     ) -> StepOutcome:
         """Walk along the direction with the rate in use, no further than was ``seen``."""
         memory, settings = self.memory, self._settings
@@ -432,23 +423,14 @@ class LABPAL(LineSearchOptimizer):
         assert memory.rate is not None
         alpha, horizon = self.step_multiplier, self._horizon()
         length = min(alpha * memory.rate * per_length, self._longest(params))
-        rate = horizon * length / direction.norm
-        if seen is not None:
-            rate = min(rate, seen / direction.norm)
+        rate = min(horizon * length, seen) / direction.norm
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
         self._decay(params, rate)
         memory.updates += 1
         memory.since_measurement += 1
         self._reset()
         length = rate * direction.norm
-        return StepOutcome(
-            t=length,
-            length=length,
-            status=status,
-            value0=value0,
-            direction_norm=1.0,
-            effective_lr=rate,
-        )
+        return StepOutcome(length, length, status, value0, direction_norm=1.0, effective_lr=rate)
 
     def _longest(self, params: list[Tensor]) -> float:
         """The longest update before the horizon: the cap times α, or a share of the weights."""

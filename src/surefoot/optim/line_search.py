@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from surefoot import _params, _reduce
 from surefoot._closure import Closure
 from surefoot._numbers import check_callable, plain
-from surefoot._quiet import QuietRoom
 from surefoot.directions import Direction, DirectionRule, Steepest
 from surefoot.line import Line
 from surefoot.optim._active import Active
@@ -65,7 +65,8 @@ class LineSearch(LineSearchOptimizer):
         params: the model.
         step_multiplier: α, multiple of the place found that is taken. Torch's schedulers act on it,
             as ``lr`` of the groups.
-        search: how far; one of :mod:`surefoot.searches`, or one's own.
+        search: how far; one of :mod:`surefoot.searches`, or one's own. Where it compares batches,
+            the closure may return one loss per sample.
         direction: where to; one of :mod:`surefoot.directions`. None for the negated gradient.
         full_loss: a callable that returns the mean loss over all the data at the present
             weights; then that loss is searched, along the batch's direction. Where it has an
@@ -98,7 +99,6 @@ class LineSearch(LineSearchOptimizer):
     memory: LineSearchMemory
     full_loss: FullLoss | None = None
     _full_loss_needs_graph = False
-    _samples: SampleLosses | None = None
 
     def __init__(
         self,
@@ -132,23 +132,12 @@ class LineSearch(LineSearchOptimizer):
         pair = f"    search: {memory.search}\n    direction: {memory.direction}\n"
         return groups[:-1].rstrip("\n") + f"\n\nOf all groups\n{pair})"
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Tensor:  # type: ignore[override]
-        """As :meth:`LineSearchOptimizer.step`.
-
-        Where the search compares batches, the closure may return one loss per sample.
-        """
-        if not callable(closure) or not self.search.compares_batches:
-            return super().step(closure)
-        self._samples = SampleLosses(closure)
-        try:
-            return super().step(self._samples)
-        finally:
-            self._samples = None
-
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
-        memory = self.memory
+        memory, samples = self.memory, None
+        if memory.search.compares_batches:
+            call.closure = samples = SampleLosses(call.closure)
         with self._quiet_room() as room:
-            loss, active = self._gradient(call)
+            loss, active = self._gradient(call, probes_differentiate=memory.search.takes_slopes)
             value0 = self._mean(loss)
             if not (math.isfinite(value0) and active.is_finite):
                 return loss, rejected(value0)
@@ -160,14 +149,14 @@ class LineSearch(LineSearchOptimizer):
             with self._line(active.params, direction, call, room, value0) as line:
                 if search.compares_losses and not memory.is_repeatable:
                     line.check_repeatable()
-                if self._samples is not None:
-                    noisy = self._noisy(line, active, loss)
+                if samples is not None:
+                    noisy = self._noisy(line, samples, active, loss.device)
                     search = search.knowing(noisy)
                     found = search(noisy)
                 else:
-                    found = self._search_with(search, line, active, direction, call, room)
+                    found = self._search_with(search, line)
                 outcome = self._scaled(found)
-                if self._samples is not None and not noisy.gives_samples:
+                if samples is not None and not noisy.gives_samples:
                     # a further pass where α or the horizon lead to a place that was not tried
                     value, slope = noisy.value_and_slope(outcome.t)
                     left = value, slope / line.direction_norm
@@ -190,11 +179,6 @@ class LineSearch(LineSearchOptimizer):
             kept = [m.clone() for m in active.memory(self.state, "direction")]
         return rule(active.grads, kept, active.ratios), kept
 
-    @property
-    def _probes_differentiate(self) -> bool:
-        """As the search asks for slopes."""
-        return self.search.takes_slopes
-
     def _scaled(self, found: StepOutcome) -> StepOutcome:
         """From the place found to the place taken: α and the horizon."""
         t = found.t * self.step_multiplier * self._horizon()
@@ -204,43 +188,26 @@ class LineSearch(LineSearchOptimizer):
 
     # Noise
 
-    def _noisy(self, line: Line, active: Active, loss: Tensor) -> NoisyLine:
-        assert self._samples is not None
-        between = None
-        if self._samples.losses is None and self.memory.left_behind is not None:
-            between = self._against_last_batch(line.value0, active, loss)
-        return NoisyLine(line, self._samples, between, self._process_group)
-
-    def _against_last_batch(self, value0: float, active: Active, loss: Tensor) -> Noise:
-        """The last batch's loss and slope at the present weights against this one's."""
-        assert self.memory.left_behind is not None
-        value, slope = self.memory.left_behind
-        pairs = [
-            (grad, self.state[p]["walked"])
-            for p, grad in zip(active.params, active.grads, strict=True)
-            if "walked" in self.state[p]
-        ]
-        grads, walked = [g for g, _ in pairs], [w for _, w in pairs]
-        dot, _ = _params.dot_and_norm_sq(grads, walked, [1.0] * len(pairs))
-        dot = _reduce.mean(dot, self._process_group, loss.device)
-        return Noise.between((value0, value), (dot, slope))
+    def _noisy(
+        self, line: Line, samples: SampleLosses, active: Active, device: torch.device
+    ) -> NoisyLine:
+        """The line, told of the last batch's loss and slope at the present weights."""
+        group, between = self._process_group, None
+        if samples.losses is None and self.memory.left_behind is not None:
+            value, slope = self.memory.left_behind
+            walked = Direction(active.memory(self.state, "walked"), active.ones, norm=1.0)
+            here = _reduce.mean(walked.slope_for(active.grads), group, device)
+            between = Noise.between((line.value0, value), (here, slope))
+        return NoisyLine(line, samples, between, group)
 
     # All the data
 
-    def _search_with(
-        self,
-        search: Search,
-        line: Line,
-        active: Active,
-        direction: Direction,
-        own: Closure,
-        room: QuietRoom,
-    ) -> StepOutcome:
+    def _search_with(self, search: Search, line: Line) -> StepOutcome:
         """Search the batch's line, or that through the loss of all the data in its direction.
 
         The passes are counted: as many a call as ``full_loss.batches`` says, or one.
         """
-        full_loss, group = self.full_loss, self._process_group
+        full_loss, room = self.full_loss, line.room
         if full_loss is None:
             if self.memory.has_full_loss:
                 raise RuntimeError(
@@ -250,18 +217,18 @@ class LineSearch(LineSearchOptimizer):
             return search(line)
         passes = int(getattr(full_loss, "batches", 1))
         known = self._full_loss_needs_graph
-        call = Closure(full_loss, active.params, calls_backward=False, needs_graph=known)
+        call = Closure(full_loss, line.params, calls_backward=False, needs_graph=known)
         try:
             room.repeat()
             value0 = self._mean(call.value(rewind=room.rewind))
             self._full_loss_needs_graph = call.needs_graph
             # the batch's slope is not the slope of all the data
-            free = dataclasses.replace(direction, slope0=None)
-            with Line(active.params, free, call, room, value0, process_group=group) as whole:
+            free, group = dataclasses.replace(line.direction, slope0=None), self._process_group
+            with Line(line.params, free, call, room, value0, process_group=group) as whole:
                 return dataclasses.replace(search(whole), value0=line.value0)
         finally:
             cost = Cost(call.cost.forwards * passes, 0, call.cost.probes * passes)
-            own.cost = own.cost + cost
+            line.closure.cost += cost
 
 
 def _plain(rule: T) -> T:

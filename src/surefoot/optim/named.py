@@ -9,18 +9,17 @@ from surefoot.directions import DirectionRule
 from surefoot.optim._keywords import Keyword, formerly, keywords_of
 from surefoot.optim.base import ParamsLike
 from surefoot.optim.line_search import FullLoss, LineSearch
+from surefoot.searches import Search
 
 
 class NamedSearch(LineSearch):
     """A :class:`LineSearch` whose keywords are the fields of one search. Abstract.
 
     Attributes:
-        search_class: that search; its docstring speaks for the keywords, too.
-        changed: defaults that are not the search's own.
+        default: that search with its defaults; its docstring speaks for the keywords, too.
     """
 
-    search_class: ClassVar[type[Any]]
-    changed: ClassVar[dict[str, Any]] = {}
+    default: ClassVar[Search]
 
     @formerly(lr="step_multiplier", min_rate="min_t", max_rate="max_t")
     def __init__(
@@ -32,17 +31,15 @@ class NamedSearch(LineSearch):
         full_loss: FullLoss | None = None,
         **settings: Any,
     ) -> None:
-        names = {field.name for field in dataclasses.fields(self.search_class)}
+        names = vars(self.default).keys()
         own = {name: settings.pop(name) for name in names & settings.keys()}
-        settings["search"] = self.search_class(**{**self.changed, **own})
+        settings["search"] = dataclasses.replace(self.default, **own)  # type: ignore[type-var]
         settings |= {"direction": direction, "full_loss": full_loss}
         super().__init__(params, step_multiplier, **settings)
 
     @classmethod
     def _keywords(cls) -> dict[str, Keyword]:
-        if not hasattr(cls, "search_class"):
+        if not hasattr(cls, "default"):
             return {}
-        return {
-            name: keyword._replace(default=cls.changed.get(name, keyword.default))
-            for name, keyword in keywords_of(cls.search_class, cls.search_class.internal).items()
-        }
+        keywords = keywords_of(type(cls.default), cls.default.internal)
+        return {n: k._replace(default=getattr(cls.default, n)) for n, k in keywords.items()}

@@ -174,18 +174,9 @@ class PAL(LineSearchOptimizer):
         if not direction.is_usable:
             return loss, StepOutcome(0.0, 0.0, Status.FLAT, float(loss))
         unit = direction.unit()
-        assert self.memory.length is not None
-        length = self.memory.length * self.step_multiplier * self._horizon()
-        _params.add_scaled(active.params, unit.tensors, unit.weights, length)
-        outcome = StepOutcome(
-            t=length,
-            length=length,
-            status=Status.REUSED,
-            value0=float(loss),
-            slope0=unit.slope0,
-            direction_norm=1.0,
-            effective_lr=self._as_rate(length, direction),
-        )
+        start = StepOutcome(0.0, 0.0, Status.REUSED, float(loss), unit.slope0, direction_norm=1.0)
+        outcome = self._settle(start, direction)
+        _params.add_scaled(active.params, unit.tensors, unit.weights, outcome.t)
         self._decay(active.params, outcome.effective_lr)
         return loss, outcome
 
@@ -212,21 +203,18 @@ class PAL(LineSearchOptimizer):
         )
 
     def _settle(self, found: StepOutcome, direction: Direction) -> StepOutcome:
-        """From the searched place to the place that is taken: averaging, α, horizon."""
+        """From the searched place to the place that is taken: averaging, α, horizon.
+
+        The rate is that of a momentum-like step −rate · (g + β …) of this length.
+        """
         memory, settings, length = self.memory, self._settings, found.length
         if settings["measure_every"] > 1:
             if found.status in (Status.MINIMUM, Status.CAPPED, Status.NOT_CONVEX):
                 memory.length = averaged(memory.length, length, settings["averaging"])
             length = self.step_multiplier * (memory.length or 0.0)
         length *= self._horizon()
-        return dataclasses.replace(
-            found, t=length, length=length, effective_lr=self._as_rate(length, direction)
-        )
-
-    def _as_rate(self, length: float, direction: Direction) -> float:
-        """The rate of a momentum-like step −rate · (g + β …) that moves by ``length``."""
-        beta: float = self._settings["direction_adaptation"]
-        return length * (1.0 - beta) / direction.norm
+        rate = length * (1.0 - settings["direction_adaptation"]) / direction.norm
+        return dataclasses.replace(found, t=length, length=length, effective_lr=rate)
 
 
 class SparsePAL(PAL):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from surefoot.optim.named import NamedSearch
 from surefoot.searches.probabilistic import ProbabilisticSearch
 
@@ -57,5 +55,4 @@ class PLS(NamedSearch):
     takes it for independent.
     """
 
-    search_class = ProbabilisticSearch
-    changed: ClassVar = {"max_evaluations": 7}
+    default = ProbabilisticSearch(max_evaluations=7)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from surefoot._numbers import check_count, check_number
 from surefoot.optim._keywords import formerly
@@ -46,8 +46,7 @@ class SLS(NamedSearch):
     one batch and too long for the others; with BatchNorm the rate tends to grow to η_max.
     """
 
-    search_class = ArmijoSearch
-    changed: ClassVar = {"reset": "growing"}
+    default = ArmijoSearch(reset="growing")
 
     @formerly(lr="step_multiplier", max_rate="max_t")
     def __init__(

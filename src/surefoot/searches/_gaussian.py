@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.special import ndtr
 
 _OFFSET = 10.0
 """τ of PLS eq. (4): the process starts this far before the line, so that 0 is an ordinary place."""
@@ -80,13 +81,10 @@ class LineModel:
         cells = list(itertools.pairwise(sorted(self.places)))
         thirds = [t for low, high in cells for t in (low, 0.5 * (low + high), high)]
         slopes = self.mean(thirds)[1]
-        found = []
-        for i, (low, high) in enumerate(cells):
-            # a cubic's slope is a parabola, and three of its values determine it
-            u = _rising_root(*slopes[3 * i : 3 * i + 3])
-            if u is not None:
-                found.append(low + u * (high - low))
-        return found
+        # a cubic's slope is a parabola, and three of its values determine it
+        roots = [_rising_root(*slopes[i : i + 3]) for i in range(0, len(slopes), 3)]
+        pairs = zip(roots, cells, strict=True)
+        return [low + u * (high - low) for u, (low, high) in pairs if u is not None]
 
 
 def _rising_root(at_0: float, at_half: float, at_1: float) -> float | None:
@@ -107,7 +105,7 @@ def expected_improvement(mean: Tensor, variance: Tensor, lowest: float) -> Tenso
     gain, sigma = lowest - mean, variance.clamp(min=0.0).sqrt()
     z = gain / sigma.clamp(min=1e-12)
     density = torch.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-    return torch.where(sigma < 1e-9, gain.clamp(min=0.0), gain * _cdf(z) + sigma * density)
+    return torch.where(sigma < 1e-9, gain.clamp(min=0.0), gain * ndtr(z) + sigma * density)
 
 
 def probability_both_positive(mean: Tensor, cov: Tensor, upper: Tensor) -> Tensor:
@@ -130,17 +128,12 @@ def probability_both_positive(mean: Tensor, cov: Tensor, upper: Tensor) -> Tenso
     high = (upper / var_b.sqrt() - b).clamp(-9.0, 9.0)
     share = torch.linspace(0.0, 1.0, _INTERVALS + 1, dtype=mean.dtype, device="cpu")
     z = low[:, None] + (high - low)[:, None] * share
-    inner = _cdf((a[:, None] + rho[:, None] * z) / ((1.0 - rho) * (1.0 + rho)).sqrt()[:, None])
+    inner = ndtr((a[:, None] + rho[:, None] * z) / ((1.0 - rho) * (1.0 + rho)).sqrt()[:, None])
     f = inner * torch.exp(-0.5 * z * z)
     ends = f[:, 0] + f[:, -1] + 4.0 * f[:, 1::2].sum(dim=1) + 2.0 * f[:, 2:-1:2].sum(dim=1)
     uncertain = ends * (high - low) / (3.0 * _INTERVALS) / math.sqrt(2.0 * math.pi)
     drowned = (cov[:, 0, 0] < 1e-9) | (cov[:, 1, 1] < 1e-9)
     return torch.where(drowned, certain, uncertain)
-
-
-def _cdf(z: Tensor) -> Tensor:
-    cdf: Tensor = torch.special.ndtr(z)
-    return cdf
 
 
 def tensor(numbers: Sequence[Any]) -> Tensor:

@@ -44,11 +44,8 @@ class Noise:
         at_0, at_t = at_0.double().cpu(), at_t.double().cpu()
         value = float(at_0.var()) / n
         slope = float(((at_t - at_0) / length).var()) / n
-        if _reduce.is_distributed(process_group):
-            world = dist.get_world_size(process_group)
-            value = _reduce.mean(value, process_group) / world
-            slope = _reduce.mean(slope, process_group) / world
-        return cls(value, slope)
+        world = dist.get_world_size(process_group) if _reduce.is_distributed(process_group) else 1
+        return cls(*(_reduce.mean(variance, process_group) / world for variance in (value, slope)))
 
     @classmethod
     def between(cls, values: tuple[float, float], slopes: tuple[float, float]) -> Noise:

@@ -52,22 +52,11 @@ class Search(ABC):
 
 
 def outcome(
-    line: Walkable,
-    t: float,
-    status: Status,
-    parabola: Parabola | None = None,
-    slope0: float | None = None,
+    line: Walkable, t: float, status: Status, parabola: Parabola | None = None
 ) -> StepOutcome:
     """A :class:`StepOutcome` for the place ``t`` on ``line``."""
-    return StepOutcome(
-        t=t,
-        length=t * line.direction_norm,
-        status=status,
-        value0=line.value0,
-        slope0=line.slope0 if slope0 is None else slope0,
-        direction_norm=line.direction_norm,
-        parabola=parabola,
-    )
+    slope0, norm = line.slope0 if parabola is None else parabola.slope0, line.direction_norm
+    return StepOutcome(t, t * norm, status, line.value0, slope0, norm, parabola=parabola)
 
 
 def refusal(line: Walkable) -> StepOutcome | None:

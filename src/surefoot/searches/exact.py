@@ -70,8 +70,8 @@ class ExactSearch(Search):
             status = self._explore(probe, line)
         except BudgetError:
             status = Status.EXHAUSTED
-        if probe.best == 0.0:
-            return outcome(line, 0.0, self._why_not(probe, status))
+        if probe.best == 0.0:  # nothing lower: flat, or no evaluations left
+            return outcome(line, 0.0, status if probe.seen_finite else Status.NON_FINITE)
         if is_level(probe.lowest, value0, self.rounding):
             return outcome(line, 0.0, Status.FLAT)
         return outcome(line, probe.best, status)
@@ -86,9 +86,3 @@ class ExactSearch(Search):
             return Status.CAPPED
         brent(probe, inside, self.tolerance)
         return Status.MINIMUM
-
-    def _why_not(self, probe: Probe, status: Status) -> Status:
-        """Why there is no step: nothing finite, nothing different, or nothing below the start."""
-        if not probe.seen_finite:
-            return Status.NON_FINITE
-        return status if status in (Status.FLAT, Status.EXHAUSTED) else Status.NOT_DESCENT

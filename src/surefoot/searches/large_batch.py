@@ -73,20 +73,16 @@ class LargeBatchSearch(Search):
         if not all_finite(*values):
             return StepOutcome(0.0, 0.0, Status.NON_FINITE, value0, direction_norm=per_t)
         near, far = (length / per_t for length in self.lengths)
-        parabola = self._fit(near, far, values)
+        parabola = Parabola.from_values((0.0, near, far), values)
+        if self.fit == "released":
+            # Differences of the released code, on the same three points: the slope is that of the
+            # chord to the near point; the "second derivative" is the slope at the near point minus
+            # the chord's, over the whole gap although the chord's belongs to its middle: f''/2.
+            chord = (values[1] - value0) / near
+            parabola = Parabola(value0, chord, 0.5 * parabola.curvature)
         max_t = self.max_length / per_t
         t, status = vertex_within(parabola, far, values, self.rounding, max_t)
         if status is Status.NOT_CONVEX and self.not_convex == "probe":
             t = min(far, max_t)
         slope0 = parabola.slope0
         return StepOutcome(t, t * per_t, status, value0, slope0, per_t, parabola=parabola)
-
-    def _fit(self, near: float, far: float, values: Sequence[float]) -> Parabola:
-        exact = Parabola.from_values((0.0, near, far), values)
-        if self.fit == "parabola":
-            return exact
-        # Differences of the released code, on the same three points: the slope is that of the
-        # chord to the near point; the "second derivative" is the slope at the near point minus
-        # the chord's, over the whole gap although the chord's slope belongs to its middle: f''/2.
-        chord = (values[1] - values[0]) / near
-        return Parabola(values[0], chord, 0.5 * exact.curvature)

@@ -48,7 +48,7 @@ class LeastSquaresSearch(Search):
         far = max(map(abs, self.places))
         seen = (line.value0, *values)
         t, status = vertex_within(parabola, far, seen, self.rounding, self.max_t)
-        return outcome(line, t, status, parabola, parabola.slope0)
+        return outcome(line, t, status, parabola)
 
 
 def _through_start(

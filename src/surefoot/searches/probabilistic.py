@@ -165,17 +165,14 @@ class _Belief:
             if self._model.mean([0.0])[1][0] >= 0.0:
                 return self._end(0.0, Status.NOT_DESCENT)
             t = self._next()
-        return self._give_up()
-
-    def _end(self, t: float, status: Status) -> StepOutcome:
-        return outcome(self._line, t * self._rule.start, status)
-
-    def _give_up(self) -> StepOutcome:
         if len(self._model.places) == 1:
             return self._end(0.0, Status.NON_FINITE)
         means = self._model.mean(self._model.places)[0]
         lowest = min(zip(means, self._model.places, strict=True))
         return self._end(lowest[1], Status.EXHAUSTED)
+
+    def _end(self, t: float, status: Status) -> StepOutcome:
+        return outcome(self._line, t * self._rule.start, status)
 
     def _appraise(self, ts: list[float]) -> tuple[Tensor, Tensor, Tensor]:
         """P that the Wolfe conditions hold at each place; mean and variance of the value there."""

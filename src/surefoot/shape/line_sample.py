@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -144,9 +143,8 @@ class LineSample:
         """As :meth:`loss_at`, for the losses of one batch or any other row."""
         if not self.lengths[0] <= length <= self.lengths[-1]:
             return math.nan
-        i = bisect.bisect_left(self.lengths, length)
-        if i < len(self.lengths) and self.lengths[i] == length:
-            return row[i]
+        if length in self.lengths:
+            return row[self.lengths.index(length)]
         if len(self.lengths) < 3:
             low, high = self.lengths
             return row[0] + (row[1] - row[0]) * (length - low) / (high - low)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -102,16 +102,6 @@ class FunctionLine:
         return float(torch.tensor(value, dtype=torch.float64).to(self.dtype))
 
 
-def _quadratic(minimum: float, curvature: float) -> LineFunction:
-    return LineFunction(
-        "quadratic",
-        lambda t: 0.5 * curvature * (t - minimum) ** 2,
-        lambda t: curvature * (t - minimum),
-        minimum,
-        frozenset({"convex"}),
-    )
-
-
 def _cut(whole: LineFunction, name: str, edge: float, beyond: float) -> LineFunction:
     """The function up to ``edge``, one number beyond it."""
     return LineFunction(
@@ -127,90 +117,77 @@ def _safe_exp(t: float) -> float:
     return math.exp(t) if t < 700.0 else math.inf
 
 
-def _smooth() -> list[LineFunction]:
-    """Shapes with a derivative everywhere."""
-    convex = frozenset({"convex"})
-    return [
-        _quadratic(1.5, 2.0),
-        LineFunction(
-            "quartic", lambda t: (t - 1.2) ** 4, lambda t: 4 * (t - 1.2) ** 3, 1.2, convex
-        ),
-        LineFunction(
-            "exponential",
-            lambda t: _safe_exp(t - 0.8) - t,
-            lambda t: _safe_exp(t - 0.8) - 1.0,
-            0.8,
-            convex,
-        ),
-        LineFunction(
-            "softplus sum",
-            lambda t: math.log1p(math.exp(min(t, 700.0))) - 0.6 * t,
-            lambda t: 1.0 / (1.0 + math.exp(-min(t, 700.0))) - 0.6,
-            math.log(1.5),
-            convex,
-        ),
-        # falls, bends the wrong way at first, and has its valley behind that
-        LineFunction("bell", lambda t: -math.exp(-((t - 2.0) ** 2)), _bell_slope, 2.0),
-        LineFunction("straight", lambda t: -0.3 * t, lambda t: -0.3, None),
-        LineFunction(
-            "saturating", lambda t: 1.0 / (1.0 + t), lambda t: -1.0 / (1.0 + t) ** 2, None
-        ),
-    ]
+_CONVEX, _ASCENT = frozenset({"convex"}), frozenset({"ascent"})
+_BAD_START = frozenset({"bad_start", "non_finite"})
 
+_VALLEY = LineFunction(
+    "quadratic", lambda t: (t - 1.5) ** 2, lambda t: 2.0 * (t - 1.5), 1.5, _CONVEX
+)
+# shapes with a derivative everywhere
+_SMOOTH = (
+    _VALLEY,
+    LineFunction("quartic", lambda t: (t - 1.2) ** 4, lambda t: 4 * (t - 1.2) ** 3, 1.2, _CONVEX),
+    LineFunction(
+        "exponential",
+        lambda t: _safe_exp(t - 0.8) - t,
+        lambda t: _safe_exp(t - 0.8) - 1.0,
+        0.8,
+        _CONVEX,
+    ),
+    LineFunction(
+        "softplus sum",
+        lambda t: math.log1p(math.exp(min(t, 700.0))) - 0.6 * t,
+        lambda t: 1.0 / (1.0 + math.exp(-min(t, 700.0))) - 0.6,
+        math.log(1.5),
+        _CONVEX,
+    ),
+    # falls, bends the wrong way at first, and has its valley behind that
+    LineFunction(
+        "bell",
+        lambda t: -math.exp(-((t - 2.0) ** 2)),
+        lambda t: 2.0 * (t - 2.0) * math.exp(-((t - 2.0) ** 2)),
+        2.0,
+    ),
+    LineFunction("straight", lambda t: -0.3 * t, lambda t: -0.3, None),
+    LineFunction("saturating", lambda t: 1.0 / (1.0 + t), lambda t: -1.0 / (1.0 + t) ** 2, None),
+)
+# shifted and scaled copies, away from 0 and from 1
+_VARIANTS = (
+    *map(_VALLEY.plus, (100.0, -7.0)),
+    *map(_VALLEY.times, (1e6, 1e-6, 1e-20)),
+    *map(_VALLEY.stretched, (1e-3, 20.0)),
+)
+# what real losses do when nobody is looking
+_NASTY = (
+    _cut(_VALLEY, "NaN beyond 0.4", 0.4, math.nan),
+    _cut(_VALLEY, "infinite beyond 2", 2.0, math.inf),
+    _cut(_VALLEY, "NaN beyond 1e-6", 1e-6, math.nan),
+    _cut(_VALLEY, "cliff up at 1", 1.0, 1e10),
+    _cut(_VALLEY, "plateau beyond 0.2", 0.2, _VALLEY.value(0.2)),
+    LineFunction(
+        "uphill", lambda t: (t + 1.0) ** 2, lambda t: 2 * (t + 1.0), 0.0, _ASCENT | _CONVEX
+    ),
+    LineFunction("downhill from a maximum", lambda t: -t * t, lambda t: -2.0 * t, None, _ASCENT),
+    LineFunction("constant", lambda t: 2.0, lambda t: 0.0, None, _ASCENT | {"flat"}),
+    LineFunction(
+        "slope 1e-30 at height 1",
+        lambda t: 1.0 + 1e-30 * (0.5 * t * t - t),
+        lambda t: 1e-30 * (t - 1.0),
+        None,
+        frozenset({"flat"}),
+    ),
+    LineFunction(
+        "slope 1e-30 at height 0",
+        lambda t: 1e-30 * (0.5 * t * t - t),
+        lambda t: 1e-30 * (t - 1.0),
+        1.0,
+        _CONVEX,
+    ),
+    LineFunction("NaN at 0", lambda t: math.nan, lambda t: math.nan, None, _BAD_START),
+    LineFunction("infinite at 0", lambda t: math.inf, lambda t: math.nan, None, _BAD_START),
+)
 
-def _bell_slope(t: float) -> float:
-    return 2.0 * (t - 2.0) * math.exp(-((t - 2.0) ** 2))
-
-
-def _nasty() -> list[LineFunction]:
-    """What real losses do when nobody is looking."""
-    valley = _quadratic(1.5, 2.0)
-    ascent, bad_start = frozenset({"ascent"}), frozenset({"bad_start", "non_finite"})
-    return [
-        _cut(valley, "NaN beyond 0.4", 0.4, math.nan),
-        _cut(valley, "infinite beyond 2", 2.0, math.inf),
-        _cut(valley, "NaN beyond 1e-6", 1e-6, math.nan),
-        _cut(valley, "cliff up at 1", 1.0, 1e10),
-        _cut(valley, "plateau beyond 0.2", 0.2, valley.value(0.2)),
-        LineFunction(
-            "uphill", lambda t: (t + 1.0) ** 2, lambda t: 2 * (t + 1.0), 0.0, ascent | {"convex"}
-        ),
-        LineFunction("downhill from a maximum", lambda t: -t * t, lambda t: -2.0 * t, None, ascent),
-        LineFunction("constant", lambda t: 2.0, lambda t: 0.0, None, ascent | {"flat"}),
-        LineFunction(
-            "slope 1e-30 at height 1",
-            lambda t: 1.0 + 1e-30 * (0.5 * t * t - t),
-            lambda t: 1e-30 * (t - 1.0),
-            None,
-            frozenset({"flat"}),
-        ),
-        LineFunction(
-            "slope 1e-30 at height 0",
-            lambda t: 1e-30 * (0.5 * t * t - t),
-            lambda t: 1e-30 * (t - 1.0),
-            1.0,
-            frozenset({"convex"}),
-        ),
-        LineFunction("NaN at 0", lambda t: math.nan, lambda t: math.nan, None, bad_start),
-        LineFunction("infinite at 0", lambda t: math.inf, lambda t: math.nan, None, bad_start),
-    ]
-
-
-def _variants(shapes: Sequence[LineFunction]) -> list[LineFunction]:
-    """Shifted and scaled copies, away from 0 and from 1."""
-    valley = shapes[0]
-    return [
-        valley.plus(100.0),
-        valley.plus(-7.0),
-        valley.times(1e6),
-        valley.times(1e-6),
-        valley.times(1e-20),
-        valley.stretched(1e-3),
-        valley.stretched(20.0),
-    ]
-
-
-FUNCTIONS: tuple[LineFunction, ...] = (*_smooth(), *_variants(_smooth()), *_nasty())
+FUNCTIONS: tuple[LineFunction, ...] = (*_SMOOTH, *_VARIANTS, *_NASTY)
 """All functions, each with a name of its own."""
 
 
