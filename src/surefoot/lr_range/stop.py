@@ -77,15 +77,12 @@ class StopRule:
         self._above = self._above + 1 if loss > limit else 0
         if self._above >= self._patience:
             return StopReason.DIVERGED
-        if self._is_dead(fall, noise):
-            return StopReason.PLATEAU
-        return None
+        return StopReason.PLATEAU if self._is_dead(fall, noise) else None
 
     def _is_dead(self, fall: float, noise: float) -> bool:
         recent = self._smoothed[-self._plateau :]
         if len(self._smoothed) < 2 * self._plateau or fall <= 10.0 * noise:
             return False
-        level = statistics.fmean(recent)
         # the output has become a constant: less change than ever, and nothing left of the fall
         still = max(recent) - min(recent) <= max(0.1 * fall, noise)
-        return still and level >= self._smoothed[0] - 0.1 * fall
+        return still and statistics.fmean(recent) >= self._smoothed[0] - 0.1 * fall

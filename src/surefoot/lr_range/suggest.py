@@ -81,10 +81,8 @@ def consensus(curve: RangeData) -> Reading:
     the weights, they grow under a rate that is too large, and the rate acts the smaller for it. A
     test of a hundred steps ends before that happens.
     """
-    answers = [
-        (rule(curve), factor)
-        for rule, factor in ((steepest, 1.0), (valley, 3.0), (minimum_tenth, 3.0))
-    ]
+    factors = {steepest: 1.0, valley: 3.0, minimum_tenth: 3.0}
+    answers = [(rule(curve), factor) for rule, factor in factors.items()]
     rates = {a.rule: a.rate * factor for a, factor in answers if a.rate is not None}
     if not rates:
         raise NoSuggestion(answers[0][0].reason)

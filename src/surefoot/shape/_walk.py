@@ -73,9 +73,7 @@ class Walk:
         """Read the data once; visit every place with each batch."""
         if (count := length_of(batches)) is not None:
             self._total = count * len(self.places)
-        rows: list[Row] = []
-        for batch in batches:
-            rows.append(self.row(batch, check=not rows))
+        rows = [self.row(batch, check=i == 0) for i, batch in enumerate(batches)]
         if not rows:
             raise ValueError("there are no batches to measure on")
         return rows

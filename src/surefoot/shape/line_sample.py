@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from surefoot._params import fsum
 from surefoot.parabola import Parabola
 from surefoot.plots.line import line_sample
 
@@ -93,7 +94,7 @@ class LineSample:
         """The full-batch loss at every place."""
         total = sum(self.batch_sizes)
         return tuple(
-            _fsum(n * loss for n, loss in zip(self.batch_sizes, place, strict=True)) / total
+            fsum(n * loss for n, loss in zip(self.batch_sizes, place, strict=True)) / total
             for place in zip(*self.batch_losses, strict=True)
         )
 
@@ -118,8 +119,8 @@ class LineSample:
         """Of the weighted mean of one number a batch."""
         total, count = sum(self.batch_sizes), len(values)
         shares = [n / total for n in self.batch_sizes]
-        mean = _fsum(w * v for w, v in zip(shares, values, strict=True))
-        spread = _fsum((w * (v - mean)) ** 2 for w, v in zip(shares, values, strict=True))
+        mean = fsum(w * v for w, v in zip(shares, values, strict=True))
+        spread = fsum((w * (v - mean)) ** 2 for w, v in zip(shares, values, strict=True))
         return math.sqrt(spread * count / (count - 1))
 
     def finite(self, window: float | None = None) -> list[tuple[float, float]]:
@@ -219,11 +220,3 @@ class LineSample:
         See :func:`surefoot.plots.line_sample` for the options.
         """
         return line_sample(self, ax=ax, **options)
-
-
-def _fsum(values: Any) -> float:
-    """Exact sum; NaN instead of an error where infinities cancel."""
-    try:
-        return math.fsum(values)
-    except (ValueError, OverflowError):
-        return math.nan
