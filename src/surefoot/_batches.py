@@ -42,10 +42,7 @@ def samples_in(batch: Any) -> int:
         return int(batch.shape[0]) if batch.ndim else 1
     values = batch.values() if isinstance(batch, Mapping) else batch
     if isinstance(values, Iterable) and not isinstance(values, (str, bytes)):
-        for value in values:
-            count = samples_in(value)
-            if count:
-                return count
+        return next(filter(None, map(samples_in, values)), 0)
     return 0
 
 

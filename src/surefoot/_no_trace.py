@@ -49,7 +49,7 @@ def no_trace(
         _parameters(params),
         _module(model),
         _optimizer(innermost, params),
-        *(_wrapper(wrapper, params) for wrapper in wrappers),
+        *(restore for wrapper in wrappers for restore in _wrapper(wrapper, params)),
         *([_attributes(scaler)] if scaler is not None else []),
         *others,
         RngState.capture(devices_of(params)).restore,
@@ -106,7 +106,6 @@ def _parameters(params: list[Tensor]) -> Restore:
     # the gradient's contents too: DDP's buckets are written again by the next backward
     kept = [(p, p.requires_grad, p.grad, _copy_of(p.grad)) for p in params]
 
-    @torch.no_grad()
     def restore() -> None:
         values.put_back()
         for p, requires, grad, content in kept:
@@ -206,15 +205,13 @@ def _attributes(target: Any, params: Iterable[Tensor] = ()) -> Restore:
     return restore
 
 
-def _wrapper(wrapper: Any, params: list[Tensor]) -> Restore:
-    """What a wrapper keeps beside the optimizer's state, by its own account, and its attributes."""
-    attributes, state = _attributes(wrapper, params), copy.deepcopy(wrapper.state_dict())
+def _wrapper(wrapper: Any, params: list[Tensor]) -> tuple[Restore, Restore]:
+    """A wrapper's attributes, and what it keeps beside the optimizer's state, by its own account.
 
-    def restore() -> None:
-        wrapper.load_state_dict(state)  # what it wraps gets its own tensors back afterwards
-        attributes()
-
-    return restore
+    The latter returns first; what is wrapped gets its own tensors back afterwards.
+    """
+    state = copy.deepcopy(wrapper.state_dict())
+    return _attributes(wrapper, params), lambda: wrapper.load_state_dict(state)
 
 
 def _copy_of(value: Any) -> Any:

@@ -56,7 +56,7 @@ def _wider(tensors: Sequence[Tensor]) -> list[Tensor] | None:
 
 def norm_sq(tensors: Sequence[Tensor], weights: Sequence[float]) -> float:
     """Σ wᵢ² ‖tᵢ‖²: the squared norm of the joint vector with parts wᵢ tᵢ. One device sync."""
-    return _fsum(w * w * n for w, n in zip(weights, norms_sq(tensors), strict=True))
+    return fsum(w * w * n for w, n in zip(weights, norms_sq(tensors), strict=True))
 
 
 def dot_and_norm_sq(
@@ -64,8 +64,8 @@ def dot_and_norm_sq(
 ) -> tuple[float, float]:
     """Σ wᵢ ⟨gᵢ, tᵢ⟩ and Σ wᵢ² ‖tᵢ‖², with one device sync for both."""
     dots, squares = dots_and_norms_sq(tensors, grads)
-    dot = _fsum(w * d for w, d in zip(weights, dots, strict=True))
-    return dot, _fsum(w * w * n for w, n in zip(weights, squares, strict=True))
+    dot = fsum(w * d for w, d in zip(weights, dots, strict=True))
+    return dot, fsum(w * w * n for w, n in zip(weights, squares, strict=True))
 
 
 def dots_and_norms_sq(
@@ -163,7 +163,7 @@ def _numbers(scalars: Sequence[Tensor]) -> list[float]:
     return values
 
 
-def _fsum(values: object) -> float:
+def fsum(values: object) -> float:
     """Exact sum; NaN instead of an error where infinities cancel or overflow."""
     try:
         return math.fsum(values)  # type: ignore[arg-type]

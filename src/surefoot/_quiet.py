@@ -119,13 +119,10 @@ class Buffers:
             for name, buffer in owner._buffers.items()
             if buffer is not None
         ]
-        unchanged = len(owners) == len(self._owners) and all(
-            new[2] is old[2] for new, old in zip(owners, self._owners, strict=True)
-        )
-        if unchanged and owners:
+        last, self._owners = self._owners, owners
+        if owners and [id(b) for _, _, b in owners] == [id(b) for _, _, b in last]:
             torch._foreach_copy_(self._copies, [buffer for _, _, buffer in owners])
         else:
-            self._owners = owners
             self._copies = [buffer.clone() for _, _, buffer in owners]
         return self
 

@@ -66,11 +66,9 @@ def steepest(grads: Sequence[Tensor], ratios: Sequence[float]) -> Direction:
     """
     norm_sq = _params.norm_sq(grads, ratios)
     # ⟨g, −r g⟩ = −Σ rᵢ ‖gᵢ‖²; with equal ratios of 1 that is −‖g‖², and costs no second pass
-    if all(r == 1.0 for r in ratios):
-        slope0 = -norm_sq
-    else:
-        slope0 = -_params.norm_sq(grads, [math.sqrt(r) for r in ratios])
-    return Direction(list(grads), [-r for r in ratios], math.sqrt(norm_sq), slope0)
+    is_plain = all(r == 1.0 for r in ratios)
+    slope = norm_sq if is_plain else _params.norm_sq(grads, [math.sqrt(r) for r in ratios])
+    return Direction(list(grads), [-r for r in ratios], math.sqrt(norm_sq), -slope)
 
 
 class DirectionRule(ABC):

@@ -62,6 +62,10 @@ class Line:
         process_group: processes to average losses over; None for torch's default group.
         untried: whether the closure has not yet been seen at other weights; then the first probe
             makes sure that it looks at them.
+
+    Attributes:
+        direction_norm: Euclidean length of one unit of ``t``.
+        slope0: derivative at ``t = 0`` per unit of ``t``; None where no gradient was at hand.
     """
 
     params: Sequence[Tensor]
@@ -75,21 +79,12 @@ class Line:
     untried: bool = False
 
     def __post_init__(self) -> None:
+        self.direction_norm, self.slope0 = self.direction.norm, self.direction.slope0
         self._place, self._left = 0.0, False
         exact = all(p.dtype is torch.float64 for p in self.params)
         self._along = self.direction.tensors, self.direction.weights
         largest = max(map(abs, self.direction.weights), default=0.0)
         self._end = torch.finfo(torch.float64 if exact else torch.float32).max / (largest or 1.0)
-
-    @property
-    def direction_norm(self) -> float:
-        """Euclidean length of one unit of ``t``."""
-        return self.direction.norm
-
-    @property
-    def slope0(self) -> float | None:
-        """Derivative at ``t = 0`` per unit of ``t``; None where no gradient was at hand."""
-        return self.direction.slope0
 
     def __enter__(self) -> Line:
         return self  # nothing is copied before the first move
@@ -130,10 +125,8 @@ class Line:
             loss = self.closure.gradient()
             dot = self.direction.slope_for([p.grad for p in self.params])
         slope = dot / self.closure.gradient_scale
-        return (
-            _reduce.mean(float(loss), self.process_group, loss.device),
-            _reduce.mean(slope, self.process_group, loss.device),
-        )
+        group, device = self.process_group, loss.device
+        return _reduce.mean(float(loss), group, device), _reduce.mean(slope, group, device)
 
     def check_repeatable(self) -> None:
         """Evaluate ``t = 0`` once more and compare. One forward pass.

@@ -53,7 +53,6 @@ class TakenStep:
         """Give the memory back."""
         self._params, self._copies = [], []
 
-    @torch.no_grad()
     def slope_and_length(self, grads: Sequence[Tensor | None]) -> tuple[float, float]:
         """Derivative of the loss at t = 0 and Euclidean length, each per unit of ``t``.
 
@@ -105,14 +104,11 @@ class TakenStep:
         (square,) = self._sums(_params.norms_sq(self._copies))
         return at_least_initial(square, self._shapes)
 
-    @torch.no_grad()
     def keep_end(self) -> None:
-        """From here on the end is what is kept to the bit, not the start."""
+        """From here on the end is what is kept to the bit, not the start; call it at the end."""
         if self._anchor == 0.0:
-            _params.swap(self._params, self._copies)
-            self._anchor, self._place = 1.0, 0.0
+            self.go_to(0.0)  # they change places
 
-    @torch.no_grad()
     def go_to(self, t: float) -> None:
         """Place the weights at ``t``; where the copy is to the bit, and they change places."""
         if t == self._place:
@@ -125,7 +121,6 @@ class TakenStep:
         _params.lerp(self._params, self._copies, 1.0 - stretch)
         self._place = t
 
-    @torch.no_grad()
     def take_move(self) -> list[Tensor]:
         """The move per unit of ``t``, in the copy's memory; the line ends there."""
         per = 1.0 / (self._place - self._anchor)

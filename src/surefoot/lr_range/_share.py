@@ -33,22 +33,16 @@ def share_of(loader: Iterable[Any], share: float) -> Iterable[Any]:
         raise ValueError(
             "val_share needs a val_loader with a length; pass val_share=1 or a shorter loader"
         )
-    wanted = max(1, math.ceil(share * total))
-    if not isinstance(loader, DataLoader):
-        return _Some(loader, spread_out(total, wanted))
-    if _reads_in_order(loader):
+    if isinstance(loader, DataLoader) and _reads_in_order(loader):
         count = len(loader.dataset)  # type: ignore[arg-type]
         places = spread_out(count, max(1, math.ceil(share * count)))
-        return DataLoader(
-            Subset(loader.dataset, places),
-            batch_size=loader.batch_size,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-            pin_memory=loader.pin_memory,
-            worker_init_fn=loader.worker_init_fn,
-            multiprocessing_context=loader.multiprocessing_context,
-        )
-    return _Some(loader, list(range(wanted)))
+        names = ("batch_size", "num_workers", "collate_fn", "pin_memory", "worker_init_fn")
+        settings = {name: getattr(loader, name) for name in (*names, "multiprocessing_context")}
+        return DataLoader(Subset(loader.dataset, places), **settings)
+    wanted = max(1, math.ceil(share * total))
+    if isinstance(loader, DataLoader):
+        return _Some(loader, range(wanted))
+    return _Some(loader, spread_out(total, wanted))
 
 
 def _reads_in_order(loader: DataLoader[Any]) -> bool:
@@ -64,11 +58,8 @@ def _reads_in_order(loader: DataLoader[Any]) -> bool:
 class _Some:
     """The batches at some places of a loader, nothing read behind the last."""
 
-    def __init__(self, loader: Iterable[Any], places: list[int]) -> None:
+    def __init__(self, loader: Iterable[Any], places: Iterable[int]) -> None:
         self._loader, self._places = loader, frozenset(places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
     def __iter__(self) -> Iterator[Any]:
         read = itertools.islice(self._loader, max(self._places) + 1)

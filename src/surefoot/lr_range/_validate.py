@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from surefoot._batches import samples_in
 from surefoot._evaluation import Graphless
@@ -34,7 +33,6 @@ class Validator:
 
     loader: Iterable[Any]
     loss_of: LossOf
-    model: nn.Module | None
     share: float
     devices: tuple[torch.device, ...]
     group: Any
@@ -51,8 +49,9 @@ class Validator:
     @torch.no_grad()
     def measure(self) -> tuple[float, float | None, int]:
         """Mean loss over the samples, accuracy (or None), and this process's sample count."""
-        modes = [] if self.model is None else [(m, m.training) for m in self.model.modules()]
-        with undisturbed(self.model, self.devices):
+        model = self.loss_of.model
+        modes = [] if model is None else [(m, m.training) for m in model.modules()]
+        with undisturbed(model, self.devices):
             self._rng.restore()
             self._position.rewind()
             try:

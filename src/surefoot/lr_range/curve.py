@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from surefoot._strict_json import decode, encode
 from surefoot.lr_range import suggest as rules
-from surefoot.lr_range._course import NoSuggestion, read_losses
+from surefoot.lr_range._course import read_losses
 from surefoot.lr_range._data import RangeData, ValidationPoint
 from surefoot.lr_range._smooth import finite_part
 from surefoot.lr_range.ramp import Ramp, check_rates, group_ratios, set_rate
@@ -132,10 +132,8 @@ class RangeCurve(RangeData):
         }[self.stop]
 
     def __repr__(self) -> str:
-        try:
-            answer = f"{self.suggestion():.3g}"
-        except NoSuggestion:
-            answer = "none"
+        rate = self.suggest().rate
+        answer = "none" if rate is None else f"{rate:.3g}"
         return f"<RangeCurve of {len(self.lr)} points, suggestion {answer}; {self.message}>"
 
     # -- using it ---------------------------------------------------------------------------

@@ -33,15 +33,21 @@ from surefoot.outcome import Cost
 
 
 class Progress(NamedTuple):
-    """What ``on_progress`` is called with after each iteration."""
+    """What ``on_progress`` is called with after each iteration.
+
+    Args:
+        iteration: counted from 0.
+        num_iter: iterations of the whole test.
+        lr: rate of the first param group that moves.
+        loss: training loss.
+        best: lowest smoothed loss so far.
+    """
 
     iteration: int
-    """Counted from 0."""
     num_iter: int
     lr: float
     loss: float
     best: float
-    """Lowest smoothed loss so far."""
 
 
 def range_test(
@@ -156,7 +162,7 @@ def range_test(
         validator = None
         if val_loader is not None:
             devices = devices_of(params)
-            validator = Validator(val_loader, loss_of, model, val_share, devices, process_group)
+            validator = Validator(val_loader, loss_of, val_share, devices, process_group)
         scaler = grad_scaler or torch.amp.GradScaler(enabled=False)  # which passes all through
         run = _Run(optimizer, ramp, loss_of, accumulation_steps, scaler, process_group)
         stop = StopRule(diverge_threshold, steps)

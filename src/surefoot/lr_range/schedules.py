@@ -274,8 +274,7 @@ def _step_size(steps_per_epoch: int, epochs: int | None, wanted: float | None) -
         )
     # every number of cycles whose halves last 2 to 10 epochs, the nearest to the wish
     most, least = max(1, epochs // 4), max(1, -(-epochs // 20))
-    counts = range(least, most + 1)
-    cycles = min(counts, key=lambda n: abs(epochs / (2 * n) - wanted))
+    cycles = min(range(least, most + 1), key=lambda n: abs(epochs / (2 * n) - wanted))
     return epochs * steps_per_epoch / (2 * cycles)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 import statistics
 
@@ -47,7 +48,6 @@ class StopRule:
         self._patience = patience
         self._plateau = max(10, num_iter // 10)
         self._losses: list[float] = []
-        self._changes: list[float] = []
         self._smoothed: list[float] = []
         self._average = self._weight = 0.0
         self._above = self._lost = 0
@@ -60,8 +60,6 @@ class StopRule:
             ends = self._threshold is not None and self._lost >= self._patience
             return StopReason.NON_FINITE if ends else None
         self._lost = 0
-        if self._losses:
-            self._changes.append(abs(loss - self._losses[-1]))
         self._losses.append(loss)
         # bias-corrected: the first value is the first loss, not a fraction of it
         self._average = self._SMOOTHING * self._average + (1.0 - self._SMOOTHING) * loss
@@ -70,25 +68,21 @@ class StopRule:
         self.best = min(self.best, self._smoothed[-1])
         if self._threshold is None:
             return None
-        return self._verdict(loss, self._threshold)
-
-    def _verdict(self, loss: float, threshold: float) -> StopReason | None:
         fall = self._smoothed[0] - self.best
-        noise = statistics.median(self._changes[-self._RECENT :]) if self._changes else 0.0
-        limit = self.best + threshold * max(fall, 10.0 * noise, 0.1 * abs(self.best))
+        recent = self._losses[-self._RECENT - 1 :]
+        changes = [abs(b - a) for a, b in itertools.pairwise(recent)]
+        noise = statistics.median(changes) if changes else 0.0
+        limit = self.best + self._threshold * max(fall, 10.0 * noise, 0.1 * abs(self.best))
         # a loss that is still 0 everywhere has no scale: nothing has risen then
         self._above = self._above + 1 if loss > limit else 0
         if self._above >= self._patience:
             return StopReason.DIVERGED
-        if self._is_dead(fall, noise):
-            return StopReason.PLATEAU
-        return None
+        return StopReason.PLATEAU if self._is_dead(fall, noise) else None
 
     def _is_dead(self, fall: float, noise: float) -> bool:
         recent = self._smoothed[-self._plateau :]
         if len(self._smoothed) < 2 * self._plateau or fall <= 10.0 * noise:
             return False
-        level = statistics.fmean(recent)
         # the output has become a constant: less change than ever, and nothing left of the fall
         still = max(recent) - min(recent) <= max(0.1 * fall, noise)
-        return still and level >= self._smoothed[0] - 0.1 * fall
+        return still and statistics.fmean(recent) >= self._smoothed[0] - 0.1 * fall

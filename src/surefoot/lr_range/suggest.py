@@ -81,10 +81,8 @@ def consensus(curve: RangeData) -> Reading:
     the weights, they grow under a rate that is too large, and the rate acts the smaller for it. A
     test of a hundred steps ends before that happens.
     """
-    answers = [
-        (rule(curve), factor)
-        for rule, factor in ((steepest, 1.0), (valley, 3.0), (minimum_tenth, 3.0))
-    ]
+    factors = {steepest: 1.0, valley: 3.0, minimum_tenth: 3.0}
+    answers = [(rule(curve), factor) for rule, factor in factors.items()]
     rates = {a.rule: a.rate * factor for a, factor in answers if a.rate is not None}
     if not rates:
         raise NoSuggestion(answers[0][0].reason)
@@ -168,13 +166,11 @@ def _at(course: Course, i: int, **evidence: Any) -> Reading:
 
 def _longest_fall(values: list[float]) -> list[int]:
     """Indices of the longest strictly falling subsequence (patience sorting)."""
-    tails: list[float] = []  # negated, so that bisect finds its place in rising order
-    ends: list[int] = []
+    ends: list[int] = []  # of the runs of each length; negated, their values rise
     before: list[int | None] = []
     for i, value in enumerate(values):
-        place = bisect.bisect_left(tails, -value)
+        place = bisect.bisect_left(ends, -value, key=lambda end: -values[end])
         before.append(ends[place - 1] if place else None)
-        tails[place:] = [-value, *tails[place + 1 :]]
         ends[place:] = [i, *ends[place + 1 :]]
     run: list[int] = []
     at: int | None = ends[-1]

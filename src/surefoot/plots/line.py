@@ -62,21 +62,12 @@ def line_sample(
         low = [f - e for f, e in zip(sample.losses, band, strict=True)]
         high = [f + e for f, e in zip(sample.losses, band, strict=True)]
         ax.fill_between(lengths, low, high, color=_FULL, alpha=0.15, lw=0, label="± 2 std. errors")
-    if sample.own_losses is not None:
-        ax.plot(
-            lengths, sample.own_losses, color=COLOURS[1], lw=1.4, ls="-.", label="direction's batch"
-        )
+    if (own := sample.own_losses) is not None:
+        ax.plot(lengths, own, color=COLOURS[1], lw=1.4, ls="-.", label="direction's batch")
     ax.plot(lengths, sample.losses, color=_FULL, lw=2.4, label="full batch")
     if sum(map(math.isfinite, sample.losses)) >= 3:
-        fit = sample.parabola()
-        ax.plot(
-            lengths,
-            [fit.value(s) for s in lengths],
-            color=_PARABOLA,
-            lw=1.4,
-            ls="--",
-            label="parabola",
-        )
+        fitted = list(map(sample.parabola().value, lengths))
+        ax.plot(lengths, fitted, color=_PARABOLA, lw=1.4, ls="--", label="parabola")
     ax.axvline(0.0, color="0.8", lw=0.8, zorder=0)
     _fit_height(ax, sample)
     for k, (name, step) in enumerate((steps or {}).items()):

@@ -43,16 +43,11 @@ def parabola(
         ends.append(1.5 * measured.vertex)
     low, high = min(ends), max(ends) or 1.0
     ts = [low + (high - low) * i / 200 for i in range(201)]
+    lengths, fitted = [t * per_t for t in ts], list(map(measured.value, ts))
     if points:
         style: dict[str, Any] = {"color": "0.35", "linewidth": 2.0, "label": "loss along the line"}
         ax.plot([t * per_t for t, _ in points], [value for _, value in points], **style)
-    ax.plot(
-        [t * per_t for t in ts],
-        [measured.value(t) for t in ts],
-        color=COLOURS[0],
-        linestyle="--",
-        label="measured parabola",
-    )
+    ax.plot(lengths, fitted, color=COLOURS[0], linestyle="--", label="measured parabola")
     ax.plot([0.0], [measured.value0], "o", color=INK, markersize=5)
     ax.axvline(outcome.length, color=COLOURS[1], linewidth=1.2, label=f"step ({outcome.status})")
     if measured.vertex is not None and 0.0 < measured.vertex <= high:

@@ -47,15 +47,9 @@ def rate(optimizer: Any, ax: Axes | None = None) -> Axes:
     # a decade around the rates: an interval without an upper end leaves the picture
     seen = [v for v in (*applied, *measured) if math.isfinite(v) and v > 0.0] or [1.0]
     low, high = min(seen) / 4.0, max(seen) * 4.0
-    ax.fill_between(
-        steps,
-        [min(max(p.low, low), high) for p in points],
-        [min(max(p.high, low), high) for p in points],
-        color=COLOURS[0],
-        alpha=0.15,
-        lw=0,
-        label="95 % interval",
-    )
+    lows = [min(max(p.low, low), high) for p in points]
+    highs = [min(max(p.high, low), high) for p in points]
+    ax.fill_between(steps, lows, highs, color=COLOURS[0], alpha=0.15, lw=0, label="95 % interval")
     ax.plot(steps, measured, ".", color=COLOURS[0], ms=4, label="measured minimum")
     ax.plot(steps, applied, color=INK, lw=1.8, label="applied")
     bounds = [p.bound if low <= p.bound <= high else math.nan for p in points]

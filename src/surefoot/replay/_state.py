@@ -59,13 +59,12 @@ class Modes:
             self.has_trained = self._in_training = True
             self.trains_anyway = False
             return False
-        self._in_evaluation = True
-        return self.has_trained and not self.trains_anyway
+        self._in_evaluation = self.has_trained and not self.trains_anyway
+        return self._in_evaluation
 
     def stepped(self) -> bool:
         """A step is made; whether its loss was taken for an evaluation."""
-        mistaken = self._in_evaluation and not self._in_training and self.has_trained
-        mistaken = mistaken and not self.trains_anyway
+        mistaken = self._in_evaluation and not self._in_training
         self.trains_anyway = self.trains_anyway or mistaken
         self._in_training = self._in_evaluation = False
         return mistaken

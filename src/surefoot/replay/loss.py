@@ -60,10 +60,8 @@ class FreshGradient:
             return 1.0
         ratios = [now / was for was, now in zip(*pairs, strict=True) if was > 1e-3 * largest]
         low, high = min(ratios, default=0.0), max(ratios, default=0.0)
-        rough = any(p.dtype in _ROUGH for p in params)
-        if not (
-            low > 0.0 and math.isfinite(high) and high - low <= (2e-2 if rough else 1e-4) * high
-        ):
+        tolerance = 2e-2 if any(p.dtype in _ROUGH for p in params) else 1e-4
+        if not (low > 0.0 and math.isfinite(high) and high - low <= tolerance * high):
             return None
         return 1.0 if low <= 1.0 <= high else 0.5 * (low + high)
 

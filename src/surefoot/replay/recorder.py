@@ -127,7 +127,7 @@ class Recorder:
         tape, self._tape = self._tape, None
         if tape is not None:
             tape.close()
-            tape.backwards = self.backwards + tape.was_differentiated
+            tape.backwards = self.backwards + bool(tape.values)
             self._keeps_inputs = self._keeps_inputs or tape.was_overwritten
         if tape is None or tape.problem() is not None:
             self.outermost = []  # look again at all that the loop may call
@@ -147,7 +147,7 @@ class Recorder:
         if module not in self.outermost:
             self.outermost.append(module)
             self._leave_parts(module)
-        if self._tape is not None and self._tape.was_differentiated:  # the next micro-batch
+        if self._tape is not None and self._tape.values:  # the next micro-batch
             self._tape.close()
             kept = any(p.grad is not None for p in self._params)
             self._tape, self.backwards = None, self.backwards + 1 if kept else 0

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -103,10 +103,6 @@ class _Entry:
         with around:
             return self.run(*args, **kwargs)
 
-    @property
-    def needs(self) -> Iterator[int]:
-        return (x.entry for x in self.flat if isinstance(x, Name))
-
 
 class Tape(Loss, Listener, TorchDispatchMode):
     """One loss, from its forward passes to the scalar that was differentiated.
@@ -174,11 +170,6 @@ class Tape(Loss, Listener, TorchDispatchMode):
         self.turn_away()
         self.stop()
 
-    @property
-    def was_differentiated(self) -> bool:
-        """Whether a backward pass began."""
-        return bool(self.values)
-
     # Recording
 
     def call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -206,11 +197,8 @@ class Tape(Loss, Listener, TorchDispatchMode):
         if self.is_closed or torch._C._current_graph_task_id() != -1:  # a backward pass runs
             return func(*args, **kwargs)
         flat, spec = tree_flatten((args, kwargs))
-        known = any(
-            isinstance(x, Tensor) and (self._follows(x) is not None or id(x) in self._own)
-            for x in flat
-        )
-        if not known:
+        given = [x for x in flat if isinstance(x, Tensor)]
+        if not any(id(x) in self._own or self._follows(x) is not None for x in given):
             return func(*args, **kwargs)
         if len(self._entries) >= _LONGEST:
             self._is_too_long = not self.values
@@ -234,7 +222,7 @@ class Tape(Loss, Listener, TorchDispatchMode):
 
     def begins(self, loss: Tensor) -> Callable[[], None]:
         """What is differentiated; the operations of the backward pass go unseen."""
-        value, name = loss.detach(), self._name_of(loss)
+        name, value = self._name_of(loss), loss.detach()
         self._call_it(value, name)
         self.values.append(value)
         before, was_on = marks(self._params), self in _on
@@ -252,8 +240,7 @@ class Tape(Loss, Listener, TorchDispatchMode):
 
     def _call_it(self, x: Tensor, name: Name | None) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
-        place = _place(x)
-        if place is not None:
+        if (place := _place(x)) is not None:
             self._places[place] = (StorageWeakRef(x.untyped_storage()), name)
 
     def _name_of(self, x: Tensor) -> Name | None:
@@ -310,8 +297,7 @@ class Tape(Loss, Listener, TorchDispatchMode):
             if node is None or id(node) in self._seen:
                 continue
             self._seen.add(id(node))
-            variable = getattr(node, "variable", None)
-            if variable is not None and id(variable) in self._own:
+            if id(getattr(node, "variable", None)) in self._own:
                 self._seen.clear()  # another one may lead here, too
                 return True
             waiting.extend(following for following, _ in node.next_functions)
@@ -365,12 +351,9 @@ class Tape(Loss, Listener, TorchDispatchMode):
     def _needed(self) -> list[int]:
         """The entries that what was differentiated depends on."""
         wanted = {root.entry for root in self._roots if root is not None}
-        for i in range(len(self._entries) - 1, -1, -1):
-            if i in wanted:
-                wanted.update(self._entries[i].needs)
-            elif self._entries[i].writes:  # perhaps through a view of what is wanted
-                wanted.add(i)
-                wanted.update(self._entries[i].needs)
+        for i, entry in reversed(list(enumerate(self._entries))):
+            if i in wanted or entry.writes:  # perhaps through a view of what is wanted
+                wanted |= {i, *(x.entry for x in entry.flat if isinstance(x, Name))}
         return sorted(wanted)
 
     def _evaluate(self) -> Tensor:
@@ -390,13 +373,9 @@ def tensors_in(tree: Any, depth: int = 6) -> list[Tensor]:
         return [tree]
     if depth == 0 or tree is None or isinstance(tree, str | bytes | int | float | nn.Module):
         return []
-    if isinstance(tree, dict):
-        parts: Iterable[Any] = tree.values()
-    elif isinstance(tree, list | tuple | set | frozenset):
-        parts = tree
-    else:
-        parts = getattr(tree, "__dict__", {}).values()
-    return [x for part in parts for x in tensors_in(part, depth - 1)]
+    if not isinstance(tree, list | tuple | set | frozenset):
+        tree = (tree if isinstance(tree, dict) else getattr(tree, "__dict__", {})).values()
+    return [x for part in tree for x in tensors_in(part, depth - 1)]
 
 
 def _place(x: Tensor) -> Any:
@@ -418,9 +397,7 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
     """The tensors that an operation writes into."""
     if not func._schema.is_mutable:
         return []
-    found = []
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            given = args[place] if place < len(args) else kwargs.get(argument.name)
-            found.extend(tensors_in(given))
-    return found
+    arguments = func._schema.arguments
+    given = {a.name: x for a, x in zip(arguments, args, strict=False)} | kwargs
+    written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    return tensors_in([given.get(name) for name in written])

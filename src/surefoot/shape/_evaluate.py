@@ -31,8 +31,7 @@ class BatchLoss:
 
     def prepare(self, batch: Any) -> Any:
         """The batch on the model's device."""
-        inputs, targets = pair_in(batch)
-        return to_device(inputs, self._device), to_device(targets, self._device)
+        return to_device(pair_in(batch), self._device)
 
     def __call__(self, batch: Any) -> Tensor:
         """The mean loss of a prepared batch, in float32 or better."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +20,15 @@ from surefoot.shape._evaluate import BatchLoss
 
 
 class SampleProgress(NamedTuple):
-    """What ``on_progress`` is called with."""
+    """What ``on_progress`` is called with.
+
+    Args:
+        done: forward passes made.
+        total: forward passes in all; None where the number of batches is not known.
+    """
 
     done: int
-    """Forward passes made."""
     total: int | None
-    """Forward passes in all; None where the number of batches is not known."""
 
 
 class Row(NamedTuple):
@@ -34,6 +38,7 @@ class Row(NamedTuple):
     losses: list[float]
 
 
+@dataclass
 class Walk:
     """Moves the weights along a direction and evaluates batches; puts the weights back.
 
@@ -44,24 +49,21 @@ class Walk:
         on_progress: called after each forward pass.
     """
 
-    def __init__(
-        self,
-        evaluate: BatchLoss,
-        direction: Direction,
-        places: Sequence[float],
-        on_progress: Callable[[SampleProgress], None] | None,
-    ) -> None:
-        self._evaluate, self._direction, self._places = evaluate, direction, places
-        self._on_progress = on_progress
+    evaluate: BatchLoss
+    direction: Direction
+    places: Sequence[float]
+    on_progress: Callable[[SampleProgress], None] | None
+
+    def __post_init__(self) -> None:
         self._done = 0
         self._total: int | None = None
         self._copies = Copies()
-        self._devices = devices_of(evaluate.params)
-        self._buffers = Buffers(evaluate.model).snapshot()
+        self._devices = devices_of(self.evaluate.params)
+        self._buffers = Buffers(self.evaluate.model).snapshot()
         self._graphless = Graphless()
 
     def __enter__(self) -> Walk:
-        self._copies.take(self._evaluate.params)
+        self._copies.take(self.evaluate.params)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -70,10 +72,8 @@ class Walk:
     def rows(self, batches: Iterable[Any]) -> list[Row]:
         """Read the data once; visit every place with each batch."""
         if (count := length_of(batches)) is not None:
-            self._total = count * len(self._places)
-        rows: list[Row] = []
-        for batch in batches:
-            rows.append(self.row(batch, check=not rows))
+            self._total = count * len(self.places)
+        rows = [self.row(batch, check=i == 0) for i, batch in enumerate(batches)]
         if not rows:
             raise ValueError("there are no batches to measure on")
         return rows
@@ -84,13 +84,13 @@ class Walk:
         Raises:
             NotRepeatableError: if the loss at the start is to be checked, and differs.
         """
-        inputs, targets = prepared = self._evaluate.prepare(batch)
+        inputs, targets = prepared = self.evaluate.prepare(batch)
         random = RngState.capture(self._devices)
-        means = [self._visit(place, prepared, random) for place in self._places]
+        means = [self._visit(place, prepared, random) for place in self.places]
         # one transfer a batch instead of one a place
         losses: list[float] = torch.stack(means).tolist()
         if check:
-            once = losses[list(self._places).index(0.0)]
+            once = losses[list(self.places).index(0.0)]
             again = float(self._loss_at(0.0, prepared, random))
             if math.isfinite(once) and not agree(again, once):
                 raise NotRepeatableError(
@@ -103,19 +103,19 @@ class Walk:
     def _visit(self, place: float, prepared: Any, random: RngState) -> Tensor:
         loss = self._loss_at(place, prepared, random)
         self._done += 1
-        if self._on_progress is not None:
-            self._on_progress(SampleProgress(self._done, self._total))
+        if self.on_progress is not None:
+            self.on_progress(SampleProgress(self._done, self._total))
         return loss
 
     def _loss_at(self, place: float, prepared: Any, random: RngState) -> Tensor:
         if place == 0.0:
             self._copies.put_back()
         else:
-            self._copies.put_moved(self._direction.tensors, self._direction.weights, place)
+            self._copies.put_moved(self.direction.tensors, self.direction.weights, place)
 
         def rewind() -> None:
             self._buffers.restore()
             random.restore()
 
         rewind()
-        return self._graphless(lambda: self._evaluate(prepared).detach(), rewind)
+        return self._graphless(lambda: self.evaluate(prepared).detach(), rewind)

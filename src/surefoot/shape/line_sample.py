@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from surefoot._params import fsum
 from surefoot.parabola import Parabola
 from surefoot.plots.line import line_sample
 
@@ -94,7 +94,7 @@ class LineSample:
         """The full-batch loss at every place."""
         total = sum(self.batch_sizes)
         return tuple(
-            _fsum(n * loss for n, loss in zip(self.batch_sizes, place, strict=True)) / total
+            fsum(n * loss for n, loss in zip(self.batch_sizes, place, strict=True)) / total
             for place in zip(*self.batch_losses, strict=True)
         )
 
@@ -119,8 +119,8 @@ class LineSample:
         """Of the weighted mean of one number a batch."""
         total, count = sum(self.batch_sizes), len(values)
         shares = [n / total for n in self.batch_sizes]
-        mean = _fsum(w * v for w, v in zip(shares, values, strict=True))
-        spread = _fsum((w * (v - mean)) ** 2 for w, v in zip(shares, values, strict=True))
+        mean = fsum(w * v for w, v in zip(shares, values, strict=True))
+        spread = fsum((w * (v - mean)) ** 2 for w, v in zip(shares, values, strict=True))
         return math.sqrt(spread * count / (count - 1))
 
     def finite(self, window: float | None = None) -> list[tuple[float, float]]:
@@ -144,9 +144,8 @@ class LineSample:
         """As :meth:`loss_at`, for the losses of one batch or any other row."""
         if not self.lengths[0] <= length <= self.lengths[-1]:
             return math.nan
-        i = bisect.bisect_left(self.lengths, length)
-        if i < len(self.lengths) and self.lengths[i] == length:
-            return row[i]
+        if length in self.lengths:
+            return row[self.lengths.index(length)]
         if len(self.lengths) < 3:
             low, high = self.lengths
             return row[0] + (row[1] - row[0]) * (length - low) / (high - low)
@@ -221,11 +220,3 @@ class LineSample:
         See :func:`surefoot.plots.line_sample` for the options.
         """
         return line_sample(self, ax=ax, **options)
-
-
-def _fsum(values: Any) -> float:
-    """Exact sum; NaN instead of an error where infinities cancel."""
-    try:
-        return math.fsum(values)
-    except (ValueError, OverflowError):
-        return math.nan

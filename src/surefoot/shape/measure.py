@@ -75,7 +75,8 @@ def shape_distance(a: LineSample, b: LineSample, window: float | None = None) ->
 class SampledLine:
     """What was sampled, as a line that a search can walk: see :class:`surefoot.line.Walkable`.
 
-    ``t`` is a length. Between the places it interpolates; beyond them it is NaN.
+    ``t`` is a length. Between the places it interpolates; beyond them it is NaN. ``value0`` and
+    ``slope0`` are the loss and its derivative at 0.
 
     Args:
         sample: where the losses come from.

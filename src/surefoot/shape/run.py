@@ -97,9 +97,9 @@ def sample_run(
         optimizer.step(evaluate.closure(optimizer, batch))  # type: ignore[arg-type]
         if scheduler is not None:
             scheduler.step()
-        if due if checkpoint_every is None else (step + 1) % checkpoint_every == 0:
+        keep = due if checkpoint_every is None else (step + 1) % checkpoint_every == 0
+        if keep or step + 1 == steps:
             _save(parts, step + 1, devices, path)
-    _save(parts, steps, devices, path)
     return records
 
 

@@ -124,11 +124,9 @@ def _peek(batches: Iterable[Any]) -> tuple[Any, Iterable[Any]]:
     if batches and isinstance(batches, (list, tuple)):
         return batches[0], batches
     reader = iter(batches)
-    try:
-        first = next(reader)
-    except StopIteration:
-        raise ValueError("there are no batches to measure on") from None
-    return first, itertools.chain([first], reader)
+    for first in reader:
+        return first, itertools.chain([first], reader)
+    raise ValueError("there are no batches to measure on")
 
 
 def _check_lengths(lengths: Iterable[float]) -> tuple[float, ...]:
@@ -138,10 +136,8 @@ def _check_lengths(lengths: Iterable[float]) -> tuple[float, ...]:
     given = [float(s) for s in lengths]
     if not given:
         raise ValueError("the grid has no places: pass at least one length")
-    if not all(map(math.isfinite, given)):
-        raise ValueError(
-            f"lengths must be finite, got {[s for s in given if not math.isfinite(s)]}"
-        )
+    if wrong := [s for s in given if not math.isfinite(s)]:
+        raise ValueError(f"lengths must be finite, got {wrong}")
     return tuple(sorted({*given, 0.0}))
 
 
