@@ -89,11 +89,10 @@ class Closure:
             raise RuntimeError(OF_NO_PARAMETER)
         return checked
 
-    def value(self, *, probe: bool = True, rewind: Callable[[], None] | None = None) -> Tensor:
+    def value(self, *, rewind: Callable[[], None] | None = None) -> Tensor:
         """The loss alone; ``.grad`` of every parameter is as before.
 
         Args:
-            probe: whether the cost counts it as a probe.
             rewind: puts buffers and random state back, should the closure have to run again
                 because it needs a graph.
         """
@@ -109,8 +108,7 @@ class Closure:
                     loss = self.closure()
             if self.calls_backward is None:
                 self.calls_backward = any(p.grad is not None for p in self.params)
-        backwards, probes = int(self.calls_backward), tries if probe else 0
-        self.cost = self.cost + Cost(tries, backwards, probes)
+        self.cost = self.cost + Cost(tries, int(self.calls_backward), tries)
         return scalar(loss)
 
 

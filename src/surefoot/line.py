@@ -125,10 +125,8 @@ class Line:
             loss = self.closure.gradient()
             dot = self.direction.slope_for([p.grad for p in self.params])
         slope = dot / self.closure.gradient_scale
-        return (
-            _reduce.mean(float(loss), self.process_group, loss.device),
-            _reduce.mean(slope, self.process_group, loss.device),
-        )
+        group, device = self.process_group, loss.device
+        return _reduce.mean(float(loss), group, device), _reduce.mean(slope, group, device)
 
     def check_repeatable(self) -> None:
         """Evaluate ``t = 0`` once more and compare. One forward pass.

@@ -124,6 +124,4 @@ class StepOutcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for logs and records (NaN and infinities stay floats)."""
-        plain = dataclasses.asdict(self)
-        plain["status"] = self.status.value
-        return plain
+        return dataclasses.asdict(self) | {"status": self.status.value}

@@ -93,12 +93,8 @@ class Parabola:
         curvature = 2.0 * c2 / scale**2
         slope_at_centre = (c1 - a * c2) / scale
         value_at_centre = c0 - b * c2
-        return cls(
-            value0=value_at_centre - slope_at_centre * centre + 0.5 * curvature * centre**2,
-            slope0=slope_at_centre - curvature * centre,
-            curvature=curvature,
-            residual=residual,
-        )
+        value0 = value_at_centre - slope_at_centre * centre + 0.5 * curvature * centre**2
+        return cls(value0, slope_at_centre - curvature * centre, curvature, residual)
 
     def value(self, t: float) -> float:
         """The parabola's value at ``t``."""

@@ -17,7 +17,22 @@ Init = TypeVar("Init", bound=Callable[..., None])
 
 
 class Shared(TypedDict, total=False):
-    """What every line search takes besides its own settings; see :data:`SHARED`."""
+    """What every line search takes besides its own settings.
+
+    Args:
+        weight_decay: decoupled, per unit of the effective learning rate.
+        total_steps: number of ``step`` calls of the whole run. The measured step is multiplied by a
+            factor that falls linearly from 1 to 0 over them; None for no such factor. Strongly
+            recommended: see the comparison in the documentation.
+        model: the model, where ``params`` are groups: only its buffers are looked at.
+        loss_precision: relative rounding error of a loss; differences below it are not measured.
+            None takes it from the loss's dtype. Reduced precision inside the forward pass does not
+            show there: with bf16 autocast and measuring lengths under 0.1, pass 0.004.
+        process_group: processes to agree with; None for torch's default group, if there is one.
+        grad_scaler: ``torch.amp.GradScaler`` for fp16 autocast. The optimizer scales, unscales and
+            updates it; do not call ``scaler.step``.
+        on_measure: called with the :class:`StepOutcome` of every step that ended a measurement.
+    """
 
     weight_decay: float
     total_steps: int | None
@@ -35,21 +50,6 @@ params: the model (recommended), or parameters, or dicts of groups, as for ``tor
     the model, its buffers (BatchNorm statistics and the like) change exactly once a step.
 """
 
-SHARED = """\
-weight_decay: decoupled, per unit of the effective learning rate.
-total_steps: number of ``step`` calls of the whole run. The measured step is multiplied by a
-    factor that falls linearly from 1 to 0 over them; None for no such factor. Strongly
-    recommended: see the comparison in the documentation.
-model: the model, where ``params`` are groups: only its buffers are looked at.
-loss_precision: relative rounding error of a loss; differences below it are not measured. None
-    takes it from the loss's dtype. Reduced precision inside the forward pass does not show
-    there: with bf16 autocast and measuring lengths under 0.1, pass 0.004.
-process_group: processes to agree with; None for torch's default group, if there is one.
-grad_scaler: ``torch.amp.GradScaler`` for fp16 autocast. The optimizer scales, unscales and
-    updates it; do not call ``scaler.step``.
-on_measure: called with the :class:`StepOutcome` of every step that ended a measurement.
-"""
-
 
 class Keyword(NamedTuple):
     """A keyword of a constructor, where it was declared."""
@@ -59,8 +59,8 @@ class Keyword(NamedTuple):
     doc: str
 
 
-def keywords_of(cls: type, hidden: Sequence[str] = ()) -> dict[str, Keyword]:
-    """The keywords of a constructor that are its own, with what its docstring says of them."""
+def _docs_of(cls: type) -> dict[str, str]:
+    """What a class's docstring says of its arguments."""
     docs: dict[str, str] = {}
     lines = (inspect.getdoc(cls) or "").splitlines(keepends=True)
     # without docstrings, as python -OO leaves it, there is nothing to say
@@ -69,11 +69,24 @@ def keywords_of(cls: type, hidden: Sequence[str] = ()) -> dict[str, Keyword]:
         if line[4] != " ":
             name = line.strip().partition(":")[0]
         docs[name] = docs.get(name, "") + line[4:]
+    return docs
+
+
+def keywords_of(cls: type, hidden: Sequence[str] = ()) -> dict[str, Keyword]:
+    """The keywords of a constructor that are its own, with what its docstring says of them."""
+    docs = _docs_of(cls)
     return {
         p.name: Keyword(p.default, p.annotation, docs.get(p.name, ""))
         for p in inspect.signature(cls).parameters.values()
         if p.name not in ("params", "step_multiplier", *hidden, *DEFAULTS)
     }
+
+
+_DOCS = _docs_of(Shared)
+_SHARED = {
+    name: Keyword(DEFAULTS[name], getattr(hint, "__forward_arg__", hint), _DOCS.get(name, ""))
+    for name, hint in Shared.__annotations__.items()
+}
 
 
 def show_keywords(cls: type, own: Mapping[str, Keyword]) -> None:
@@ -88,24 +101,18 @@ def show_keywords(cls: type, own: Mapping[str, Keyword]) -> None:
     given = {p.name for p in parameters}
     own = {name: keyword for name, keyword in own.items() if name not in given}
     if parameters and parameters[-1].name in ("shared", "settings"):
-        known = {name: (k.default, k.annotation) for name, k in own.items()}
-        known |= {name: (default, _as_written(name)) for name, default in DEFAULTS.items()}
         parameters[-1:] = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a)
-            for name, (d, a) in known.items()
+            for name, (d, a, _) in {**own, **_SHARED}.items()
         ]
         init.__annotations__ = {**init.__annotations__, **get_type_hints(Shared)}
         init.__annotations__.pop("shared", None)
     cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    texts = {"params": PARAMS, "**settings": "".join(k.doc for k in own.values())}
-    texts["**shared"] = SHARED
+    texts = {"params": PARAMS}
+    for name, keywords in (("**settings", own), ("**shared", _SHARED)):
+        texts[name] = "".join(keyword.doc for keyword in keywords.values())
     lines = (cls.__doc__ or "").splitlines(keepends=True)
     cls.__doc__ = "".join(_expanded(line, texts) for line in lines) or None
-
-
-def _as_written(name: str) -> Any:
-    hint = Shared.__annotations__[name]
-    return getattr(hint, "__forward_arg__", hint)
 
 
 def _expanded(line: str, texts: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +21,6 @@ _OFTEN, _LATER, _RARELY = 4, 30, 1000
 """Measured after a quarter of the updates so far, from 30 on after a 30th, at last every 1000."""
 _NEWEST = 25
 """Trusted measurements of which the published rule takes the mean."""
-
-
-class Phase(str, enum.Enum):
-    """What the batch of the next ``step`` call is for."""
-
-    REUSING = "reusing"
-    """Its gradient moves the weights, alone or with those of a grown batch."""
-    GATHERING = "gathering"
-    """Its gradient goes into the direction that is going to be measured."""
-    MEASURING = "measuring"
-    """Its loss alone, at three places along that direction; the weights wait."""
 
 
 @dataclass
@@ -78,11 +66,9 @@ class LABPALMemory(Memory):
     minimum_at: int = 0
 
     @property
-    def phase(self) -> Phase:
-        """What the next batch is for."""
-        if not self.measuring:
-            return Phase.REUSING
-        return Phase.GATHERING if self.gathered < self.batches_per_update else Phase.MEASURING
+    def has_direction(self) -> bool:
+        """Whether the next batch only measures: the direction is complete, the weights wait."""
+        return self.measuring > 0 and self.gathered >= self.batches_per_update
 
     # Between updates
 
@@ -119,9 +105,8 @@ class LABPALMemory(Memory):
 
     def add(self, values: Sequence[float], weight: int) -> bool:
         """Take in losses at the three places; whether that was the last batch."""
-        self.value_sums = tuple(
-            s + weight * v for s, v in zip(self.value_sums, values, strict=True)
-        )
+        pairs = zip(self.value_sums, values, strict=True)
+        self.value_sums = tuple(s + weight * v for s, v in pairs)
         self.measured += weight
         self.gathered = self.batches_per_update
         is_last = self.measured >= self.measuring * self.batches_per_update
@@ -136,7 +121,6 @@ class LABPALMemory(Memory):
     def shy_away(self, edge: float) -> None:
         """A loss is finite at the start and not at ``edge``: measure anew, much nearer."""
         self.edge, self.probe_length = edge, 0.1 * edge
-        self.failures += 1
 
     # What a measurement says: ``per_length`` is the rate that moves by 1
 
@@ -144,10 +128,8 @@ class LABPALMemory(Memory):
         """The minimum of all lines so far; see :class:`surefoot.reuse.Pooled`."""
         if found.parabola is None or found.status is Status.FLAT:
             return
-        slope, bend = found.parabola.slope0, found.parabola.curvature
-        lines = Pooled(*self.pooled).and_of(
-            slope / per_length, bend / per_length**2, weight=self.measured
-        )
+        slope, bend = found.parabola.slope0 / per_length, found.parabola.curvature / per_length**2
+        lines = Pooled(*self.pooled).and_of(slope, bend, weight=self.measured)
         self.pooled = (lines.slope, lines.curvature)
         if self.rate is not None:
             self.rate = within_growth(lines.minimum, self.rate)

@@ -38,8 +38,7 @@ def check_kind(name: str, state_dict: dict[str, Any], key: str, memory: Memory) 
     first = first_group_of(state_dict)
     if key not in first and "loss_precision" not in first:
         raise ValueError(f"the checkpoint is no line search's, so {name} cannot go on from it")
-    strange = unknown_in(first.get(key) or {}, memory)
-    if strange:
+    if strange := unknown_in(first.get(key) or {}, memory):
         raise ValueError(
             f"the checkpoint is of another line search than {name}, which knows no "
             f"{', '.join(strange)}"

@@ -14,14 +14,7 @@ from torch.optim import Optimizer
 from surefoot import _params, _reduce
 from surefoot._closure import Closure, checked_closure
 from surefoot._networks import MAX_CHANGE, check_belongs, has_batch_norm, is_deep, weights_norm
-from surefoot._numbers import (
-    check_callable,
-    check_count,
-    check_number,
-    check_rates,
-    kind_of,
-    plain,
-)
+from surefoot._numbers import check_callable, check_count, check_number, check_rates, kind_of, plain
 from surefoot._params import Copies
 from surefoot._plain import from_plain, to_plain
 from surefoot._quiet import QuietRoom, devices_of, undisturbed
@@ -156,17 +149,15 @@ class LineSearchOptimizer(Optimizer):
         check_kind(type(self).__name__, state_dict, STATE, self.memory)
         state_dict = from_version_0_1(state_dict, STATE, self._settings)
         super().load_state_dict(state_dict)
-        for group in self.param_groups:
-            kept = group.pop(STATE, None)
-            if kept is not None:
-                self.memory = from_plain(self.memory, kept)
+        kept = self._settings.pop(STATE, None)
+        if kept is not None:
+            self.memory = from_plain(self.memory, kept)
         self.last = None
 
     @property
     def _settings(self) -> dict[str, Any]:
         """The first group: those settings that are the same in all."""
-        first: dict[str, Any] = self.param_groups[0]
-        return first
+        return self.param_groups[0]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; refuses settings that cannot differ between groups of one line."""
@@ -283,10 +274,14 @@ class LineSearchOptimizer(Optimizer):
         memory.cost += call.cost
         memory.closure_calls_backward = call.calls_backward
         memory.closure_needs_graph = call.needs_graph
-        top = self.step_multiplier
-        for group in self.param_groups:
-            group["effective_lr"] = outcome.effective_lr * _ratio(group["lr"], top)
+        for group, ratio in self._ratios():
+            group["effective_lr"] = outcome.effective_lr * ratio
         self.last = outcome
+
+    def _ratios(self) -> list[tuple[dict[str, Any], float]]:
+        """Each group, and how fast it moves on the line: its ``lr`` over the largest one."""
+        top = self.step_multiplier
+        return [(g, float(g["lr"]) / top if top > 0.0 else 1.0) for g in self.param_groups]
 
     @abstractmethod
     def _advance(self, call: Closure) -> tuple[Tensor, StepOutcome]:
@@ -316,9 +311,7 @@ class LineSearchOptimizer(Optimizer):
             untried=self.memory.steps == 0,
         )
 
-    def _gradient(
-        self, call: Closure, *, probes_differentiate: bool = False
-    ) -> tuple[Tensor, Active]:
+    def _gradient(self, call: Closure, probes_differentiate: bool = False) -> tuple[Tensor, Active]:
         """Forward and backward at the present weights.
 
         Args:
@@ -330,9 +323,8 @@ class LineSearchOptimizer(Optimizer):
         differentiates = call.calls_backward or probes_differentiate
         if differentiates and _reduce.is_distributed(self._process_group):
             # with gradient_as_bucket_view a backward pass in a probe writes into these very tensors
-            for group in self.param_groups:
-                for p in group["params"]:
-                    p.grad = None if p.grad is None else p.grad.clone()
+            for p in call.params:
+                p.grad = None if p.grad is None else p.grad.clone()
         active = self._active()
         if self._grad_scaler is not None:
             self._grad_scaler.unscale_(self)
@@ -353,10 +345,8 @@ class LineSearchOptimizer(Optimizer):
 
     def _all_with(self, tensor_of: Callable[[Tensor], Tensor | None]) -> Active:
         """The parameters for which there is a tensor, and those tensors."""
-        top = self.step_multiplier
         active = Active([], [], [])
-        for group in self.param_groups:
-            ratio = _ratio(group["lr"], top)
+        for group, ratio in self._ratios():
             for p in group["params"]:
                 # a frozen one may keep an old gradient
                 if p.requires_grad and (tensor := tensor_of(p)) is not None:
@@ -411,10 +401,9 @@ class LineSearchOptimizer(Optimizer):
         """Decoupled weight decay, after the move: the measured loss stays the loss."""
         if effective_lr == 0.0 or not any(group["weight_decay"] for group in self.param_groups):
             return
-        top = self.step_multiplier
         moved = set(map(id, params))
-        for group in self.param_groups:
-            shrink = effective_lr * _ratio(group["lr"], top) * group["weight_decay"]
+        for group, ratio in self._ratios():
+            shrink = effective_lr * ratio * group["weight_decay"]
             # a tiny gradient makes the effective rate huge; never let decay flip a sign
             _params.shrink([p for p in group["params"] if id(p) in moved], 1.0 - min(shrink, 1.0))
 
@@ -422,10 +411,6 @@ class LineSearchOptimizer(Optimizer):
 def rejected(value0: float) -> StepOutcome:
     """The outcome of a step that met NaN or infinity and did not move."""
     return StepOutcome(0.0, 0.0, Status.NON_FINITE, value0)
-
-
-def _ratio(lr: float, top: float) -> float:
-    return float(lr) / top if top > 0.0 else 1.0
 
 
 def _check_params(name: str, params: Any) -> None:
@@ -436,7 +421,6 @@ def _check_params(name: str, params: Any) -> None:
             f"{name} is an optimizer itself and takes the model, {name}(model), not an {inner}. To "
             f"keep {inner} and have its rate measured: surefoot.MeasuredLR(optimizer, model)"
         )
-    if isinstance(params, (nn.Module, Tensor)):
-        return  # torch has its own words for a tensor
-    if isinstance(params, type) or not isinstance(params, Iterable):
+    # torch has its own words for a tensor
+    if isinstance(params, type) or not isinstance(params, (nn.Module, Tensor, Iterable)):
         raise TypeError(f"{name} takes the model, its parameters or groups, got {kind_of(params)}")

@@ -19,7 +19,7 @@ from surefoot.bound import longest
 from surefoot.directions import Direction, steepest
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared, formerly
-from surefoot.optim._labpal_memory import BATCHES, LABPALMemory, Phase
+from surefoot.optim._labpal_memory import BATCHES, LABPALMemory
 from surefoot.optim.base import LineSearchOptimizer, ParamsLike, rejected
 from surefoot.optim.batch_growth import check_growth, noise_factor
 from surefoot.outcome import Status, StepOutcome
@@ -203,7 +203,7 @@ class LABPAL(LineSearchOptimizer):
         total_steps = shared.get("total_steps")
         check_choice("rule", rule, ("pooled", "published", "released"))
         check_choice("mode", mode, ("sgd", "nsgd"))
-        given = {
+        given: dict[str, Any] = {
             "measuring_batches": measuring_batches,
             "reuse": reuse,
             "measuring_length": measuring_length,
@@ -219,9 +219,7 @@ class LABPAL(LineSearchOptimizer):
         if dataset_size is not None and batch_size is not None:
             noise = noise_factor(dataset_size, batch_size)
         usual = {"momentum": 0.8} if rule == "pooled" else _published(total_steps)
-        settings: dict[str, Any] = {
-            name: usual.get(name) if value is None else value for name, value in given.items()
-        }
+        settings = {**given, **{n: v for n, v in usual.items() if given[n] is None}}
         # not "momentum": torch's OneCycleLR and CyclicLR would switch it on unasked
         settings["heavy_ball"] = settings.pop("momentum")
         settings |= {"rule": rule, "mode": mode, "noise_factor": noise}
@@ -236,11 +234,11 @@ class LABPAL(LineSearchOptimizer):
         memory = self.memory
         if memory.gathered == 0:
             memory.plan(self._settings)
-        if memory.phase is Phase.MEASURING:
+        if memory.has_direction:
             return self._measure_further(call)
         if memory.gathered + 1 < memory.batches_per_update:
             return self._accumulate(call)
-        if memory.phase is Phase.GATHERING:
+        if memory.measuring:
             return self._begin_to_measure(call)
         return self._reuse(call)
 
@@ -260,7 +258,8 @@ class LABPAL(LineSearchOptimizer):
         direction = self._direction(active)
         if direction is None:
             return loss, rejected(float(loss))
-        return loss, self._move(active.params, direction, Status.REUSED, float(loss))
+        start = StepOutcome(0.0, 0.0, Status.REUSED, float(loss), direction_norm=1.0)
+        return loss, self._move(active.params, direction, start)
 
     def _direction(self, active: Active) -> Direction | None:
         """The direction of an update that is not measured; None if the gradient is not finite."""
@@ -341,7 +340,7 @@ class LABPAL(LineSearchOptimizer):
         edges = [s for s, v in zip(search.lengths, values, strict=True) if not math.isfinite(v)]
         if edges:
             memory.shy_away(min(edges))
-            self._tell_of_failures(Status.NON_FINITE)
+            self._failed(Status.NON_FINITE)
             self._reset()
             return rejected(value0)
         if not memory.add([value0, *values], weight):
@@ -376,8 +375,7 @@ class LABPAL(LineSearchOptimizer):
         if found.status in (Status.MINIMUM, Status.CAPPED):
             memory.failures, memory.minimum_at = 0, memory.steps
         else:
-            memory.failures += 1
-            self._tell_of_failures(found.status)
+            self._failed(found.status)
         given = settings["measuring_length"]
         if given is None:
             memory.probe_length = memory.aim(search.measuring_length, found, per_length)
@@ -393,44 +391,39 @@ class LABPAL(LineSearchOptimizer):
             self._reset()
             return found
         seen = search.measuring_length if near_edge else math.inf
-        moved = self._move(params, direction, found.status, found.value0, seen)
+        moved = self._move(params, direction, found, seen)
         if memory.edge is not None:
             memory.rate = None  # so near to losses that are not finite, every step is measured
-        return dataclasses.replace(moved, slope0=found.slope0, parabola=found.parabola)
+        return moved
 
-    def _tell_of_failures(self, status: Status) -> None:
-        """Tell, once, of a run that finds no minimum."""
+    def _failed(self, status: Status) -> None:
+        """Count a measurement without a minimum; tell, once, of a run that finds none."""
         memory = self.memory
+        memory.failures += 1
         since = memory.steps - memory.minimum_at
         if since >= _PATIENCE and memory.failures > 1:
             self._watch.tell("no minimum", _NO_MINIMUM.format(since, status))
 
     def _move(
-        self,
-        params: list[Tensor],
-        direction: Direction,
-        status: Status,
-        value0: float,
-        seen: float = math.inf,
+        self, params: list[Tensor], direction: Direction, found: StepOutcome, seen: float = math.inf
     ) -> StepOutcome:
         """Walk along the direction with the rate in use, no further than was ``seen``."""
         memory, settings = self.memory, self._settings
         if not direction.is_usable:
             self._reset()
-            status = Status.FLAT if math.isfinite(value0) else Status.NON_FINITE
-            return StepOutcome(0.0, 0.0, status, value0)
+            status = Status.FLAT if math.isfinite(found.value0) else Status.NON_FINITE
+            return StepOutcome(0.0, 0.0, status, found.value0)
         per_length = 1.0 if settings["mode"] == "nsgd" else direction.norm
         assert memory.rate is not None
-        alpha, horizon = self.step_multiplier, self._horizon()
-        length = min(alpha * memory.rate * per_length, self._longest(params))
-        rate = min(horizon * length, seen) / direction.norm
+        length = min(self.step_multiplier * memory.rate * per_length, self._longest(params))
+        rate = min(self._horizon() * length, seen) / direction.norm
         _params.add_scaled(params, direction.tensors, direction.weights, rate)
         self._decay(params, rate)
         memory.updates += 1
         memory.since_measurement += 1
         self._reset()
         length = rate * direction.norm
-        return StepOutcome(length, length, status, value0, direction_norm=1.0, effective_lr=rate)
+        return dataclasses.replace(found, t=length, length=length, effective_lr=rate)
 
     def _longest(self, params: list[Tensor]) -> float:
         """The longest update before the horizon: the cap times α, or a share of the weights."""

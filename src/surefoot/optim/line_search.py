@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from surefoot import _params, _reduce
@@ -150,13 +149,13 @@ class LineSearch(LineSearchOptimizer):
                 if search.compares_losses and not memory.is_repeatable:
                     line.check_repeatable()
                 if samples is not None:
-                    noisy = self._noisy(line, samples, active, loss.device)
+                    noisy = self._noisy(line, samples, active, loss)
                     search = search.knowing(noisy)
                     found = search(noisy)
                 else:
                     found = self._search_with(search, line)
                 outcome = self._scaled(found)
-                if samples is not None and not noisy.gives_samples:
+                if samples is not None and samples.losses is None:
                     # a further pass where α or the horizon lead to a place that was not tried
                     value, slope = noisy.value_and_slope(outcome.t)
                     left = value, slope / line.direction_norm
@@ -183,20 +182,17 @@ class LineSearch(LineSearchOptimizer):
         """From the place found to the place taken: α and the horizon."""
         t = found.t * self.step_multiplier * self._horizon()
         rate = t * self.memory.direction.gradient_share
-        length = t * found.direction_norm
-        return dataclasses.replace(found, t=t, length=length, effective_lr=rate)
+        return dataclasses.replace(found, t=t, length=t * found.direction_norm, effective_lr=rate)
 
     # Noise
 
-    def _noisy(
-        self, line: Line, samples: SampleLosses, active: Active, device: torch.device
-    ) -> NoisyLine:
+    def _noisy(self, line: Line, samples: SampleLosses, active: Active, loss: Tensor) -> NoisyLine:
         """The line, told of the last batch's loss and slope at the present weights."""
         group, between = self._process_group, None
         if samples.losses is None and self.memory.left_behind is not None:
             value, slope = self.memory.left_behind
             walked = Direction(active.memory(self.state, "walked"), active.ones, norm=1.0)
-            here = _reduce.mean(walked.slope_for(active.grads), group, device)
+            here = _reduce.mean(walked.slope_for(active.grads), group, loss.device)
             between = Noise.between((line.value0, value), (here, slope))
         return NoisyLine(line, samples, between, group)
 

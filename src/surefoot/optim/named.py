@@ -31,8 +31,7 @@ class NamedSearch(LineSearch):
         full_loss: FullLoss | None = None,
         **settings: Any,
     ) -> None:
-        names = vars(self.default).keys()
-        own = {name: settings.pop(name) for name in names & settings.keys()}
+        own = {name: settings.pop(name) for name in vars(self.default).keys() & settings.keys()}
         settings["search"] = dataclasses.replace(self.default, **own)  # type: ignore[type-var]
         settings |= {"direction": direction, "full_loss": full_loss}
         super().__init__(params, step_multiplier, **settings)

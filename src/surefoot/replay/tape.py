@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -373,13 +373,9 @@ def tensors_in(tree: Any, depth: int = 6) -> list[Tensor]:
         return [tree]
     if depth == 0 or tree is None or isinstance(tree, str | bytes | int | float | nn.Module):
         return []
-    if isinstance(tree, dict):
-        parts: Iterable[Any] = tree.values()
-    elif isinstance(tree, list | tuple | set | frozenset):
-        parts = tree
-    else:
-        parts = getattr(tree, "__dict__", {}).values()
-    return [x for part in parts for x in tensors_in(part, depth - 1)]
+    if not isinstance(tree, list | tuple | set | frozenset):
+        tree = (tree if isinstance(tree, dict) else getattr(tree, "__dict__", {})).values()
+    return [x for part in tree for x in tensors_in(part, depth - 1)]
 
 
 def _place(x: Tensor) -> Any:
@@ -401,9 +397,7 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
     """The tensors that an operation writes into."""
     if not func._schema.is_mutable:
         return []
-    found = []
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            given = args[place] if place < len(args) else kwargs.get(argument.name)
-            found.extend(tensors_in(given))
-    return found
+    arguments = func._schema.arguments
+    given = {a.name: x for a, x in zip(arguments, args, strict=False)} | kwargs
+    written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    return tensors_in([given.get(name) for name in written])

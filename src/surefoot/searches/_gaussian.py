@@ -55,11 +55,9 @@ class LineModel:
         self.places.append(t)
         self._values.append(value)
         self._slopes.append(slope)
-        n, (value_variance, slope_variance) = len(self.places), self._noise
         places = tensor(self.places)
-        noise = tensor([value_variance + _JITTER] * n + [slope_variance + _JITTER] * n)
-        factors = torch.linalg.lu_factor(_prior(places, places) + torch.diag(noise))
-        self._factors = (factors.LU, factors.pivots)
+        noise = tensor([variance + _JITTER for variance in self._noise for _ in self.places])
+        self._factors = torch.linalg.lu_factor(_prior(places, places) + torch.diag(noise))
         seen = tensor(self._values + self._slopes)
         self._weights = torch.linalg.lu_solve(*self._factors, seen[:, None])[:, 0]
 
@@ -91,13 +89,12 @@ def _rising_root(at_0: float, at_half: float, at_1: float) -> float | None:
     """Where in (0, 1) the parabola through three equally spaced values rises through zero."""
     a = 2.0 * (at_0 - 2.0 * at_half + at_1)
     b = -3.0 * at_0 + 4.0 * at_half - at_1
-    root: float | None
     if abs(a) < 1e-12 * max(abs(b), 1e-300):
-        root = -at_0 / b if b > 0.0 else None
+        root = -at_0 / b if b > 0.0 else math.nan
     else:
         inside = b * b - 4.0 * a * at_0
-        root = (-b + math.sqrt(inside)) / (2.0 * a) if inside > 0.0 else None
-    return root if root is not None and 0.0 < root < 1.0 else None
+        root = (-b + math.sqrt(inside)) / (2.0 * a) if inside > 0.0 else math.nan
+    return root if 0.0 < root < 1.0 else None
 
 
 def expected_improvement(mean: Tensor, variance: Tensor, lowest: float) -> Tensor:

@@ -60,16 +60,20 @@ class Noise:
         return Noise(*values)
 
 
+@dataclass(eq=False)
 class SampleLosses:
-    """A closure that may return one loss per sample, as one that returns their mean."""
+    """A closure that may return one loss per sample, as one that returns their mean.
 
-    def __init__(self, closure: Callable[[], Any]) -> None:
-        self._closure = closure
-        self.losses: Tensor | None = None
-        """The samples' losses at the last call; None where only their mean was given."""
+    Args:
+        closure: the user's.
+        losses: the samples' losses at the last call; None where only their mean was given.
+    """
+
+    closure: Callable[[], Any]
+    losses: Tensor | None = None
 
     def __call__(self) -> Any:
-        loss = self._closure()
+        loss = self.closure()
         self.losses = None
         if isinstance(loss, Tensor) and loss.ndim == 1 and loss.numel() > 1:
             self.losses = loss.detach()
@@ -78,6 +82,7 @@ class SampleLosses:
         return loss
 
 
+@dataclass(eq=False)
 class NoisyLine:
     """A line that remembers what it was asked, and knows how noisy its batch is.
 
@@ -88,26 +93,18 @@ class NoisyLine:
         process_group: processes that share the batch.
     """
 
-    def __init__(
-        self,
-        line: Walkable,
-        samples: SampleLosses,
-        noise_between: Noise | None,
-        process_group: Any = None,
-    ) -> None:
-        self._line, self._samples, self._group = line, samples, process_group
+    line: Walkable
+    samples: SampleLosses
+    noise_between: Noise | None
+    process_group: Any = None
+
+    def __post_init__(self) -> None:
+        line, self._at_0 = self.line, self.samples.losses
         self.value0, self.slope0 = line.value0, line.slope0
         self.direction_norm = line.direction_norm
-        self._at_0 = samples.losses
-        self.noise_between = None if self._at_0 is not None else noise_between
         self._known: dict[float, tuple[float, float]] = {}
         if line.slope0 is not None:
             self._known[0.0] = (line.value0, line.slope0)
-
-    @property
-    def gives_samples(self) -> bool:
-        """Whether the closure returned one loss per sample when last called."""
-        return self._samples.losses is not None
 
     def value(self, t: float) -> float:
         """As the line's, once for each place."""
@@ -116,7 +113,7 @@ class NoisyLine:
     def value_and_slope(self, t: float) -> tuple[float, float]:
         """As the line's, once for each place."""
         if t not in self._known:
-            self._known[t] = self._line.value_and_slope(t)
+            self._known[t] = self.line.value_and_slope(t)
         return self._known[t]
 
     def noise_within(self, t: float) -> Noise | None:
@@ -124,7 +121,7 @@ class NoisyLine:
         if self._at_0 is None:
             return None
         value, _ = self.value_and_slope(t)
-        at_t = self._samples.losses
+        at_t = self.samples.losses
         if at_t is None or not math.isfinite(value):
             return None
-        return Noise.within(self._at_0, at_t, t * self.direction_norm, self._group)
+        return Noise.within(self._at_0, at_t, t * self.direction_norm, self.process_group)

@@ -102,12 +102,9 @@ class ProbabilisticSearch(Search):
         if noise is None and line.noise_between is not None:
             noise = line.noise_between.averaged(past, self.averaging)
         noise = noise or past or Noise(0.0, 0.0)
-        return dataclasses.replace(
-            self,
-            noise=(noise.value, noise.slope),
-            value_noise=math.sqrt(noise.value),
-            slope_noise=math.sqrt(noise.slope) * line.direction_norm,
-        )
+        value, slope = math.sqrt(noise.value), math.sqrt(noise.slope) * line.direction_norm
+        seen = (noise.value, noise.slope)
+        return dataclasses.replace(self, noise=seen, value_noise=value, slope_noise=slope)
 
     def after(self, found: StepOutcome) -> ProbabilisticSearch:
         """PLS section 3.3; a tenth of the place where the last one ended in NaN."""

@@ -34,12 +34,7 @@ class LineFunction:
 
     def times(self, factor: float) -> LineFunction:
         """The function times a positive number."""
-        return replace(
-            self,
-            name=f"{factor:g} × {self.name}",
-            value=lambda t: factor * self.value(t),
-            slope=lambda t: factor * self.slope(t),
-        )
+        return self._scaled(f"{factor:g} × {self.name}", factor, 1.0)
 
     def plus(self, shift: float) -> LineFunction:
         """The function plus a number."""
@@ -47,12 +42,15 @@ class LineFunction:
 
     def stretched(self, factor: float) -> LineFunction:
         """The function of ``t / factor``: its minimum lies ``factor`` times as far."""
+        return self._scaled(f"{self.name} stretched by {factor:g}", 1.0, factor)
+
+    def _scaled(self, name: str, height: float, width: float) -> LineFunction:
         return replace(
             self,
-            name=f"{self.name} stretched by {factor:g}",
-            value=lambda t: self.value(t / factor),
-            slope=lambda t: self.slope(t / factor) / factor,
-            minimum=None if self.minimum is None else self.minimum * factor,
+            name=name,
+            value=lambda t: height * self.value(t / width),
+            slope=lambda t: height * self.slope(t / width) / width,
+            minimum=None if self.minimum is None else self.minimum * width,
         )
 
 
@@ -118,10 +116,17 @@ def _safe_exp(t: float) -> float:
 
 
 _CONVEX, _ASCENT = frozenset({"convex"}), frozenset({"ascent"})
-_BAD_START = frozenset({"bad_start", "non_finite"})
+_FLAT, _BAD_START = frozenset({"flat"}), frozenset({"bad_start", "non_finite"})
 
 _VALLEY = LineFunction(
     "quadratic", lambda t: (t - 1.5) ** 2, lambda t: 2.0 * (t - 1.5), 1.5, _CONVEX
+)
+_TINY = LineFunction(
+    "slope 1e-30 at height 0",
+    lambda t: 1e-30 * (0.5 * t * t - t),
+    lambda t: 1e-30 * (t - 1.0),
+    1.0,
+    _CONVEX,
 )
 # shapes with a derivative everywhere
 _SMOOTH = (
@@ -168,21 +173,9 @@ _NASTY = (
         "uphill", lambda t: (t + 1.0) ** 2, lambda t: 2 * (t + 1.0), 0.0, _ASCENT | _CONVEX
     ),
     LineFunction("downhill from a maximum", lambda t: -t * t, lambda t: -2.0 * t, None, _ASCENT),
-    LineFunction("constant", lambda t: 2.0, lambda t: 0.0, None, _ASCENT | {"flat"}),
-    LineFunction(
-        "slope 1e-30 at height 1",
-        lambda t: 1.0 + 1e-30 * (0.5 * t * t - t),
-        lambda t: 1e-30 * (t - 1.0),
-        None,
-        frozenset({"flat"}),
-    ),
-    LineFunction(
-        "slope 1e-30 at height 0",
-        lambda t: 1e-30 * (0.5 * t * t - t),
-        lambda t: 1e-30 * (t - 1.0),
-        1.0,
-        _CONVEX,
-    ),
+    LineFunction("constant", lambda t: 2.0, lambda t: 0.0, None, _ASCENT | _FLAT),
+    replace(_TINY.plus(1.0), name="slope 1e-30 at height 1", minimum=None, traits=_FLAT),
+    _TINY,
     LineFunction("NaN at 0", lambda t: math.nan, lambda t: math.nan, None, _BAD_START),
     LineFunction("infinite at 0", lambda t: math.inf, lambda t: math.nan, None, _BAD_START),
 )

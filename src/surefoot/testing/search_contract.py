@@ -138,10 +138,8 @@ def _check_units(line: FunctionLine, outcome: StepOutcome, search_factory: Searc
 
 
 def _check_length_is_a_length(search_factory: SearchFactory, function: LineFunction) -> None:
-    line, longer_line = FunctionLine(function), FunctionLine(function.stretched(0.25), 4.0)
-    plain = _search(search_factory, line)(line)
-    longer = _search(search_factory, longer_line)(longer_line)
-    assert math.isclose(plain.length, longer.length, rel_tol=1e-6), (
-        f"{function.name}: {plain.length} along a direction of length 1, "
-        f"{longer.length} along one of length 4"
+    lines = FunctionLine(function), FunctionLine(function.stretched(0.25), 4.0)
+    plain, longer = (_search(search_factory, line)(line).length for line in lines)
+    assert math.isclose(plain, longer, rel_tol=1e-6), (
+        f"{function.name}: {plain} along a direction of length 1, {longer} along one of length 4"
     )
