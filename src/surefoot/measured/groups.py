@@ -25,7 +25,7 @@ class Groups:
     def __init__(self, base: Optimizer, units: Sequence[float] = ()) -> None:
         self._base = base
         self._ratios: tuple[float, ...] = ()
-        self._units = (*units, *(_unit(group) for group in self.all[len(units) :]))
+        self._units = (*units, *map(_unit, self.all[len(units) :]))
 
     def start(self) -> None:
         """Show what is applied, from the first step on."""
@@ -83,9 +83,8 @@ class Groups:
     @property
     def scheduled(self) -> float:
         """What schedulers have made of the groups' rates."""
-        pairs = zip(self._base.param_groups, self.units, strict=True)
         highest: float | None = None
-        for group, unit in pairs:
+        for group, unit in zip(self._base.param_groups, self.units, strict=True):
             if unit > 0.0:
                 left = float(group["lr"]) / unit
                 highest = left if highest is None else max(highest, left)
@@ -155,10 +154,8 @@ class Groups:
 
     def publish(self, factor: float) -> float:
         """Show what was applied; the largest multiple of a unit, ratios not included."""
-        multiple = 0.0
-        for group, unit, ratio in zip(
-            self._base.param_groups, self.units, self.ratios, strict=True
-        ):
+        groups, multiple = self._base.param_groups, 0.0
+        for group, unit, ratio in zip(groups, self.units, self.ratios, strict=True):
             rate = float(group["lr"]) * factor
             group["effective_lr"] = rate * ratio
             if unit > 0.0:

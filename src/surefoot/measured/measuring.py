@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from surefoot import _reduce
 from surefoot._evaluation import UNMOVED
 from surefoot.measured import notices
 from surefoot.measured.due import checks
@@ -19,9 +18,8 @@ from surefoot.measured.rate import RateState
 from surefoot.measured.reach import Reach
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.replay import Loss
 
-__all__ = ["ROUGH", "Measuring", "own_slope", "roughest", "scale_of"]
+__all__ = ["ROUGH", "Measuring", "roughest"]
 
 _FIRST_SHARE = 0.01
 """Where the first probe goes, as a share of the weights' norm."""
@@ -52,14 +50,12 @@ class Measuring:
         reach: how far it was to go.
         probes: its line; the weights are at its end.
         rate: what is known, and afterwards with what was learnt.
-        slope: derivative of the loss at the step's start, per step, where the gradient tells it.
         number: which step it is.
         multiple: of the groups' units, that it was taken with.
         scheduled: what schedulers leave of the rate.
         limited: whether the bound, and afterwards also whether what was measured, shortened it.
         at_once: share of a step that gradients see at once: 1 − β under averaged weights, else 1.
         foreign: whether the gradient was not the loss's own before the optimizer saw it.
-        params: that moved.
         tell: says a thing once.
 
     Attributes:
@@ -71,14 +67,12 @@ class Measuring:
     reach: Reach
     probes: Probes
     rate: RateState
-    slope: float | None
     number: int
     multiple: float
     scheduled: float
     limited: bool
     at_once: float
     foreign: bool
-    params: list[Tensor]
     tell: Callable[[str, str], None]
     share: float = field(default=1.0, init=False)
 
@@ -88,7 +82,7 @@ class Measuring:
         self._frozen, self._is_first = self.reach.settings.frozen, self.rate.in_use is None
         self._alpha = self.reach.alpha * self.rate.ebb
         self._filling = self.reach.filling(self.number)
-        self._eps = roughest(self.params)
+        self._eps = roughest(self.probes.params)
 
     def conclude(self) -> StepOutcome:
         """Look along the line, and leave the weights where the step is to end."""
@@ -99,7 +93,7 @@ class Measuring:
             return self._nothing_moved()
         per_unit = length / self.multiple * self._filling
         self.rate = dataclasses.replace(self.rate, length=per_unit)
-        probes.slope0 = self.slope if self.rate.slopes == "gradient" else None
+        probes.slope0 = probes.slope if self.rate.slopes == "gradient" else None
         end, fell = 1.0, False
         if not self._frozen and not self._is_first and length > 1.001 * self.limit:
             end, self.limited = self.limit / length, True
@@ -233,7 +227,7 @@ class Measuring:
 
     def _compare_slopes(self, places: tuple[float, ...]) -> None:
         """Decide where derivatives come from: from losses where gradient and losses disagree."""
-        slope, probes, rate = self.slope, self.probes, self.rate
+        slope, probes, rate = self.probes.slope, self.probes, self.rate
         if slope is None:
             if rate.slopes == "losses" and self.foreign:  # the second time: one may be an accident
                 self.tell("losses", notices.NOT_ITS_GRADIENT)
@@ -258,7 +252,7 @@ class Measuring:
 
     def _notice_unmoved(self) -> None:
         """A loss that does not look at the weights: the same bits where it must differ."""
-        probes, slope = self.probes, self.slope
+        probes, slope = self.probes, self.probes.slope
         if self.rate.attempts > 0 or slope is None:
             return
         same = all(v == probes.value0 for v in probes.values.values())
@@ -273,33 +267,6 @@ def _is_absurd(probes: Probes, found: StepOutcome, far: float) -> bool:
         return True
     rise, promised = probes.value(far) - probes.value0, abs((found.slope0 or 0.0) * far)
     return rise > _ABSURD * promised and rise > 0.1 * _ABSURD * abs(probes.value0)
-
-
-def scale_of(loss: Loss, active: list[Tensor]) -> float | None:
-    """What the loss's own gradient was multiplied by since ``backward()``; None where unknown."""
-    return None if loss.backwards > 1 else loss.gradient.scale_since(active)
-
-
-def own_slope(
-    probes: Probes, active: list[Tensor], grads: list[Tensor | None], scale: float | None
-) -> float | None:
-    """Derivative of the loss along the step; None where the gradient is not the loss's own.
-
-    Args:
-        probes: the line of the step, its end not yet left.
-        active: the parameters that moved.
-        grads: their gradients before the step.
-        scale: what those were multiplied by since ``backward()``.
-    """
-    slope, probes.direction_norm = probes.line.slope_and_length(grads)
-    if scale is None:
-        return None
-    after = scale_of(probes.loss, active)  # some optimizers write into gradients
-    if after is None or not math.isclose(after, scale, rel_tol=1e-4):
-        return None
-    if not _reduce.is_sharded(active):
-        slope = _reduce.mean(slope, probes.process_group, active[0].device)
-    return slope / scale
 
 
 def _per_multiple(p: Parabola, multiple: float) -> Parabola:

@@ -6,18 +6,19 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from surefoot._plain import from_plain
 from surefoot.measured.estimate import Measurement, RateInterval, pool
-from surefoot.measured.pace import CREDIT, next_measurement
 from surefoot.outcome import Status
 from surefoot.parabola import Parabola
 from surefoot.reuse import GROWTH, Pooled, within_growth
 
-__all__ = ["RateState"]
+__all__ = ["CREDIT", "RateState", "next_measurement"]
+
+CREDIT = 24.0
+"""Forward-equivalents that may be spent before they were earned: the rate changes most at first. At
+most a quarter of the whole budget where the run's length is known."""
 
 NEAR = 16.0
 """The rate in use is never farther than this factor below what is measured ..."""
@@ -100,7 +101,7 @@ class RateState:
 
     in_use: float | None = None
     since: int = 0
-    measurements: tuple[Measurement, ...] = ()
+    measurements: tuple[Measurement, ...] = field(default=(), metadata={"entry": Measurement})
     attempts: int = 0
     next: int = 0
     spent: float = 0.0
@@ -371,12 +372,20 @@ class RateState:
             fell_from=self.fell_from if returns else 0.0,
         )
 
-    @classmethod
-    def from_plain(cls, kept: Mapping[str, Any]) -> RateState:
-        """Back from :func:`surefoot._plain.to_plain`."""
-        found = from_plain(cls(), kept)
-        measurements = tuple(Measurement(*m) for m in found.measurements)
-        return dataclasses.replace(found, measurements=measurements)
+
+def next_measurement(
+    step: int, rate: RateInterval, precision: float, total_steps: int | None
+) -> int:
+    """The step at which to measure again, if the budget allows.
+
+    While the rate is less sure than wanted: at once, though never after less than a fifth of the
+    run so far in its first steps, in which the rate moves with the number of steps. Then after an
+    eighth of the time over which it has stood still, at most a fiftieth of the run.
+    """
+    if rate.n < 4 or rate.relative_error > precision:
+        return step + max(1, min(step // 5, 8))
+    longest = max(1, (total_steps or 50_000) // 50)
+    return step + max(1, min(rate.span // 8, longest))
 
 
 def _mean_and_error(losses: Sequence[float]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from surefoot import _reduce
 from surefoot._evaluation import NOT_REPEATABLE, Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
 from surefoot._numbers import check_rates
-from surefoot._plain import to_plain
+from surefoot._plain import from_plain, to_plain
 from surefoot.bound import Bound
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -29,7 +29,7 @@ from surefoot.measured.finite import GradientGauge, are_finite
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
-from surefoot.measured.measuring import Measuring, own_slope, scale_of
+from surefoot.measured.measuring import Measuring
 from surefoot.measured.noise import SlopePair, Waiting, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
@@ -57,6 +57,13 @@ _LOSSES, _PAIRS = 256, 64
 """Losses kept for predictions, and pairs of slopes."""
 _LOOK_EVERY = 8
 """Steps from one look at what schedulers do to the next."""
+
+
+def _scale_of(loss: Loss | None, active: list[Tensor]) -> float | None:
+    """What the loss's own gradient was multiplied by since ``backward()``; None where unknown."""
+    if loss is None or loss.weights_have_moved or loss.backwards > 1:
+        return None
+    return loss.gradient.scale_since(active)
 
 
 def _end(averages: weakref.ref[Averages]) -> None:
@@ -160,9 +167,7 @@ class Stepper:
         if self.averages is not None:
             weight = self.averages.total
             state = self.averages.write(state, self.groups.params())
-        ending = (
-            None if settings.decay_from is None else (settings.total_steps, *settings.decay_from)
-        )
+        decay = settings.decay_from
         own = {
             "units": self.groups.units,
             "cost": dataclasses.astuple(self.cost),
@@ -173,7 +178,7 @@ class Stepper:
             "ratios": self.ratios,
             "pairs": self._pairs,
             "batch_losses": self._losses,
-            "ending": ending,
+            "ending": None if decay is None else (settings.total_steps, *decay),
             "needs_graph": self._graphless.needs_graph,
         }
         return write(state, to_plain(self.rate) | {k: to_plain(v) for k, v in own.items()})
@@ -187,12 +192,12 @@ class Stepper:
         self.groups = Groups(self._base, own.get("units", ()))
         self._start_anew()
         if own:
-            self.rate, self.steps = RateState.from_plain(own), own["step"]
+            self.rate, self.steps = from_plain(RateState(), own), own["step"]
             self._cost = Cost(*own["cost"])
             self._reach.filled_before = own["filled_before"]
             self.closure_differentiates = own["closure_differentiates"]
             self._graphless.needs_graph = own.get("needs_graph", False)
-            self.ratios = Ratios.from_plain(own.get("ratios", {}))
+            self.ratios = from_plain(Ratios(), own.get("ratios", {}))
             self.groups.ratios = self.ratios.applied
             self._pairs = [SlopePair(*pair) for pair in own.get("pairs", ())]
             self._losses = [(step, loss) for step, loss in own.get("batch_losses", ())]
@@ -273,8 +278,9 @@ class Stepper:
         heard = self._hearing.finish()
         value = heard if value is None else value
         value = _reduce.mean(value, self._process_group, self.groups.params()[0].device)
-        reach, applied = self._reach, max(self.groups.multiples(), default=0.0)
-        self.rate = self.rate.hears(self.steps, value, reach.most, reach.loosest, applied)
+        most, loosest = self._reach.most, self._reach.loosest
+        applied = max(self.groups.multiples(), default=0.0) if loosest > 1.0 else 0.0
+        self.rate = self.rate.hears(self.steps, value, most, loosest, applied)
 
     def watched(self, function: Callable[[], Any]) -> Watched:
         """A loss, or a closure, to be run again."""
@@ -314,10 +320,8 @@ class Stepper:
     @torch.no_grad()
     def _end_move(self, waiting: Waiting, loss: Loss | None, value: float | None) -> None:
         """The gradient that the last measured move waits for is there."""
-        known = loss is not None and not loss.weights_have_moved
-        scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
-        pairs = waiting.end(1.0 if value is not None else scale, self._process_group)
-        self._waiting = None
+        scale = 1.0 if value is not None else _scale_of(loss, self.groups.with_gradient())
+        pairs, self._waiting = waiting.end(scale, self._process_group), None
         self._pairs = [*self._pairs, *pairs][-_PAIRS:]
 
     def _is_bad(self, value: float | None) -> bool:
@@ -384,9 +388,9 @@ class Stepper:
                 self._trouble.tell("turns", notices.IN_TURNS)
 
     def _note_bound(self, shortened: bool) -> None:
-        advice = self._reach.note_bound(shortened, self.rate.slack)
-        if advice is not None:
-            self._trouble.tell("bound", advice)
+        bound = self._reach.bound
+        if math.isfinite(bound.share) and bound.note(shortened):
+            self._trouble.tell("bound", bound.advice(self._reach.slower * self.rate.slack))
 
     def _book(self) -> None:
         """A step was made; plan the next."""
@@ -435,36 +439,33 @@ class Stepper:
         return problem or None
 
     def _measure(self, loss: Loss, value0: float, active: list[Tensor]) -> None:
-        probes = Probes(self._line, loss, value0, self.recorder.model, self._process_group)
-        moved = loss.weights_have_moved
+        moved, scale = loss.weights_have_moved, _scale_of(loss, active)
+        probes = Probes(self._line, loss, value0, self.recorder.model, active, scale)
         if repeats(self.rate) or moved:
             self._repeat(probes, moved)
         factor, status = self._factor()
         if self.rate.in_use is None and not self.settings.frozen:
             factor *= self.rate.trial
         grads = [p.grad for p in active]
-        scale = None if moved else scale_of(loss, active)
         self._line.begin(active)
         try:
             self._apply(factor)
-            slope = own_slope(probes, active, grads, scale)
+            probes.look_at_step(grads)
             if not (math.isfinite(probes.direction_norm) or self.settings.frozen):
                 name, dtype = type(self._base).__name__, active[0].dtype
                 raise RuntimeError(notices.ENDLESS.format(optimizer=name, dtype=dtype))
             is_out = self._see(probes.value0)
-            line = None if slope is None else self._probe_parts(probes, active, scale or 1.0)
+            line = self._probe_parts(probes)
             measuring = Measuring(
                 reach=self._reach,
                 probes=probes,
                 rate=self.rate,
-                slope=slope,
                 number=self.steps,
                 multiple=self._multiple,
                 scheduled=self.groups.scheduled,
                 limited=status is Status.CAPPED,
                 at_once=1.0 if self.averages is None else 1.0 - self.averages.share,
                 foreign=scale is None and not moved,
-                params=active,
                 tell=self._trouble.tell,
             )
             outcome = measuring.conclude()
@@ -487,16 +488,17 @@ class Stepper:
 
     def _keep_move(self, measuring: Measuring, outcome: StepOutcome) -> None:
         """Wait with this step's move for the next gradient."""
-        slope, parabola, move = measuring.slope, outcome.parabola, self._line.take_move()
-        if slope is not None and parabola is not None:
+        probes, parabola, move = measuring.probes, outcome.parabola, self._line.take_move()
+        if probes.slope is not None and parabola is not None:
             bend = parabola.curvature * self._multiple**2 * measuring.share
-            self._waiting = Waiting(self.steps, measuring.params, move, slope, bend)
+            self._waiting = Waiting(self.steps, probes.params, move, probes.slope, bend)
 
-    def _probe_parts(self, probes: Probes, active: list[Tensor], scale: float) -> GroupLine | None:
+    def _probe_parts(self, probes: Probes) -> GroupLine | None:
         """The loss where a random half of the groups stayed behind."""
-        if not parts(self.settings, self.rate) or self.rate.in_use is None:
+        scale, known = probes.scale or 1.0, probes.slope is not None
+        if not (known and parts(self.settings, self.rate)) or self.rate.in_use is None:
             return None
-        places, multiples = self.groups.places(active), self.groups.multiples()
+        places, multiples = self.groups.places(probes.params), self.groups.multiples()
         slopes = [s / scale for s in self._line.slopes_of(places)]
         moving = [k for k, place in enumerate(places) if place and multiples[k] > 0.0]
         if len(moving) < 2:
@@ -505,15 +507,10 @@ class Stepper:
         moved = {k for k, moves in draw if moves}
         with self._line.staying([i for k in moving if k not in moved for i in places[k]]):
             value = probes.evaluate()
-        tangent = math.fsum(slopes[k] for k in moved)
-        return GroupLine(
-            self.steps,
-            tuple(s / m if m > 0.0 else 0.0 for s, m in zip(slopes, multiples, strict=True)),
-            multiples,
-            tuple(k in moved for k in range(len(places))),
-            math.nan,
-            2.0 * (value - probes.value0 - tangent),
-        )
+        bend = 2.0 * (value - probes.value0 - math.fsum(slopes[k] for k in moved))
+        per_unit = tuple(s / m if m > 0.0 else 0.0 for s, m in zip(slopes, multiples, strict=True))
+        which = tuple(k in moved for k in range(len(places)))
+        return GroupLine(self.steps, per_unit, multiples, which, math.nan, bend)
 
     def _learn_ratios(self, line: GroupLine, outcome: StepOutcome) -> None:
         """Take note of what the groups' own lines say."""
@@ -578,15 +575,10 @@ class Stepper:
         """What the history keeps of a measurement."""
         unit, found, rate = max(self.groups.units), self.rate.interval, outcome.effective_lr
         has_bound = math.isfinite(self._reach.bound.share) and outcome.length > 0.0
-        return RatePoint(
-            step=self.steps,
-            effective_lr=rate,
-            measured=None if found.value is None else found.value * unit,
-            low=found.low * unit,
-            high=found.high * unit,
-            bound=rate * measuring.limit / outcome.length if has_bound else math.inf,
-            decay=measuring.left * measuring.scheduled,
-        )
+        bound = rate * measuring.limit / outcome.length if has_bound else math.inf
+        measured = None if found.value is None else found.value * unit
+        low, high, decay = found.low * unit, found.high * unit, measuring.left * measuring.scheduled
+        return RatePoint(self.steps, rate, measured, low, high, bound, decay)
 
     # A step that is none
 
