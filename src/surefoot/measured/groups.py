@@ -20,17 +20,15 @@ class Groups:
     Args:
         base: the wrapped optimizer.
         units: of its groups, where they were known before.
+
+    Attributes:
+        measured_ratios: what each group's rate is multiplied by, as far as that was measured.
     """
 
     def __init__(self, base: Optimizer, units: Sequence[float] = ()) -> None:
         self._base = base
-        self._ratios: tuple[float, ...] = ()
+        self.measured_ratios: tuple[float, ...] = ()
         self._units = (*units, *map(_unit, self.all[len(units) :]))
-
-    def start(self) -> None:
-        """Show what is applied, from the first step on."""
-        for group in self.all:
-            group.setdefault("effective_lr", 0.0)
 
     @property
     def all(self) -> list[dict[str, Any]]:
@@ -62,13 +60,9 @@ class Groups:
     def ratios(self) -> tuple[float, ...]:
         """What each group's rate is multiplied by, beside what all are; 1 unless measured."""
         groups = self._base.param_groups
-        if len(self._ratios) < len(groups):
-            self._ratios += (1.0,) * (len(groups) - len(self._ratios))
-        return self._ratios
-
-    @ratios.setter
-    def ratios(self, value: Sequence[float]) -> None:
-        self._ratios = tuple(value)
+        if len(self.measured_ratios) < len(groups):
+            self.measured_ratios += (1.0,) * (len(groups) - len(self.measured_ratios))
+        return self.measured_ratios
 
     def places(self, params: Sequence[Tensor]) -> list[list[int]]:
         """Which of some parameters, by their places among them, are in each group."""

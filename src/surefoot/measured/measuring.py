@@ -132,15 +132,9 @@ class Measuring:
             status = Status.MISFIT
         elif self.limited and status in (Status.MINIMUM, Status.NOT_CONVEX):
             status = Status.CAPPED
-        return StepOutcome(
-            t=self.multiple * self.share,
-            length=length * self.share,
-            status=status,
-            value0=probes.value0,
-            slope0=None if found.slope0 is None else found.slope0 / self.multiple,
-            direction_norm=length / self.multiple,
-            parabola=parabola,
-        )
+        t, moved, norm = self.multiple * self.share, length * self.share, length / self.multiple
+        slope0 = None if found.slope0 is None else found.slope0 / self.multiple
+        return StepOutcome(t, moved, status, probes.value0, slope0, norm, parabola=parabola)
 
     def _look_near(self, end: float) -> tuple[tuple[float, ...], StepOutcome]:
         """The first look under averaged weights, and the rate that it begins with."""
@@ -214,12 +208,9 @@ class Measuring:
         """The step drowned in the weights' rounding: try a larger unit at the next one."""
         length, rate, flat = self.probes.direction_norm, self.rate, self.rate.flat + 1
         larger = 1e-3 * rate.norm / length if length > 0.0 and math.isfinite(length) else 1e4
-        self.rate = dataclasses.replace(
-            rate,
-            trial=min(rate.trial * min(max(larger, 2.0), 1e6), 1e30),
-            flat=flat,
-            next=self.number + (1 if rate.in_use is None else min(8 * flat, 1000)),
-        )
+        trial = min(rate.trial * min(max(larger, 2.0), 1e6), 1e30)
+        following = self.number + (1 if rate.in_use is None else min(8 * flat, 1000))
+        self.rate = dataclasses.replace(rate, trial=trial, flat=flat, next=following)
         if flat >= 6:
             self.tell("flat", notices.FLAT)
         self.limited = False
@@ -235,10 +226,9 @@ class Measuring:
             return
         if len(places) < 2 or not all(math.isfinite(v) for v in probes.values.values()):
             return
-        far, near = places[0], places[1]
-        fit = Parabola.from_values(
-            (0.0, near, far), (probes.value0, probes.value(near), probes.value(far))
-        )
+        far, near, *_ = places
+        values = probes.value0, probes.value(near), probes.value(far)
+        fit = Parabola.from_values((0.0, near, far), values)
         size = max(abs(slope), abs(fit.slope0), abs(0.5 * fit.curvature * far))
         noise = 8.0 * probes.loss.rounding * abs(probes.value0) / near
         if abs(fit.slope0 - slope) <= 0.5 * size + noise:

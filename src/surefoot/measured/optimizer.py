@@ -200,7 +200,8 @@ class MeasuredLR(Wrapper):
 
     @total_steps.setter
     def total_steps(self, value: int | None) -> None:
-        self._stepper.extend(value)
+        stepper = self._stepper
+        stepper.extend(value, decays=stepper.settings.decay_from is not None)
 
     @torch.no_grad()
     def finish(self, steps: int) -> None:
@@ -213,7 +214,8 @@ class MeasuredLR(Wrapper):
             steps: until the end; ``total_steps`` is set accordingly.
         """
         check_count("steps", steps)
-        self._stepper.finish(steps)
+        if self._stepper.averages is None:
+            self._stepper.extend(self._stepper.steps + steps, decays=True)
 
     def advice(self, batch_size: int | None = None) -> Advice:
         """The rate, the gradient noise scale and the batch size beyond which returns diminish.
@@ -322,8 +324,7 @@ class MeasuredLR(Wrapper):
 
     def _step_without(self, tape: Tape | None) -> None:
         """The step of a loop that differentiated its loss itself."""
-        loss = self._watched if self._watched is not None else tape
-        self._watched = None
+        loss, self._watched = self._watched or tape, None
         self._stepper.take(loss)
 
     @torch.no_grad()

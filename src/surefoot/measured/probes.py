@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from surefoot import _reduce
+from surefoot.measured.rate import BEYOND
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss
 from surefoot.searches.least_squares import LeastSquaresSearch
@@ -17,8 +18,6 @@ from surefoot.taken_step import TakenStep
 __all__ = ["Probes"]
 
 _MAX_TRIES = 8
-_BEYOND = 4.0
-"""How many times the farthest probe a minimum may be."""
 
 
 @dataclass
@@ -90,7 +89,7 @@ class Probes:
 
     def fit(self, places: tuple[float, ...]) -> StepOutcome:
         """The parabola through the losses at the places, its minimum."""
-        return LeastSquaresSearch(places, _BEYOND * max(places), self.loss.rounding)(self)
+        return LeastSquaresSearch(places, BEYOND * max(places), self.loss.rounding)(self)
 
     @property
     def seen(self) -> tuple[float, ...]:
@@ -109,11 +108,9 @@ class Probes:
         if keeps_end:
             self.value(1.0)  # before the end is what is kept: there it cannot be visited
             self.line.keep_end()
-        found = StepOutcome(0.0, 0.0, Status.FLAT, self.value0)
         for _ in range(_MAX_TRIES):
             found = self.fit((reach,) if self.slope0 is not None else (reach, 0.5 * reach))
-            following = _follow(found, reach, most)
-            if following is None:
+            if (following := _follow(found, reach, most)) is None:
                 break
             reach = following
         return found

@@ -172,9 +172,8 @@ class RateState:
     @property
     def trend(self) -> float:
         """The loss of the last quarter of the run above the least of before, in standard errors."""
-        *parts, late = itertools.starmap(
-            self._part, itertools.pairwise((0.125, 0.25, 0.5, 0.75, 1.0))
-        )
+        cuts = itertools.pairwise((0.125, 0.25, 0.5, 0.75, 1.0))
+        *parts, late = itertools.starmap(self._part, cuts)
         before = [part for part in parts if len(part) >= 4]
         if not before or len(late) < 4:
             return 0.0
@@ -235,8 +234,7 @@ class RateState:
             if alarms == 0:
                 return dataclasses.replace(self, losses=(seen, mean, spread, 1))
             in_use = None if self.in_use is None else self.in_use / GROWTH
-            kept = self.measurements[-2:]
-            losses = (0, loss, 0.0, 0)
+            kept, losses = self.measurements[-2:], (0, loss, 0.0, 0)
             return dataclasses.replace(
                 self, in_use=in_use, highest=in_use or 0.0, measurements=kept, losses=losses
             )
@@ -272,23 +270,15 @@ class RateState:
             fell: whether the loss was not finite at the rate in use, and it was measured anew: the
                 rate falls as far as this line says.
         """
-        measurements = self.measurements
+        attempts, flat = self.attempts + 1, self.flat + 1 if status is Status.FLAT else 0
+        found = dataclasses.replace(self, attempts=attempts, probed=probed / filling, flat=flat)
         if status in FITS and parabola is not None and parabola.is_finite:
             new = Measurement(step, parabola.slope0 * filling, parabola.curvature * filling**2)
-            measurements = (*measurements, new)[-_KEPT:]
-        found = dataclasses.replace(
-            self,
-            measurements=measurements,
-            attempts=self.attempts + 1,
-            probed=probed / filling,
-            flat=self.flat + 1 if status is Status.FLAT else 0,
-        )
+            found = dataclasses.replace(found, measurements=(*self.measurements, new)[-_KEPT:])
         if averaged:
             found = found._learned_averaged(step, status, parabola)
-        if fell:
-            return found._fallen(step, parabola)
-        if averaged:
-            return found
+        if fell or averaged:
+            return found._fallen(step, parabola) if fell else found
         rate = found.interval
         wanted = found._wanted(rate, status, most)
         if self.in_use is not None:
@@ -354,21 +344,18 @@ class RateState:
         returns = in_use < self.fell_from  # to where it was, as fast as anything may change
         wanted = within_growth(wanted, in_use, GROWTH if returns else rise)
         returns = returns and in_use < wanted < self.fell_from
-        highest = self.highest
-        if status is Status.NON_FINITE or gain < 0.0 or lines.minimum == 0.0:
-            highest = wanted
+        is_lost = status is Status.NON_FINITE or gain < 0.0 or lines.minimum == 0.0
+        highest = wanted if is_lost else self.highest
         wanted = max(wanted, min(highest / HELD, PAST * lines.minimum))
         highest = max(highest, wanted)
-        following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
-        if returns:
-            following = step + 1
+        gap = 1 if returns or step < 16 else 4 if step < 64 else max(16, step // 16)
         return dataclasses.replace(
             self,
             in_use=wanted,
             highest=highest,
             pooled=(*lines, usual),
             last=step,
-            next=following,
+            next=step + gap,
             fell_from=self.fell_from if returns else 0.0,
         )
 

@@ -17,7 +17,11 @@ _STEP = 3.0
 
 @dataclass(frozen=True)
 class Settings:
-    """See :class:`surefoot.MeasuredLR`, whose arguments these are."""
+    """See :class:`surefoot.MeasuredLR`, whose arguments these are.
+
+    Args:
+        decay_from: step from which on the rate falls to its end, and what was left of it there.
+    """
 
     total_steps: int | None = None
     horizon: str = "linear"
@@ -30,7 +34,6 @@ class Settings:
     weight_decay: str = "given"
     advice: bool = False
     decay_from: tuple[int, float] | None = None
-    """Step from which on the rate falls to its end, and what was left of it there."""
 
     def __post_init__(self) -> None:
         check_choice("horizon", self.horizon, ("linear", "none"))

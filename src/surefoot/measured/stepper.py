@@ -148,7 +148,8 @@ class Stepper:
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
         self._base.param_groups[0].setdefault(STATE, None)
-        self.groups.start()
+        for group_of_base in self.groups.all:
+            group_of_base.setdefault("effective_lr", 0.0)  # shown from the first step on
         self.plan()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,15 +199,14 @@ class Stepper:
             self.closure_differentiates = own["closure_differentiates"]
             self._graphless.needs_graph = own.get("needs_graph", False)
             self.ratios = from_plain(Ratios(), own.get("ratios", {}))
-            self.groups.ratios = self.ratios.applied
+            self.groups.measured_ratios = self.ratios.applied
             self._pairs = [SlopePair(*pair) for pair in own.get("pairs", ())]
             self._losses = [(step, loss) for step, loss in own.get("batch_losses", ())]
             if ending := own.get("ending"):
                 total, *decay = ending
                 self.change(total_steps=total, decay_from=tuple(decay))
             if self.averages is not None:
-                weight = own.get("average_weight", 0.0)
-                self.averages.load(self.groups.params(), averages, weight)
+                self.averages.load(self.groups.params(), averages, own.get("average_weight", 0.0))
         self._last = self._applied = self._waiting = None
         self.plan()
 
@@ -215,17 +215,14 @@ class Stepper:
         self.settings = self._reach.settings = dataclasses.replace(self.settings, **settings)
         self.plan()
 
-    def finish(self, steps: int) -> None:
-        """Let the rate fall to zero from here; an average is at its end at any time."""
-        if self.averages is None:
-            left = self.settings.left(self.steps)
-            self.change(total_steps=self.steps + steps, decay_from=(self.steps, left))
+    def extend(self, total_steps: int | None, *, decays: bool) -> None:
+        """Another length of the run.
 
-    def extend(self, total_steps: int | None) -> None:
-        """Another length of the run; a decay that has begun goes on from where it is."""
-        decay = self.settings.decay_from
-        if decay is not None:
-            decay = (self.steps, self.settings.left(self.steps))
+        Args:
+            total_steps: of the run.
+            decays: whether the rate falls to zero from here; an average is at its end at any time.
+        """
+        decay = (self.steps, self.settings.left(self.steps)) if decays else None
         averages = self.averages is not None  # whoever averages goes on to, and needs no decay
         self.change(total_steps=total_steps, decay_from=decay, averaging=averages)
 
@@ -372,11 +369,9 @@ class Stepper:
     def _apply(self, factor: float) -> None:
         decays: list[float | None] = []
         if self._decay is not None:
-            known = self.rate.in_use is not None
+            known, total = self.rate.in_use is not None, self.settings.total_steps
             left = self.settings.left(self.steps) * self.groups.scheduled if known else 0.0
-            decays = self.groups.decays(
-                self._decay, factor, left, self.steps, self.settings.total_steps
-            )
+            decays = self.groups.decays(self._decay, factor, left, self.steps, total)
         self.groups.step(factor, self.averages, decays)
         self._multiple = self.groups.publish(factor)
 
@@ -413,11 +408,11 @@ class Stepper:
         self._passes = loss.backwards
         active, frozen = self.groups.with_gradient(), self.settings.frozen
         check_sparse(active)
-        grads = [p.grad for p in active if p.grad is not None]
-        if not frozen and not (math.isfinite(value0) and are_finite(grads)):
-            self._refuse(value0)
-            return
         if not frozen:
+            grads = [p.grad for p in active if p.grad is not None]
+            if not (math.isfinite(value0) and are_finite(grads)):
+                self._refuse(value0)
+                return
             self._hear(value)
         self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
         loud = 1.0 if frozen else self._listen()
@@ -429,14 +424,13 @@ class Stepper:
 
     def _problem(self, loss: Loss | None) -> str | None:
         """Why nothing can be measured, the same on every process; None where something can."""
-        problem = "no forward pass of the model was seen before step()"
+        problem: str | None = "no forward pass of the model was seen before step()"
         if loss is not None:
-            problem = loss.problem() or ""
-        if _reduce.is_distributed(self._process_group):
-            device = self.groups.params()[0].device
-            if _reduce.mean(float(bool(problem)), self._process_group, device) > 0.0:
-                problem = problem or "another process cannot"
-        return problem or None
+            problem = loss.problem()
+        device = self.groups.params()[0].device
+        if _reduce.mean(float(bool(problem)), self._process_group, device) > 0.0:
+            problem = problem or "another process cannot"
+        return problem
 
     def _measure(self, loss: Loss, value0: float, active: list[Tensor]) -> None:
         moved, scale = loss.weights_have_moved, _scale_of(loss, active)
@@ -520,7 +514,7 @@ class Stepper:
         multiple = max(m / r for m, r in zip(line.multiples, self.groups.ratios, strict=True))
         line = line._replace(bend=parabola.curvature * multiple**2)
         self.ratios = self.ratios.learned(line)
-        self.groups.ratios = self.ratios.applied
+        self.groups.measured_ratios = self.ratios.applied
 
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
@@ -534,7 +528,6 @@ class Stepper:
         if not moved and not agree(again, first, tolerance):
             message = NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
-                self.plan()
                 raise NotRepeatableError(message)
             self._trouble.tell("repeat", message)
         probes.value0 = again
@@ -549,8 +542,7 @@ class Stepper:
     def _learn(self, measuring: Measuring, outcome: StepOutcome, factor: float) -> None:
         """Book a measurement."""
         cost, loss = measuring.probes.cost, measuring.probes.loss
-        if measuring.share != 1.0:
-            self._multiple = self.groups.publish(factor * measuring.share)
+        self._multiple = self.groups.publish(factor * measuring.share)
         if not self.settings.frozen and self.rate.in_use is not None:
             self._note_bound(measuring.limited)
         spent = measuring.rate.spent + cost.forward_equivalents / self._passes
@@ -616,5 +608,4 @@ class Stepper:
         elif retries:
             self._hold(StepOutcome(0.0, 0.0, Status.COLLECTING, math.nan))
         else:
-            self.plan()
             raise ReplayError(message)
