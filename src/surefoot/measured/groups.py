@@ -157,11 +157,6 @@ class Groups:
         return multiple
 
     @property
-    def effective_decays(self) -> tuple[float, ...]:
-        """By group, the weight decay that was applied last."""
-        return tuple(float(group.get("effective_weight_decay", 0.0)) for group in self.all)
-
-    @property
     def effective_lr(self) -> float:
         """The largest rate that was applied last."""
         return max([float(group["effective_lr"]) for group in self.all])

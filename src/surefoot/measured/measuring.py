@@ -170,23 +170,17 @@ class Measuring:
         near = 1.0 / _INFORMATIVE <= wanted / end <= _INFORMATIVE
         far = end if near else wanted
         alone = not checks(self.rate) and probes.slope0 is not None
-        if end == 1.0 and not (near and alone):
-            if near:
-                probes.value(1.0)
-            if not near or math.isfinite(probes.values[1.0]):
-                probes.line.keep_end()
-        if alone or not math.isfinite(probes.value(far)):
-            return (far,)
-        return (far, 0.5 * far)
+        if end == 1.0 and (not near or (not alone and math.isfinite(probes.value(1.0)))):
+            probes.line.keep_end()
+        return (far,) if alone or not math.isfinite(probes.value(far)) else (far, 0.5 * far)
 
     def _place(self, found: StepOutcome, end: float, fell: bool) -> tuple[float, bool]:
         """At which share of it the step is to end, and whether that is less."""
         if self._frozen:
             return 1.0, False
         if fell:  # at the minimum, if any: the rate turned out to be far too large
-            if found.status is not Status.MINIMUM:
-                return 0.0, True
-            best = found.t * min(1.0, self._alpha * self.left)
+            minimum = found.t if found.status is Status.MINIMUM else 0.0
+            best = minimum * min(1.0, self._alpha * self.left)
             return min(best * self.at_once, end), True
         if self.reach.averages and (self._is_first or not self.limited):
             rise = max(self.probes.values.values()) - self.probes.value0

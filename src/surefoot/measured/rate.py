@@ -328,8 +328,7 @@ class RateState:
         So the first rate, which changes the weights by a thousandth, is a warm-up that ends where
         the measurements say.
         """
-        *kept, usual = self.pooled
-        lines = Pooled(*kept)
+        lines, usual = Pooled(*self.pooled[:2]), self.pooled[2]
         if status in FITS and parabola is not None and parabola.is_finite:
             loud = abs(parabola.slope0)
             usual = usual or loud

@@ -135,9 +135,8 @@ class Stepper:
     def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
         """What copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
-        self._modes = Modes()
+        self._modes = Modes() if self.averages is None else self.averages.modes
         if self.averages is not None:
-            self._modes = self.averages.modes
             # if the model is gone, too, nobody asks for it
             weakref.finalize(self, _end, weakref.ref(self.averages)).atexit = False
         self.recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
@@ -148,8 +147,8 @@ class Stepper:
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
         self._base.param_groups[0].setdefault(STATE, None)
-        for group_of_base in self.groups.all:
-            group_of_base.setdefault("effective_lr", 0.0)  # shown from the first step on
+        for each in self.groups.all:
+            each.setdefault("effective_lr", 0.0)  # shown from the first step on
         self.plan()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -230,8 +229,7 @@ class Stepper:
         """What the measurements say beyond the rate."""
         found = self.rate.interval
         lr = None if found.value is None else found.value * max(self.groups.units)
-        scale = noise_scale(self._pairs, self._share)
-        return Advice(found, lr, scale, batch_size)
+        return Advice(found, lr, noise_scale(self._pairs, self._share), batch_size)
 
     def predict(self, steps: int) -> Prediction | None:
         """The loss that a decay of so many steps would reach."""
@@ -398,8 +396,7 @@ class Stepper:
     @torch.no_grad()
     def _measured_step(self, loss: Loss | None, value: float | None) -> None:
         """The wrapped optimizer's step, and a measurement of it."""
-        problem = self._problem(loss)
-        if problem is not None:
+        if (problem := self._problem(loss)) is not None:
             self._cannot_measure(loss, problem)
             return
         assert loss is not None
@@ -545,6 +542,7 @@ class Stepper:
         self._multiple = self.groups.publish(factor * measuring.share)
         if not self.settings.frozen and self.rate.in_use is not None:
             self._note_bound(measuring.limited)
+        decays = tuple(g.get("effective_weight_decay", 0.0) for g in self.groups.all)
         spent = measuring.rate.spent + cost.forward_equivalents / self._passes
         price = (3.0 if loss.calls_backward else 1.0) / self._passes
         self.rate = dataclasses.replace(measuring.rate, spent=spent, price=price)
@@ -553,7 +551,7 @@ class Stepper:
             effective_lr=self.groups.effective_lr,
             cost=cost + Cost(self._passes, self._passes),
             ratios=self.groups.ratios if self.settings.groups == "measured" else None,
-            weight_decay=None if self._decay is None else self.groups.effective_decays,
+            weight_decay=None if self._decay is None else decays,
             noise_scale=noise_scale(self._pairs, self._share).value,
         )
         self._trouble.refused = self._trouble.failed = 0
@@ -595,8 +593,7 @@ class Stepper:
 
     def _cannot_measure(self, loss: Loss | None, problem: str) -> None:
         """Say that nothing is measured, and how it could be; step at the rate in use, if any."""
-        following = self._trouble.cannot_measure(self.steps)
-        self.rate = dataclasses.replace(self.rate, next=following)
+        self.rate = dataclasses.replace(self.rate, next=self._trouble.cannot_measure(self.steps))
         overwritten = isinstance(loss, Tape) and loss.was_overwritten  # the next one keeps it
         retries = overwritten or self._was_mistaken or self.recorder.looks_again()
         retries = retries and self._trouble.may_pass
