@@ -163,11 +163,10 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's, with averages, and what is remembered: plain values."""
-        state, settings, weight = self._base.state_dict(), self.settings, 0.0
+        state, decay, weight = self._base.state_dict(), self.settings.decay_from, 0.0
         if self.averages is not None:
             weight = self.averages.total
             state = self.averages.write(state, self.groups.params())
-        decay = settings.decay_from
         own = {
             "units": self.groups.units,
             "cost": dataclasses.astuple(self.cost),
@@ -178,7 +177,7 @@ class Stepper:
             "ratios": self.ratios,
             "pairs": self._pairs,
             "batch_losses": self._losses,
-            "ending": None if decay is None else (settings.total_steps, *decay),
+            "ending": None if decay is None else (self.settings.total_steps, *decay),
             "needs_graph": self._graphless.needs_graph,
         }
         return write(state, to_plain(self.rate) | {k: to_plain(v) for k, v in own.items()})
@@ -248,11 +247,9 @@ class Stepper:
     def last(self) -> StepOutcome | None:
         """Outcome of the last step; None before the first."""
         if self._last is None and self._applied is not None:
-            t, status = self._applied
+            (t, status), lr = self._applied, self.groups.effective_lr
             cost = Cost(self._passes, self._passes)
-            self._last = StepOutcome(
-                t, math.nan, status, math.nan, effective_lr=self.groups.effective_lr, cost=cost
-            )
+            self._last = StepOutcome(t, math.nan, status, math.nan, effective_lr=lr, cost=cost)
         return self._last
 
     # Listening
