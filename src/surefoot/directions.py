@@ -18,6 +18,8 @@ from torch import Tensor
 from surefoot import _params
 from surefoot._numbers import check_share
 
+_TINY = 1e-38  # of single precision: one over less of it is infinite there
+
 
 @dataclass(frozen=True)
 class Direction:
@@ -39,8 +41,8 @@ class Direction:
 
     @property
     def is_usable(self) -> bool:
-        """Finite and not zero: something one can move along."""
-        return math.isfinite(self.norm) and self.norm > 0.0
+        """Finite and not zero, also in single precision: something one can move along."""
+        return math.isfinite(self.norm) and self.norm > _TINY
 
     def unit(self) -> Direction:
         """The same direction with norm 1, so that ``t`` is a length."""

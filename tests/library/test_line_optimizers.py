@@ -64,6 +64,21 @@ def test_contract(name: str, clause: str) -> None:
     check_optimizer(make, repeatable=repeatable, contracts=[clause])
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_gradient_below_single_precision_is_flat(name: str) -> None:
+    weights = nn.Parameter(torch.full((4,), 1e-20))
+
+    def loss() -> Tensor:
+        return 1e-20 * weights.square().sum() + 1.0
+
+    optimizer = MAKERS[name][0]([weights])
+    for _ in range(6):
+        optimizer.step(loss)
+    assert optimizer.last is not None
+    assert optimizer.last.status is Status.FLAT
+    assert torch.equal(weights, torch.full((4,), 1e-20))
+
+
 def line_through(problem: Quadratic) -> tuple[Callable[[float], float], Callable[[float], float]]:
     """Value and slope along the negated gradient, t a learning rate, from the matrix alone."""
     theta, g = problem.theta, problem.gradient(problem.theta)

@@ -15,15 +15,14 @@ import dataclasses
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from surefoot._plain import from_plain
 from surefoot.measured.estimate import student_quantile
 
 __all__ = ["GroupLine", "GroupRatio", "Ratios", "drawn", "estimate"]
@@ -98,7 +97,7 @@ class Ratios:
     """
 
     applied: tuple[float, ...] = ()
-    lines: tuple[GroupLine, ...] = ()
+    lines: tuple[GroupLine, ...] = field(default=(), metadata={"entry": GroupLine})
 
     def learned(self, line: GroupLine) -> Ratios:
         """With one more line."""
@@ -145,12 +144,6 @@ class Ratios:
             low, high = math.exp(log - reach), math.exp(min(log + reach, 700.0))
             told.append(GroupRatio(a, math.exp(log), low, high, share))
         return told
-
-    @classmethod
-    def from_plain(cls, kept: Mapping[str, Any]) -> Ratios:
-        """Back from :func:`surefoot._plain.to_plain`."""
-        found = from_plain(cls(), kept)
-        return dataclasses.replace(found, lines=tuple(GroupLine(*line) for line in found.lines))
 
 
 def _probed(lines: Sequence[GroupLine]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,17 @@ _OFTEN, _LATER, _RARELY = 4, 30, 1000
 """Measured after a quarter of the updates so far, from 30 on after a 30th, at last every 1000."""
 _NEWEST = 25
 """Trusted measurements of which the published rule takes the mean."""
+
+
+class Phase(str, enum.Enum):
+    """What the batch of the next ``step`` call is for."""
+
+    REUSING = "reusing"
+    """Its gradient moves the weights, alone or with those of a grown batch."""
+    GATHERING = "gathering"
+    """Its gradient goes into the direction that is going to be measured."""
+    MEASURING = "measuring"
+    """Its loss alone, at three places along that direction; the weights wait."""
 
 
 @dataclass
@@ -66,9 +78,11 @@ class LABPALMemory(Memory):
     minimum_at: int = 0
 
     @property
-    def has_direction(self) -> bool:
-        """Whether the next batch only measures: the direction is complete, the weights wait."""
-        return self.measuring > 0 and self.gathered >= self.batches_per_update
+    def phase(self) -> Phase:
+        """What the next batch is for."""
+        if not self.measuring:
+            return Phase.REUSING
+        return Phase.GATHERING if self.gathered < self.batches_per_update else Phase.MEASURING
 
     # Between updates
 

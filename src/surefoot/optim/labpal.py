@@ -19,7 +19,7 @@ from surefoot.bound import longest
 from surefoot.directions import Direction, steepest
 from surefoot.optim._active import Active
 from surefoot.optim._keywords import Shared, formerly
-from surefoot.optim._labpal_memory import BATCHES, LABPALMemory
+from surefoot.optim._labpal_memory import BATCHES, LABPALMemory, Phase
 from surefoot.optim.base import LineSearchOptimizer, ParamsLike, rejected
 from surefoot.optim.batch_growth import check_growth, noise_factor
 from surefoot.outcome import Status, StepOutcome
@@ -234,11 +234,11 @@ class LABPAL(LineSearchOptimizer):
         memory = self.memory
         if memory.gathered == 0:
             memory.plan(self._settings)
-        if memory.has_direction:
+        if memory.phase is Phase.MEASURING:
             return self._measure_further(call)
         if memory.gathered + 1 < memory.batches_per_update:
             return self._accumulate(call)
-        if memory.measuring:
+        if memory.phase is Phase.GATHERING:
             return self._begin_to_measure(call)
         return self._reuse(call)
 
