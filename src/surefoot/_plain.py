@@ -31,14 +31,17 @@ def from_plain(like: T, kept: Mapping[str, Any]) -> T:
     """``like`` with the values that were kept; what an older checkpoint lacks stays as it is.
 
     Args:
-        like: a dataclass; where a field of it is one, so is what is read.
+        like: a dataclass; where a field of it is one, so is what is read. Where the metadata of a
+            field names a NamedTuple as its ``entry``, every entry is made one.
         kept: what :func:`to_plain` gave, or a part of it.
     """
     found = {}
-    for name in (f.name for f in dataclasses.fields(like) if f.name in kept):  # type: ignore[arg-type]
-        now, value = getattr(like, name), kept[name]
+    for field in (f for f in dataclasses.fields(like) if f.name in kept):  # type: ignore[arg-type]
+        now, value = getattr(like, field.name), kept[field.name]
         nested = dataclasses.is_dataclass(now) and isinstance(value, Mapping)
-        found[name] = from_plain(now, value) if nested else _tuples(value)
+        found[field.name] = from_plain(now, value) if nested else _tuples(value)
+        if "entry" in field.metadata:
+            found[field.name] = tuple(map(field.metadata["entry"]._make, value))
     return dataclasses.replace(like, **found)  # type: ignore[type-var]
 
 

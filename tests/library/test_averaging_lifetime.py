@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import math
 import pickle
 import sys
 import weakref
@@ -291,3 +292,10 @@ def test_two_that_step_the_same_weights_in_turns_do_not_average_them() -> None:
     assert F.mse_loss(answer(models[0]), Y) < 0.1 * Y.var()
     assert F.mse_loss(answer(models[1]), X) < 0.6 * X.var()
     assert torch.equal(models[0].state_dict()["0.0.weight"], trunk[0].weight)
+    # losses that are not finite send those that average to their averages: here there are none
+    with pytest.warns(UserWarning, match="not finite"):
+        for _ in range(3):
+            F.mse_loss(models[0](X), torch.full_like(Y, math.nan)).backward()
+            optimizers[0].step()
+    state = optimizers[0].state_dict()["state"]
+    assert not any("measured_average" in entries for entries in state.values())

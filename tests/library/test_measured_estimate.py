@@ -12,7 +12,7 @@ from scipy import stats
 
 from surefoot.measured import Measurement, RateInterval, interval, pool
 from surefoot.measured.estimate import student_quantile
-from surefoot.measured.pace import next_measurement
+from surefoot.measured.rate import next_measurement
 from surefoot.measured.settings import Settings
 
 

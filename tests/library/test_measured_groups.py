@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -51,7 +52,12 @@ def descend(
 
 
 def lines_of(
-    bends: Tensor, minimum: Tensor, n: int, noise: float = 0.0, seed: int = 0
+    bends: Tensor,
+    minimum: Tensor,
+    n: int,
+    noise: float = 0.0,
+    seed: int = 0,
+    multiples: Sequence[float] | None = None,
 ) -> list[GroupLine]:
     """Lines of a quadratic whose minimum, in multiples by group, is known."""
     generator = torch.Generator().manual_seed(seed)
@@ -60,10 +66,11 @@ def lines_of(
         h = bends * (1.0 + noise * float(torch.randn(1, generator=generator)))
         a = -bends @ minimum * (1.0 + noise * torch.randn(size, generator=generator).double())
         moved = drawn(i, size)
-        some = torch.tensor(moved).double()
-        ones = torch.ones(size).double()
-        whole, part = float(ones @ h @ ones), float(some @ h @ some)
-        lines.append(GroupLine(i, tuple(a.tolist()), (1.0,) * size, moved, whole, part))
+        ends = multiples or (1.0,) * size
+        every = torch.tensor(ends).double()
+        some = torch.tensor(moved).double() * every
+        whole, part = float(every @ h @ every), float(some @ h @ some)
+        lines.append(GroupLine(i, tuple(a.tolist()), tuple(ends), moved, whole, part))
     return lines
 
 
@@ -109,6 +116,17 @@ def test_a_group_whose_curvature_is_not_positive_keeps_its_ratio() -> None:
     logs, _, _ = estimate(lines)
     # the second stays where the common minimum is; nothing sends it far
     assert abs(logs[1] - logs[0]) <= math.log(4.0)
+
+
+@pytest.mark.parametrize("rests", [1, 40])
+def test_a_group_that_rests_keeps_its_ratio(rests: int) -> None:
+    """As one does whose rate a schedule holds at 0."""
+    bends = torch.tensor([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0]]).double()
+    minimum, ratios = torch.full((3,), 0.01).double(), Ratios()
+    for n, multiples in ((20, (0.01, 0.01, 0.01)), (rests, (0.01, 0.01, 0.0))):
+        for line in lines_of(bends, minimum, n, multiples=multiples):
+            ratios = ratios.learned(line)
+    assert ratios.applied == pytest.approx((1.0, 1.0, 1.0), rel=0.1)
 
 
 def test_a_steep_group_gets_the_smaller_rate() -> None:

@@ -7,10 +7,9 @@ import itertools
 import math
 import warnings
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,8 +29,7 @@ GRADIENTS = 12
 SETTLING = 3  # steps: some first put the weights on a sphere
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """To make a toy.
 
     Attributes:
@@ -44,12 +42,6 @@ class Way:
     dtype: torch.dtype
     everywhere: bool
     with_state: bool
-
-
-_WAYS = tuple(
-    Way(*how)
-    for how in itertools.product((torch.float64, torch.float32), (False, True), (False, True))
-)
 
 
 @contextmanager
@@ -74,9 +66,9 @@ def _unheard() -> Iterator[None]:
 def first_answer(question: Callable[[Way], T]) -> T | None:
     """What the first way of making toys says that raises nothing; None where each does."""
     with _unheard():
-        for how in _WAYS:
+        for how in itertools.product((torch.float64, torch.float32), (False, True), (False, True)):
             try:
-                return question(how)
+                return question(Way(*how))
             except Exception:
                 continue  # in any words that a stranger's code may choose
     return None
@@ -100,19 +92,19 @@ class Toy:
                 toys[p] = memo[id(p)] = _toy_weight(p, how.dtype, noise)
         for member in family:
             memo[id(member)] = type(member).__new__(type(member))
+            memo.update(_corners(member, toys))
         for member in family:
             if (state := vars(member).get("state")) is not None:
-                memo[id(state)] = _cut(state, toys, memo) if how.with_state else defaultdict(dict)
+                kept = copy.deepcopy(dict(state), memo) if how.with_state else {}
+                memo[id(state)] = defaultdict(dict, kept)
         for member in family:
-            for group in member.param_groups:
-                _cut_lists(group, toys, memo)
             _copy_attributes(member, memo)
         for twin in (memo[id(member)] for member in family):
             for settings in (getattr(twin, "defaults", {}), *twin.param_groups):
                 if settings.get("differentiable"):
                     settings["differentiable"] = False  # toy weights are leaves
         self.base: Optimizer = memo[id(base)]
-        self.params = [toys[p] for p in _samples(base, None if how.everywhere else _TWINS)]
+        self.params = [toys[p] for p in _samples(base, math.inf if how.everywhere else _TWINS)]
         self.start = [p.detach().clone() for p in self.params]
         slopes = [_random(p.shape, how.dtype, noise) for p in self.params]
         self._gradients = [
@@ -141,10 +133,18 @@ class Toy:
             raise ArithmeticError("the toy's step is not finite")
         return moves
 
-    def hold(self, times: float = 1.0) -> None:
-        """From here on every gradient is the first one, that many times as large."""
-        first = [times * g for g in self._gradients[0]]
-        self._gradients = [first for _ in self._gradients]
+    def hold(self, steps: int, times: float = 1.0, *, put_back: bool = True) -> list[list[Tensor]]:
+        """The moves of steps under a constant gradient: the first one, ``times`` as large.
+
+        With ``put_back`` each of them begins at the weights of the start.
+        """
+        self._gradients[0] = [times * g for g in self._gradients[0]]
+        moves = []
+        for _ in range(steps):
+            moves.append(self.step(1.0, 0))
+            if put_back:
+                _params.assign(self.params, self.start)
+        return moves
 
     def travel(self, factor: float) -> list[float]:
         """How far from each other the weights are once settled and after all gradients."""
@@ -153,10 +153,6 @@ class Toy:
                 since = [p.detach().clone() for p in self.params]
             self.step(factor if k >= SETTLING else 1.0, k)
         return [(p.detach() - x).norm().item() for p, x in zip(self.params, since, strict=True)]
-
-    def put_back(self) -> None:
-        """The weights are those of the start again."""
-        _params.assign(self.params, self.start)
 
 
 def _family(base: Optimizer) -> list[Optimizer]:
@@ -174,7 +170,7 @@ def _family(base: Optimizer) -> list[Optimizer]:
     return list(found.values())
 
 
-def _samples(base: Optimizer, most: int | None) -> list[Tensor]:
+def _samples(base: Optimizer, most: float) -> list[Tensor]:
     """Parameters whose toys get a gradient: ``most`` of each settings and number of dimensions."""
     seen: Counter[tuple[str, int]] = Counter()
     chosen = []
@@ -182,8 +178,7 @@ def _samples(base: Optimizer, most: int | None) -> list[Tensor]:
         own = ("params", "param_names", "lr", "initial_lr")
         settings = repr({k: v for k, v in group.items() if k not in own})
         for p in group["params"]:
-            enough = most is not None and seen[settings, p.dim()] >= most
-            if p.requires_grad and p.numel() > 0 and not enough:
+            if p.requires_grad and p.numel() > 0 and seen[settings, p.dim()] < most:
                 seen[settings, p.dim()] += 1
                 chosen.append(p)
     return chosen
@@ -215,27 +210,25 @@ def _copy_attributes(member: Optimizer, memo: dict[int, Any]) -> None:
                 vars(twin)[name] = value
 
 
-def _cut(state: Any, toys: dict[Tensor, Tensor], memo: dict[int, Any]) -> Any:
-    """The state, with what has a parameter's shape cut to its toy's."""
-    cut: Any = defaultdict(dict)
-    for p, entries in state.items():
-        if not isinstance(p, Tensor) or p not in toys or not isinstance(entries, dict):
-            cut[copy.deepcopy(p, memo)] = copy.deepcopy(entries, memo)
-            continue
-        for key, value in entries.items():
-            alike = isinstance(value, Tensor) and value.dim() > 0 and value.shape == p.shape
-            cut[toys[p]][key] = _corner(value, p, toys[p]) if alike else copy.deepcopy(value, memo)
-    return cut
+def _corners(member: Optimizer, toys: dict[Tensor, Tensor]) -> dict[int, Tensor]:
+    """What has a parameter's shape, cut to its toy's.
 
-
-def _cut_lists(group: dict[str, Any], toys: dict[Tensor, Tensor], memo: dict[int, Any]) -> None:
-    """Likewise what a group keeps in a list as long as that of its parameters (DoG)."""
-    params = group["params"]
-    for values in group.values():
-        if isinstance(values, list) and values is not params and len(values) == len(params):
-            for value, p in zip(values, params, strict=True):
-                if isinstance(value, Tensor) and value.shape == p.shape:
-                    memo[id(value)] = _corner(value, p, toys[p])
+    In the state, and in lists of a group that are as long as that of its parameters (DoG).
+    """
+    state, pairs = vars(member).get("state"), list[tuple[Tensor, Any]]()
+    for p, entries in state.items() if isinstance(state, Mapping) else ():
+        if p in toys and p.dim() > 0 and isinstance(entries, dict):
+            pairs += ((p, value) for value in entries.values())
+    for group in member.param_groups:
+        params = group["params"]
+        for values in group.values():
+            if isinstance(values, list) and values is not params and len(values) == len(params):
+                pairs += zip(params, values, strict=True)
+    return {
+        id(value): _corner(value, p, toys[p])
+        for p, value in pairs
+        if isinstance(value, Tensor) and value.shape == p.shape
+    }
 
 
 def _corner(value: Tensor, p: Tensor, toy: Tensor) -> Tensor:

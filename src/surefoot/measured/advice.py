@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,17 +115,14 @@ def predict(
     Returns:
         None where too few losses were seen.
     """
-    late = [(s, v) for s, v in losses if s >= _LATE * now]
+    late = [(math.log(s + 1.0), v) for s, v in losses if s >= _LATE * now]
     n = len(late)
     if n < _FEWEST:
         return None
-    xs = [math.log(s + 1.0) for s, _ in late]
-    x0, y0 = math.fsum(xs) / n, math.fsum(v for _, v in late) / n
-    spread = math.fsum((x - x0) ** 2 for x in xs)
-    slope = math.fsum((x - x0) * (v - y0) for x, (_, v) in zip(xs, late, strict=True)) / spread
-    residual = math.fsum(
-        (v - y0 - slope * (x - x0)) ** 2 for x, (_, v) in zip(xs, late, strict=True)
-    ) / (n - 2)
+    x0, y0 = map(statistics.fmean, zip(*late, strict=True))
+    spread = math.fsum((x - x0) ** 2 for x, _ in late)
+    slope = math.fsum((x - x0) * (y - y0) for x, y in late) / spread
+    residual = math.fsum((y - y0 - slope * (x - x0)) ** 2 for x, y in late) / (n - 2)
     there = math.log(now + 0.5 * steps + 1.0) - x0
     trend = y0 + min(slope, 0.0) * there
     error = math.sqrt(residual * (1.0 / n + there * there / spread) + (0.5 * excess) ** 2)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import operator
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -42,6 +41,9 @@ _LOOKS = 16
 _averages_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """By parameter, all that average it."""
 
+Places = dict[int, tuple[Tensor, Tensor]]
+"""What :meth:`Averages.write` keeps: y and x, by the parameter's place in the groups."""
+
 
 def without_momentum(optimizer: Optimizer) -> None:
     """Leave Adam, SGD, Muon and their kin without momentum: the average takes its place."""
@@ -54,9 +56,7 @@ def without_momentum(optimizer: Optimizer) -> None:
             group["betas"] = (0.0, *group["betas"][1:])
 
 
-def take_averages(
-    state_dict: dict[str, Any],
-) -> tuple[dict[str, Any], dict[int, tuple[Tensor, Tensor]]]:
+def take_averages(state_dict: dict[str, Any]) -> tuple[dict[str, Any], Places]:
     """An optimizer's state_dict without averages, and those, by parameter."""
     rest, places = {}, {}
     # keys may be names: what counts is their order in the groups
@@ -81,8 +81,8 @@ def _local(p: Tensor) -> Tensor:
     return getattr(p, "_local_tensor", p).detach()
 
 
-def _a_small_one(params: Sequence[Tensor]) -> Tensor:
-    return min(params, key=lambda p: p.numel() if p.numel() > 7 else 1 << 60)
+def _a_small_one(params: Sequence[Tensor]) -> Tensor | None:
+    return min(params, key=lambda p: p.numel() if p.numel() > 7 else 1 << 60, default=None)
 
 
 class Averages:
@@ -111,7 +111,7 @@ class Averages:
         self._waiting: list[Any] = []
         self._model = model
         self._statistics = FreshStatistics(model)
-        self._open: list[AbstractContextManager[None] | None] = []
+        self._open: list[contextlib.AbstractContextManager[None] | None] = []
         self._handles: dict[nn.Module, list[Any]] = {}
         if model is not None:
             self.watch(model)
@@ -128,10 +128,11 @@ class Averages:
     def watch(self, module: nn.Module) -> None:
         """Show the average to this module's forward passes in evaluation mode, and to its files."""
         if module not in self._handles:
-            before, after = Hook(self._before), Hook(self._after)
             handles: list[Any] = [
-                module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
-                module.register_forward_hook(after, with_kwargs=True, always_call=True),
+                module.register_forward_pre_hook(
+                    Hook(self._before), prepend=True, with_kwargs=True
+                ),
+                module.register_forward_hook(Hook(self._after), with_kwargs=True, always_call=True),
                 module.register_state_dict_post_hook(Hook(self._save)),
                 module.register_load_state_dict_post_hook(Hook(self._loaded)),
             ]
@@ -176,14 +177,12 @@ class Averages:
         self._in_flight = False
         if before == 0.0:
             _params.assign(averages, own)
-            self._mark_as_own(params)
-            return
-        c = weight / self.total
-        # x' = x + c (z − x) = x + g (y − x) with g = c / (1 − β), and y' = y + β (x' − x)
-        g = c / (1.0 - self.share)
-        _params.follow(own, averages, -self.share * g, g / (1.0 + self.share * g))
-        self._statistics.age()
-        self._mark_as_own(params)
+        else:
+            # x' = x + c (z − x) = x + g (y − x) with g = c / (1 − β), and y' = y + β (x' − x)
+            g = weight / self.total / (1.0 - self.share)
+            _params.follow(own, averages, -self.share * g, g / (1.0 + self.share * g))
+            self._statistics.age()
+        self._mark_as_own()
 
     def _take_turns(self) -> None:
         """Give up averaging where another one steps some of these weights in turns with this one.
@@ -199,10 +198,9 @@ class Averages:
                 each.share, each.total, each.has_given_up = 0.0, 0.0, True
                 each._averages, each._last = {}, ([], [], False)
 
-    def _mark_as_own(self, params: Sequence[Tensor]) -> None:
+    def _mark_as_own(self) -> None:
         """Remember what a weight is, and how often it was written to, when the step is over."""
-        if params:
-            p = self._witness = _a_small_one(params) if self._witness is None else self._witness
+        if (p := self._witness) is not None:
             self._mark = p, version_of(p), _local(p).clone()
 
     def _is_others(self) -> bool:
@@ -219,16 +217,17 @@ class Averages:
     def restart(self) -> None:
         """From here on y, x and z are the weights as they are; steps go on being as short."""
         self._pending = {}
-        own = [p.detach() for p in self._averages]
-        _params.assign(_reduce.local([*self._averages.values()]), _reduce.local(own))
+        own, averages = self._pairs([*self._averages])
+        _params.assign(averages, own)
         self._statistics.loaded()
-        self._mark_as_own([*self._averages])
+        self._mark_as_own()
 
     def go_home(self, params: Sequence[Tensor]) -> None:
         """Put y, and with it z, where the average is: the way back from a place that is no good."""
-        own, averages = self._pairs(params)
-        _params.assign(own, averages)
-        self._mark_as_own(params)
+        if not self.has_given_up:
+            own, averages = self._pairs(params)
+            _params.assign(own, averages)
+            self._mark_as_own()
 
     def _pairs(self, params: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """What parameters and averages hold, of this process's shards."""
@@ -237,11 +236,10 @@ class Averages:
             for p in params:
                 known = self._averages.get(p)
                 self._averages[p] = p.detach().clone() if known is None else _as(known, p)
-                for other in _averages_of.setdefault(p, WeakSet()):
-                    if other is not self:
-                        self._others[other], other._others[self] = other._steps, self._steps
+                for other in _averages_of.setdefault(p, WeakSet()) - {self}:
+                    self._others[other], other._others[self] = other._steps, self._steps
                 _averages_of[p].add(self)
-            self._witness = _a_small_one(params) if params else None
+            self._witness = _a_small_one(params)
             averages = _reduce.local([self._averages[p] for p in params])
             are_sharded = _reduce.is_sharded(params)
             self._last = list(params), averages, are_sharded
@@ -262,9 +260,8 @@ class Averages:
         if not self._can_show():
             yield
             return
-        self._show()
         try:
-            self._statistics.show(holds)
+            self._show(holds)
             yield
         finally:
             self._hide()
@@ -277,19 +274,18 @@ class Averages:
         self._has_doubts = self._has_doubts or foreign
         return not foreign
 
-    def _show(self) -> None:
+    def _show(self, holds: float = AT_ONCE) -> None:
         self._settle()
-        self._is_shown = True
         self._exchange()
+        self._statistics.show(holds)
 
     def _hide(self) -> None:
         self._statistics.hide()
         if self._is_shown:
             self._exchange()
-        self._is_shown = False
 
     def _exchange(self) -> None:
-        self._last = [], [], False
+        self._is_shown, self._last = not self._is_shown, ([], [], False)
         for p, average in self._averages.items():
             if hasattr(p, "_local_tensor"):  # a shard's memory is known to others by its address
                 _params.swap(_reduce.local([p.detach()]), _reduce.local([average]))
@@ -307,9 +303,8 @@ class Averages:
         if module.training:
             self.leave()
         elif self._can_show() and not self._in_flight:
-            self._show()
             self._stays = True
-            self._statistics.show()
+            self._show()
 
     def leave(self) -> None:
         """Training goes on: put y back."""
@@ -319,53 +314,42 @@ class Averages:
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A forward pass begins, of the whole model or of a part of it."""
-        if not _is_tracing():
-            inner = bool(self._open)  # a part of what was called already
-            self._open.append(None if inner else self._begin(module, args, kwargs))
+        if _is_tracing():
+            return
+        context = None
+        if not self._open and not is_measuring():  # else a part of what was called already
+            records, trains = torch.is_grad_enabled(), module.training
+            if records:
+                whole = self._model  # a part may be in evaluation mode because it is frozen
+                trains = not self.modes.is_evaluation(
+                    module if whole is None or not whole.training else whole
+                )
+            if not trains:
+                context = self.shown()
+                context.__enter__()
+            else:
+                self.leave()
+                if not self._is_shown:
+                    self._settle()
+                    self._in_flight = self._in_flight or records
+                    if module.training:
+                        self._statistics.saw(module, args, kwargs)
+        self._open.append(context)
 
     def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not _is_tracing() and self._open:
-            context = self._open.pop()
-            if context is not None:
+            if (context := self._open.pop()) is not None:
                 context.__exit__(None, None, None)
             if self._has_ended:
                 self.end()
 
-    def _begin(
-        self, module: nn.Module, args: Any, kwargs: Any
-    ) -> AbstractContextManager[None] | None:
-        """What has to be left when the forward pass ends."""
-        if is_measuring():
-            return None
-        records, trains = torch.is_grad_enabled(), module.training
-        if records:
-            whole = self._model  # a part may be in evaluation mode because it is frozen
-            trains = not self.modes.is_evaluation(
-                module if whole is None or not whole.training else whole
-            )
-        if trains:
-            self.leave()
-            if not self._is_shown:
-                self._settle()
-                self._in_flight = self._in_flight or records
-                if module.training:
-                    self._statistics.saw(module, args, kwargs)
-            return None
-        if not self._can_show():
-            return None
-        context = self.shown()
-        context.__enter__()
-        return context
-
     def end(self) -> None:
         """The optimizer is gone: the average is what it leaves behind."""
         self._has_ended = True
-        if self._open:  # a forward pass: when that ends
-            return
-        if self._can_show():
-            self._show()
-            self._statistics.show()
-        self.forget()
+        if not self._open:  # else when that forward pass ends
+            if self._can_show():
+                self._show()
+            self.forget()
 
     def _save(self, module: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
         """Put the averages, and their statistics, into a model's state_dict."""
@@ -386,18 +370,13 @@ class Averages:
         """An optimizer's state_dict with y and x of each parameter."""
         self._settle()
         state = dict(state_dict["state"])
+        own, other = (_AVERAGE, _GRADIENT) if self._is_shown else (_GRADIENT, _AVERAGE)
         for i, p in enumerate(params):
             if p in self._averages:
-                y, x = p.detach(), self._averages[p]
-                if self._is_shown:
-                    y, x = x, y
-                places = {_GRADIENT: y, _AVERAGE: x}
-                state[i] = {**state.get(i, {}), **places}
+                state[i] = {**state.get(i, {}), own: p.detach(), other: self._averages[p]}
         return {**state_dict, "state": state}
 
-    def load(
-        self, params: Sequence[Tensor], places: dict[int, tuple[Tensor, Tensor]], total: float
-    ) -> None:
+    def load(self, params: Sequence[Tensor], places: Places, total: float) -> None:
         """Back from :meth:`write`, by way of :func:`take_averages`.
 
         The parameters get their values when the training goes on: whoever loads the model's own
@@ -409,10 +388,9 @@ class Averages:
         self.modes.has_trained = True
         self._statistics.hide()
         self._statistics.loaded()
-        for i, (y, x) in places.items():
+        for i, both in places.items():
             p = params[i]
-            self._pending[p] = y.detach().to(p.device, p.dtype).clone()
-            self._averages[p] = x.detach().to(p.device, p.dtype).clone()
+            self._pending[p], self._averages[p] = (_as(t.detach(), p).clone() for t in both)
         if self._model is not None:  # whichever part of it is called first
             self._waiting = [
                 m.register_forward_pre_hook(Hook(self._settle_to_train), prepend=True)
@@ -425,15 +403,10 @@ class Averages:
 
     def _settle(self) -> None:
         """Put loaded values into the parameters."""
-        if not self._pending:
-            return
-        with torch.no_grad():
-            for p, y in self._pending.items():
-                _params.put_unnoticed(p, y)
-        self._pending = {}
-        for handle in self._waiting:
-            handle.remove()
-        self._waiting = []
+        while self._pending:
+            _params.put_unnoticed(*self._pending.popitem())
+        while self._waiting:
+            self._waiting.pop().remove()
 
     def _loaded(self, module: nn.Module, keys: Any) -> None:
         """Other weights were loaded into the model."""
@@ -442,10 +415,9 @@ class Averages:
 
     def forget(self) -> None:
         """Take the hooks away."""
-        for handles in self._handles.values():
-            for handle in handles:
+        while self._handles:
+            for handle in self._handles.popitem()[1]:
                 handle.remove()
-        self._handles = {}
 
 
 def _is_tracing() -> bool:

@@ -20,14 +20,13 @@ def write(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def read(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The wrapped optimizer's state_dict, and what was kept, by 0.1, too; {} if nothing was."""
     plain = {key: value for key, value in state_dict.items() if key != STATE}
-    own = state_dict["param_groups"][0].get(STATE) or _of_0_1(state_dict.get(STATE))
-    return plain, own or {}
+    old = state_dict.get(STATE)
+    own = state_dict["param_groups"][0].get(STATE) or (_of_0_1(old) if old else {})
+    return plain, own
 
 
-def _of_0_1(own: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _of_0_1(own: Mapping[str, Any]) -> dict[str, Any]:
     """What 0.1 remembered, in today's words."""
-    if own is None:
-        return None
     gauge, counts = own["gauge"], own["counts"]
     same = ("measurements", "attempts", "next", "spent", "price", "misfits")
     return {

@@ -72,10 +72,7 @@ def _shrinkage(toy: Toy, times: float) -> float:
     """By which share of rate × decay the weights shrink once the optimizer's memory is filled."""
     for group in toy.base.param_groups:
         group["weight_decay"] = times * _DECAY
-    toy.hold(0.0)
-    for _ in range(_STEPS):
-        moves = toy.step(1.0, 0)
-        toy.put_back()
+    moves = toy.hold(_STEPS, times=0.0)[-1]
     rates = {id(p): float(g["lr"]) for g in toy.base.param_groups for p in g["params"]}
     shares = [
         -float((move * start).sum() / start.square().sum()) / (rates[id(p)] * times * _DECAY)

@@ -18,17 +18,11 @@ _NEARLY_NOTHING = 0.05
 
 def is_due(settings: Settings, rate: RateState, step: int) -> bool:
     """Whether step number ``step`` measures: the time has come and the budget allows it."""
-    return (
-        step >= rate.next
-        and (rate.in_use is None or settings.left(step) > _NEARLY_NOTHING)
-        and settings.allows(step, rate.spent, _price(settings, rate))
-    )
-
-
-def _price(settings: Settings, rate: RateState) -> float:
-    """Forward-equivalents of the next measurement."""
+    if step < rate.next or (rate.in_use is not None and settings.left(step) <= _NEARLY_NOTHING):
+        return False
     probes = 1 if rate.slopes == "gradient" else 2
-    return rate.price * (probes + checks(rate) + parts(settings, rate) + repeats(rate))
+    price = rate.price * (probes + checks(rate) + parts(settings, rate) + repeats(rate))
+    return settings.allows(step, rate.spent, price)
 
 
 def checks(rate: RateState) -> bool:

@@ -34,8 +34,7 @@ class GradientGauge:
         if not self._is_sharded:
             return math.sqrt(math.fsum(_params.norms_sq(grads)))
         square = math.fsum(_params.norms_sq(_reduce.local(grads)))
-        (square,) = _reduce.over_shards([square], True)
-        return math.sqrt(square)
+        return math.sqrt(_reduce.over_shards([square], True)[0])
 
 
 def _small_ones(active: Sequence[Tensor]) -> list[Tensor]:

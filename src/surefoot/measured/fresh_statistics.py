@@ -35,13 +35,10 @@ class FreshStatistics:
         self._norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
         self._batches: deque[Any] = deque(maxlen=_BATCHES)
         self._kept: list[dict[str, Tensor]] | None = None
-        self._own: list[dict[str, Any]] | None = None
+        self._own: list[dict[str, Tensor]] | None = None
         self._steps = self._age = 0
-
-    @property
-    def has_any(self) -> bool:
+        self.has_any = bool(self._norms)
         """Whether there are statistics to measure."""
-        return bool(self._norms)
 
     def saw(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Keep the inputs of a training pass."""
@@ -75,16 +72,18 @@ class FreshStatistics:
     def loaded(self) -> None:
         """Others were loaded into the model, which are its own from here on."""
         if self._own is not None:
-            shown: list[dict[str, Any]] = [dict(norm._buffers) for norm in self._norms]
-            self.hide()
-            for norm, others in zip(self._norms, shown, strict=True):
-                own = {name: b for name, b in norm._buffers.items() if b is not None}
+            for own, others in zip(self._own, self._exchange(self._own), strict=True):
                 _params.assign([*own.values()], [others[name] for name in own])
+            self._own = None
         self._batches.clear()
         self._kept = None
 
-    def _exchange(self, statistics: Sequence[dict[str, Tensor]]) -> list[dict[str, Any]]:
-        own = [dict(norm._buffers) for norm in self._norms]
+    def _present(self) -> list[dict[str, Tensor]]:
+        """By layer, the buffers that it has now."""
+        return [{k: b for k, b in m._buffers.items() if b is not None} for m in self._norms]
+
+    def _exchange(self, statistics: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        own = self._present()
         for norm, others in zip(self._norms, statistics, strict=True):
             norm._buffers.update(others)
         return own
@@ -92,12 +91,11 @@ class FreshStatistics:
     @torch.no_grad()
     def _measure(self) -> list[dict[str, Tensor]]:
         module, _, _, surroundings = self._batches[-1]
-        modes = [(m, m.training) for m in module.modules()]
-        momenta = [norm.momentum for norm in self._norms]
-        blank = [
-            {name: torch.zeros_like(b) for name, b in norm._buffers.items() if b is not None}
-            for norm in self._norms
+        settings: list[tuple[nn.Module, str, Any]] = [
+            *((m, "training", m.training) for m in module.modules()),
+            *((norm, "momentum", norm.momentum) for norm in self._norms),
         ]
+        blank = [{k: torch.zeros_like(b) for k, b in own.items()} for own in self._present()]
         before = [(b, b._version, b.clone()) for b in module.buffers()]
         with undisturbed(None, surroundings.devices), replaying():
             own = self._exchange(blank)
@@ -110,10 +108,8 @@ class FreshStatistics:
                         called(*args, **kwargs)
             finally:
                 self._exchange(own)
-                for norm, momentum in zip(self._norms, momenta, strict=True):
-                    norm.momentum = momentum
-                for m, mode in modes:
-                    m.training = mode
+                for owner, name, value in settings:
+                    setattr(owner, name, value)
         for b, version, content in before:
             if b._version != version:
                 _params.assign([b], [content])

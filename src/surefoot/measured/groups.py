@@ -20,17 +20,15 @@ class Groups:
     Args:
         base: the wrapped optimizer.
         units: of its groups, where they were known before.
+
+    Attributes:
+        measured_ratios: what each group's rate is multiplied by, as far as that was measured.
     """
 
     def __init__(self, base: Optimizer, units: Sequence[float] = ()) -> None:
         self._base = base
-        self._ratios: tuple[float, ...] = ()
-        self._units = (*units, *(_unit(group) for group in self.all[len(units) :]))
-
-    def start(self) -> None:
-        """Show what is applied, from the first step on."""
-        for group in self.all:
-            group.setdefault("effective_lr", 0.0)
+        self.measured_ratios: tuple[float, ...] = ()
+        self._units = (*units, *map(_unit, self.all[len(units) :]))
 
     @property
     def all(self) -> list[dict[str, Any]]:
@@ -62,13 +60,9 @@ class Groups:
     def ratios(self) -> tuple[float, ...]:
         """What each group's rate is multiplied by, beside what all are; 1 unless measured."""
         groups = self._base.param_groups
-        if len(self._ratios) < len(groups):
-            self._ratios += (1.0,) * (len(groups) - len(self._ratios))
-        return self._ratios
-
-    @ratios.setter
-    def ratios(self, value: Sequence[float]) -> None:
-        self._ratios = tuple(value)
+        if len(self.measured_ratios) < len(groups):
+            self.measured_ratios += (1.0,) * (len(groups) - len(self.measured_ratios))
+        return self.measured_ratios
 
     def places(self, params: Sequence[Tensor]) -> list[list[int]]:
         """Which of some parameters, by their places among them, are in each group."""
@@ -83,9 +77,8 @@ class Groups:
     @property
     def scheduled(self) -> float:
         """What schedulers have made of the groups' rates."""
-        pairs = zip(self._base.param_groups, self.units, strict=True)
         highest: float | None = None
-        for group, unit in pairs:
+        for group, unit in zip(self._base.param_groups, self.units, strict=True):
             if unit > 0.0:
                 left = float(group["lr"]) / unit
                 highest = left if highest is None else max(highest, left)
@@ -155,20 +148,13 @@ class Groups:
 
     def publish(self, factor: float) -> float:
         """Show what was applied; the largest multiple of a unit, ratios not included."""
-        multiple = 0.0
-        for group, unit, ratio in zip(
-            self._base.param_groups, self.units, self.ratios, strict=True
-        ):
+        groups, multiple = self._base.param_groups, 0.0
+        for group, unit, ratio in zip(groups, self.units, self.ratios, strict=True):
             rate = float(group["lr"]) * factor
             group["effective_lr"] = rate * ratio
             if unit > 0.0:
                 multiple = max(multiple, rate / unit)
         return multiple
-
-    @property
-    def effective_decays(self) -> tuple[float, ...]:
-        """By group, the weight decay that was applied last."""
-        return tuple(float(group.get("effective_weight_decay", 0.0)) for group in self.all)
 
     @property
     def effective_lr(self) -> float:

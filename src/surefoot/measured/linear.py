@@ -114,20 +114,19 @@ def _look(base: Optimizer) -> None:
 def _objection(base: Optimizer, how: Way) -> str | None:
     """Why the steps of ``base`` are not for measuring; None if they are."""
 
-    def pair() -> tuple[Toy, Toy]:
-        return Toy(base, how), Toy(base, how)
-
-    first = _departure(*pair(), _FACTORS)
+    first = _departure(base, how, _FACTORS)
     if first is not None:
         k = first[0]
         reasons = []
-        apart = _departure(*pair(), (1.0,) * k + (2.0,), since=k)
-        if apart is None or _departure(*pair(), (2.0,) * k + (1.0,), since=k) is not None:
+        apart = _departure(base, how, (1.0,) * k + (2.0,), since=k)
+        if apart is None or _departure(base, how, (2.0,) * k + (1.0,), since=k) is not None:
             reasons.append("its memory depends on lr")
         if apart is not None:
-            reasons.append(f"its step does not follow lr: at twice the lr it {_went(apart[1])}")
+            turned = abs(apart[1] - 2.0) <= 2.0 * _TOLERANCE
+            went = "goes another way" if turned else f"is {apart[1]:.2f} times as long"
+            reasons.append(f"its step does not follow lr: at twice the lr it {went}")
         return ", and ".join(reasons)
-    ways = [toy.travel(factor) for toy, factor in zip(pair(), (1.0, 2.0), strict=True)]
+    ways = [Toy(base, how).travel(factor) for factor in (1.0, 2.0)]
     ratios = [two / one for one, two in zip(*ways, strict=True) if one > 0.0]
     worst = max(ratios, key=lambda ratio: abs(ratio - 2.0))
     if not _PATH_RATIO[0] < worst < _PATH_RATIO[1]:
@@ -135,18 +134,14 @@ def _objection(base: Optimizer, how: Way) -> str | None:
     return None
 
 
-def _went(ratio: float) -> str:
-    turned = abs(ratio - 2.0) <= 2.0 * _TOLERANCE
-    return "goes another way" if turned else f"is {ratio:.2f} times as long"
-
-
 def _departure(
-    one: Toy, other: Toy, factors: Sequence[float], since: int = 0
+    base: Optimizer, how: Way, factors: Sequence[float], since: int = 0
 ) -> tuple[int, float] | None:
-    """The first step where ``other`` does not go ``factor`` times as far as ``one`` from there.
+    """The first step that is not ``factor`` times as long as one at ``lr`` from there.
 
-    With it, how many times as far it went.
+    With it, how many times as long it is.
     """
+    one, other = Toy(base, how), Toy(base, how)
     for k, factor in enumerate(factors):
         before = [p.detach().clone() for p in one.params]
         moves, others = one.step(1.0, k), other.step(factor, k)
@@ -161,14 +156,9 @@ def _departure(
 
 
 def _growth(base: Optimizer, how: Way, *, put_back: bool) -> tuple[float, ...]:
-    toy = Toy(base, how)
-    lengths = []
-    for _ in range(_AHEAD):
-        lengths.append([move.norm().item() for move in toy.step(1.0, 0)])
-        if put_back:
-            toy.put_back()
     curves = []
-    for curve in zip(*lengths, strict=True):
+    for moves in zip(*Toy(base, how).hold(_AHEAD, put_back=put_back), strict=True):
+        curve = [move.norm().item() for move in moves]
         first = next((length for length in curve if length > 0.0), math.nan)
         if math.isfinite(sum(curve) / first):
             # no more digits than all processes of a distributed optimizer agree on

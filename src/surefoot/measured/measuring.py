@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from surefoot import _reduce
 from surefoot._evaluation import UNMOVED
 from surefoot.measured import notices
 from surefoot.measured.due import checks
@@ -19,9 +18,8 @@ from surefoot.measured.rate import RateState
 from surefoot.measured.reach import Reach
 from surefoot.outcome import Status, StepOutcome
 from surefoot.parabola import Parabola
-from surefoot.replay import Loss
 
-__all__ = ["ROUGH", "Measuring", "own_slope", "roughest", "scale_of"]
+__all__ = ["ROUGH", "Measuring", "roughest"]
 
 _FIRST_SHARE = 0.01
 """Where the first probe goes, as a share of the weights' norm."""
@@ -52,14 +50,12 @@ class Measuring:
         reach: how far it was to go.
         probes: its line; the weights are at its end.
         rate: what is known, and afterwards with what was learnt.
-        slope: derivative of the loss at the step's start, per step, where the gradient tells it.
         number: which step it is.
         multiple: of the groups' units, that it was taken with.
         scheduled: what schedulers leave of the rate.
         limited: whether the bound, and afterwards also whether what was measured, shortened it.
         at_once: share of a step that gradients see at once: 1 − β under averaged weights, else 1.
         foreign: whether the gradient was not the loss's own before the optimizer saw it.
-        params: that moved.
         tell: says a thing once.
 
     Attributes:
@@ -71,14 +67,12 @@ class Measuring:
     reach: Reach
     probes: Probes
     rate: RateState
-    slope: float | None
     number: int
     multiple: float
     scheduled: float
     limited: bool
     at_once: float
     foreign: bool
-    params: list[Tensor]
     tell: Callable[[str, str], None]
     share: float = field(default=1.0, init=False)
 
@@ -88,7 +82,7 @@ class Measuring:
         self._frozen, self._is_first = self.reach.settings.frozen, self.rate.in_use is None
         self._alpha = self.reach.alpha * self.rate.ebb
         self._filling = self.reach.filling(self.number)
-        self._eps = roughest(self.params)
+        self._eps = roughest(self.probes.params)
 
     def conclude(self) -> StepOutcome:
         """Look along the line, and leave the weights where the step is to end."""
@@ -99,7 +93,7 @@ class Measuring:
             return self._nothing_moved()
         per_unit = length / self.multiple * self._filling
         self.rate = dataclasses.replace(self.rate, length=per_unit)
-        probes.slope0 = self.slope if self.rate.slopes == "gradient" else None
+        probes.slope0 = probes.slope if self.rate.slopes == "gradient" else None
         end, fell = 1.0, False
         if not self._frozen and not self._is_first and length > 1.001 * self.limit:
             end, self.limited = self.limit / length, True
@@ -138,15 +132,9 @@ class Measuring:
             status = Status.MISFIT
         elif self.limited and status in (Status.MINIMUM, Status.NOT_CONVEX):
             status = Status.CAPPED
-        return StepOutcome(
-            t=self.multiple * self.share,
-            length=length * self.share,
-            status=status,
-            value0=probes.value0,
-            slope0=None if found.slope0 is None else found.slope0 / self.multiple,
-            direction_norm=length / self.multiple,
-            parabola=parabola,
-        )
+        t, moved, norm = self.multiple * self.share, length * self.share, length / self.multiple
+        slope0 = None if found.slope0 is None else found.slope0 / self.multiple
+        return StepOutcome(t, moved, status, probes.value0, slope0, norm, parabola=parabola)
 
     def _look_near(self, end: float) -> tuple[tuple[float, ...], StepOutcome]:
         """The first look under averaged weights, and the rate that it begins with."""
@@ -182,23 +170,17 @@ class Measuring:
         near = 1.0 / _INFORMATIVE <= wanted / end <= _INFORMATIVE
         far = end if near else wanted
         alone = not checks(self.rate) and probes.slope0 is not None
-        if end == 1.0 and not (near and alone):
-            if near:
-                probes.value(1.0)
-            if not near or math.isfinite(probes.values[1.0]):
-                probes.line.keep_end()
-        if alone or not math.isfinite(probes.value(far)):
-            return (far,)
-        return (far, 0.5 * far)
+        if end == 1.0 and (not near or (not alone and math.isfinite(probes.value(1.0)))):
+            probes.line.keep_end()
+        return (far,) if alone or not math.isfinite(probes.value(far)) else (far, 0.5 * far)
 
     def _place(self, found: StepOutcome, end: float, fell: bool) -> tuple[float, bool]:
         """At which share of it the step is to end, and whether that is less."""
         if self._frozen:
             return 1.0, False
         if fell:  # at the minimum, if any: the rate turned out to be far too large
-            if found.status is not Status.MINIMUM:
-                return 0.0, True
-            best = found.t * min(1.0, self._alpha * self.left)
+            minimum = found.t if found.status is Status.MINIMUM else 0.0
+            best = minimum * min(1.0, self._alpha * self.left)
             return min(best * self.at_once, end), True
         if self.reach.averages and (self._is_first or not self.limited):
             rise = max(self.probes.values.values()) - self.probes.value0
@@ -220,12 +202,9 @@ class Measuring:
         """The step drowned in the weights' rounding: try a larger unit at the next one."""
         length, rate, flat = self.probes.direction_norm, self.rate, self.rate.flat + 1
         larger = 1e-3 * rate.norm / length if length > 0.0 and math.isfinite(length) else 1e4
-        self.rate = dataclasses.replace(
-            rate,
-            trial=min(rate.trial * min(max(larger, 2.0), 1e6), 1e30),
-            flat=flat,
-            next=self.number + (1 if rate.in_use is None else min(8 * flat, 1000)),
-        )
+        trial = min(rate.trial * min(max(larger, 2.0), 1e6), 1e30)
+        following = self.number + (1 if rate.in_use is None else min(8 * flat, 1000))
+        self.rate = dataclasses.replace(rate, trial=trial, flat=flat, next=following)
         if flat >= 6:
             self.tell("flat", notices.FLAT)
         self.limited = False
@@ -233,7 +212,7 @@ class Measuring:
 
     def _compare_slopes(self, places: tuple[float, ...]) -> None:
         """Decide where derivatives come from: from losses where gradient and losses disagree."""
-        slope, probes, rate = self.slope, self.probes, self.rate
+        slope, probes, rate = self.probes.slope, self.probes, self.rate
         if slope is None:
             if rate.slopes == "losses" and self.foreign:  # the second time: one may be an accident
                 self.tell("losses", notices.NOT_ITS_GRADIENT)
@@ -241,10 +220,9 @@ class Measuring:
             return
         if len(places) < 2 or not all(math.isfinite(v) for v in probes.values.values()):
             return
-        far, near = places[0], places[1]
-        fit = Parabola.from_values(
-            (0.0, near, far), (probes.value0, probes.value(near), probes.value(far))
-        )
+        far, near, *_ = places
+        values = probes.value0, probes.value(near), probes.value(far)
+        fit = Parabola.from_values((0.0, near, far), values)
         size = max(abs(slope), abs(fit.slope0), abs(0.5 * fit.curvature * far))
         noise = 8.0 * probes.loss.rounding * abs(probes.value0) / near
         if abs(fit.slope0 - slope) <= 0.5 * size + noise:
@@ -258,7 +236,7 @@ class Measuring:
 
     def _notice_unmoved(self) -> None:
         """A loss that does not look at the weights: the same bits where it must differ."""
-        probes, slope = self.probes, self.slope
+        probes, slope = self.probes, self.probes.slope
         if self.rate.attempts > 0 or slope is None:
             return
         same = all(v == probes.value0 for v in probes.values.values())
@@ -273,33 +251,6 @@ def _is_absurd(probes: Probes, found: StepOutcome, far: float) -> bool:
         return True
     rise, promised = probes.value(far) - probes.value0, abs((found.slope0 or 0.0) * far)
     return rise > _ABSURD * promised and rise > 0.1 * _ABSURD * abs(probes.value0)
-
-
-def scale_of(loss: Loss, active: list[Tensor]) -> float | None:
-    """What the loss's own gradient was multiplied by since ``backward()``; None where unknown."""
-    return None if loss.backwards > 1 else loss.gradient.scale_since(active)
-
-
-def own_slope(
-    probes: Probes, active: list[Tensor], grads: list[Tensor | None], scale: float | None
-) -> float | None:
-    """Derivative of the loss along the step; None where the gradient is not the loss's own.
-
-    Args:
-        probes: the line of the step, its end not yet left.
-        active: the parameters that moved.
-        grads: their gradients before the step.
-        scale: what those were multiplied by since ``backward()``.
-    """
-    slope, probes.direction_norm = probes.line.slope_and_length(grads)
-    if scale is None:
-        return None
-    after = scale_of(probes.loss, active)  # some optimizers write into gradients
-    if after is None or not math.isclose(after, scale, rel_tol=1e-4):
-        return None
-    if not _reduce.is_sharded(active):
-        slope = _reduce.mean(slope, probes.process_group, active[0].device)
-    return slope / scale
 
 
 def _per_multiple(p: Parabola, multiple: float) -> Parabola:

@@ -118,9 +118,6 @@ def _update(base: Optimizer, how: Way, times: float) -> float:
     for group in toy.base.param_groups:
         if "weight_decay" in group:
             group["weight_decay"] = 0.0
-    toy.hold()
-    for _ in range(_SETTLED):
-        toy.step(1.0, 0)
-        toy.put_back()
-    toy.hold(times)
-    return math.sqrt(sum(float(move.square().sum()) for move in toy.step(1.0, 0)))
+    toy.hold(_SETTLED)
+    (moves,) = toy.hold(1, times)
+    return math.sqrt(sum(float(move.square().sum()) for move in moves))

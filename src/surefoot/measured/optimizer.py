@@ -111,6 +111,7 @@ class MeasuredLR(Wrapper):
 
     # a GradScaler unscales and looks for infinities itself, whatever the wrapped optimizer could do
     _step_supports_amp_scaling = False
+    _watched: Watched | None = None
 
     def __init__(
         self,
@@ -137,30 +138,18 @@ class MeasuredLR(Wrapper):
             # a fifth of a step is what they would see at once: less than their last bit
             averaging = False
             Notices().tell("rough", notices.ROUGH)
-        settings = Settings(
-            total_steps=total_steps,
-            horizon=horizon,
-            step_adaptation=step_adaptation,
-            max_change=max_change,
-            averaging=averaging,
-            overhead=overhead,
-            frozen=frozen,
-            groups=groups,
-            weight_decay=weight_decay,
-            advice=advice,
-        )
+        lengths = total_steps, horizon, step_adaptation, max_change
+        settings = Settings(*lengths, averaging, overhead, frozen, groups, weight_decay, advice)
         check_callable("on_measure", on_measure)
         super().__init__(optimizer)
         stop_abandoned()
         self._stepper = Stepper(optimizer, model, settings, process_group, on_measure)
-        self._watched: Watched | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_base": self._base, "_stepper": self._stepper}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._watched = None
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's; what this one remembers is in the first group."""
@@ -211,7 +200,8 @@ class MeasuredLR(Wrapper):
 
     @total_steps.setter
     def total_steps(self, value: int | None) -> None:
-        self._stepper.extend(value)
+        stepper = self._stepper
+        stepper.extend(value, decays=stepper.settings.decay_from is not None)
 
     @torch.no_grad()
     def finish(self, steps: int) -> None:
@@ -224,7 +214,8 @@ class MeasuredLR(Wrapper):
             steps: until the end; ``total_steps`` is set accordingly.
         """
         check_count("steps", steps)
-        self._stepper.finish(steps)
+        if self._stepper.averages is None:
+            self._stepper.extend(self._stepper.steps + steps, decays=True)
 
     def advice(self, batch_size: int | None = None) -> Advice:
         """The rate, the gradient noise scale and the batch size beyond which returns diminish.
@@ -333,8 +324,7 @@ class MeasuredLR(Wrapper):
 
     def _step_without(self, tape: Tape | None) -> None:
         """The step of a loop that differentiated its loss itself."""
-        loss = self._watched if self._watched is not None else tape
-        self._watched = None
+        loss, self._watched = self._watched or tape, None
         self._stepper.take(loss)
 
     @torch.no_grad()

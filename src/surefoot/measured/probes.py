@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from surefoot import _reduce
+from surefoot.measured.rate import BEYOND
 from surefoot.outcome import Cost, Status, StepOutcome
 from surefoot.replay import Loss
 from surefoot.searches.least_squares import LeastSquaresSearch
@@ -18,8 +18,6 @@ from surefoot.taken_step import TakenStep
 __all__ = ["Probes"]
 
 _MAX_TRIES = 8
-_BEYOND = 4.0
-"""How many times the farthest probe a minimum may be."""
 
 
 @dataclass
@@ -31,10 +29,12 @@ class Probes:
         loss: what is evaluated.
         value0: the loss at t = 0, averaged over the processes.
         model: whose gathered shards are stale once the weights have moved; None for none.
-        process_group: processes to average losses over.
+        params: that the step moves.
+        scale: what their gradients were multiplied by since ``backward()``; None where unknown.
 
     Attributes:
-        slope0: its derivative there, per unit of ``t``; None where it is to come from losses.
+        slope: derivative of the loss at the step's start, where the gradient tells it.
+        slope0: the same, per unit of ``t``; None where it is to come from losses.
         direction_norm: the step's length.
         values: what was evaluated, by ``t``.
     """
@@ -43,11 +43,28 @@ class Probes:
     loss: Loss
     value0: float
     model: nn.Module | None
-    process_group: Any
+    params: list[Tensor]
+    scale: float | None
+    slope: float | None = None
     slope0: float | None = None
     direction_norm: float = math.nan
     cost: Cost = field(default_factory=Cost)
     values: dict[float, float] = field(default_factory=dict)
+
+    def look_at_step(self, grads: list[Tensor | None]) -> None:
+        """Its length, and its slope unless the gradient is not the loss's own.
+
+        Args:
+            grads: the gradients before the step, whose end is not yet left.
+        """
+        slope, self.direction_norm = self.line.slope_and_length(grads)
+        if self.scale is None:
+            return
+        after = self.loss.gradient.scale_since(self.params)  # some optimizers write into gradients
+        if after is not None and math.isclose(after, self.scale, rel_tol=1e-4):
+            if not _reduce.is_sharded(self.params):
+                slope = _reduce.mean(slope, self.line.process_group, self.params[0].device)
+            self.slope = slope / self.scale
 
     def value(self, t: float) -> float:
         """The loss at ``t``; what was evaluated once is known."""
@@ -68,11 +85,11 @@ class Probes:
         finally:
             _reshard(self.model)
         self.cost = self.cost + Cost(1, int(self.loss.calls_backward), 1)
-        return _reduce.mean(value, self.process_group, self.loss.value.device)
+        return _reduce.mean(value, self.line.process_group, self.loss.value.device)
 
     def fit(self, places: tuple[float, ...]) -> StepOutcome:
         """The parabola through the losses at the places, its minimum."""
-        return LeastSquaresSearch(places, _BEYOND * max(places), self.loss.rounding)(self)
+        return LeastSquaresSearch(places, BEYOND * max(places), self.loss.rounding)(self)
 
     @property
     def seen(self) -> tuple[float, ...]:
@@ -91,11 +108,9 @@ class Probes:
         if keeps_end:
             self.value(1.0)  # before the end is what is kept: there it cannot be visited
             self.line.keep_end()
-        found = StepOutcome(0.0, 0.0, Status.FLAT, self.value0)
         for _ in range(_MAX_TRIES):
             found = self.fit((reach,) if self.slope0 is not None else (reach, 0.5 * reach))
-            following = _follow(found, reach, most)
-            if following is None:
+            if (following := _follow(found, reach, most)) is None:
                 break
             reach = following
         return found

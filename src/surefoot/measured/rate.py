@@ -6,18 +6,19 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from surefoot._plain import from_plain
 from surefoot.measured.estimate import Measurement, RateInterval, pool
-from surefoot.measured.pace import CREDIT, next_measurement
 from surefoot.outcome import Status
 from surefoot.parabola import Parabola
 from surefoot.reuse import GROWTH, Pooled, within_growth
 
-__all__ = ["RateState"]
+__all__ = ["CREDIT", "RateState", "next_measurement"]
+
+CREDIT = 24.0
+"""Forward-equivalents that may be spent before they were earned: the rate changes most at first. At
+most a quarter of the whole budget where the run's length is known."""
 
 NEAR = 16.0
 """The rate in use is never farther than this factor below what is measured ..."""
@@ -100,7 +101,7 @@ class RateState:
 
     in_use: float | None = None
     since: int = 0
-    measurements: tuple[Measurement, ...] = ()
+    measurements: tuple[Measurement, ...] = field(default=(), metadata={"entry": Measurement})
     attempts: int = 0
     next: int = 0
     spent: float = 0.0
@@ -171,9 +172,8 @@ class RateState:
     @property
     def trend(self) -> float:
         """The loss of the last quarter of the run above the least of before, in standard errors."""
-        *parts, late = itertools.starmap(
-            self._part, itertools.pairwise((0.125, 0.25, 0.5, 0.75, 1.0))
-        )
+        cuts = itertools.pairwise((0.125, 0.25, 0.5, 0.75, 1.0))
+        *parts, late = itertools.starmap(self._part, cuts)
         before = [part for part in parts if len(part) >= 4]
         if not before or len(late) < 4:
             return 0.0
@@ -234,8 +234,7 @@ class RateState:
             if alarms == 0:
                 return dataclasses.replace(self, losses=(seen, mean, spread, 1))
             in_use = None if self.in_use is None else self.in_use / GROWTH
-            kept = self.measurements[-2:]
-            losses = (0, loss, 0.0, 0)
+            kept, losses = self.measurements[-2:], (0, loss, 0.0, 0)
             return dataclasses.replace(
                 self, in_use=in_use, highest=in_use or 0.0, measurements=kept, losses=losses
             )
@@ -271,23 +270,15 @@ class RateState:
             fell: whether the loss was not finite at the rate in use, and it was measured anew: the
                 rate falls as far as this line says.
         """
-        measurements = self.measurements
+        attempts, flat = self.attempts + 1, self.flat + 1 if status is Status.FLAT else 0
+        found = dataclasses.replace(self, attempts=attempts, probed=probed / filling, flat=flat)
         if status in FITS and parabola is not None and parabola.is_finite:
             new = Measurement(step, parabola.slope0 * filling, parabola.curvature * filling**2)
-            measurements = (*measurements, new)[-_KEPT:]
-        found = dataclasses.replace(
-            self,
-            measurements=measurements,
-            attempts=self.attempts + 1,
-            probed=probed / filling,
-            flat=self.flat + 1 if status is Status.FLAT else 0,
-        )
+            found = dataclasses.replace(found, measurements=(*self.measurements, new)[-_KEPT:])
         if averaged:
             found = found._learned_averaged(step, status, parabola)
-        if fell:
-            return found._fallen(step, parabola)
-        if averaged:
-            return found
+        if fell or averaged:
+            return found._fallen(step, parabola) if fell else found
         rate = found.interval
         wanted = found._wanted(rate, status, most)
         if self.in_use is not None:
@@ -337,8 +328,7 @@ class RateState:
         So the first rate, which changes the weights by a thousandth, is a warm-up that ends where
         the measurements say.
         """
-        *kept, usual = self.pooled
-        lines = Pooled(*kept)
+        lines, usual = Pooled(*self.pooled[:2]), self.pooled[2]
         if status in FITS and parabola is not None and parabola.is_finite:
             loud = abs(parabola.slope0)
             usual = usual or loud
@@ -353,30 +343,35 @@ class RateState:
         returns = in_use < self.fell_from  # to where it was, as fast as anything may change
         wanted = within_growth(wanted, in_use, GROWTH if returns else rise)
         returns = returns and in_use < wanted < self.fell_from
-        highest = self.highest
-        if status is Status.NON_FINITE or gain < 0.0 or lines.minimum == 0.0:
-            highest = wanted
+        is_lost = status is Status.NON_FINITE or gain < 0.0 or lines.minimum == 0.0
+        highest = wanted if is_lost else self.highest
         wanted = max(wanted, min(highest / HELD, PAST * lines.minimum))
         highest = max(highest, wanted)
-        following = step + (1 if step < 16 else 4 if step < 64 else max(16, step // 16))
-        if returns:
-            following = step + 1
+        gap = 1 if returns or step < 16 else 4 if step < 64 else max(16, step // 16)
         return dataclasses.replace(
             self,
             in_use=wanted,
             highest=highest,
             pooled=(*lines, usual),
             last=step,
-            next=following,
+            next=step + gap,
             fell_from=self.fell_from if returns else 0.0,
         )
 
-    @classmethod
-    def from_plain(cls, kept: Mapping[str, Any]) -> RateState:
-        """Back from :func:`surefoot._plain.to_plain`."""
-        found = from_plain(cls(), kept)
-        measurements = tuple(Measurement(*m) for m in found.measurements)
-        return dataclasses.replace(found, measurements=measurements)
+
+def next_measurement(
+    step: int, rate: RateInterval, precision: float, total_steps: int | None
+) -> int:
+    """The step at which to measure again, if the budget allows.
+
+    While the rate is less sure than wanted: at once, though never after less than a fifth of the
+    run so far in its first steps, in which the rate moves with the number of steps. Then after an
+    eighth of the time over which it has stood still, at most a fiftieth of the run.
+    """
+    if rate.n < 4 or rate.relative_error > precision:
+        return step + max(1, min(step // 5, 8))
+    longest = max(1, (total_steps or 50_000) // 50)
+    return step + max(1, min(rate.span // 8, longest))
 
 
 def _mean_and_error(losses: Sequence[float]) -> tuple[float, float]:

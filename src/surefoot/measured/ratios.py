@@ -15,14 +15,14 @@ import dataclasses
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from surefoot._plain import from_plain
 from surefoot.measured.estimate import student_quantile
 
 __all__ = ["GroupLine", "GroupRatio", "Ratios", "drawn", "estimate"]
@@ -97,7 +97,7 @@ class Ratios:
     """
 
     applied: tuple[float, ...] = ()
-    lines: tuple[GroupLine, ...] = ()
+    lines: tuple[GroupLine, ...] = field(default=(), metadata={"entry": GroupLine})
 
     def learned(self, line: GroupLine) -> Ratios:
         """With one more line."""
@@ -122,11 +122,8 @@ class Ratios:
 
     def _level(self, ratios: Sequence[float]) -> float:
         """What they are to be multiplied by, for the common rate's minimum to stay where it is."""
-        rates = torch.tensor(self.lines[-1].multiples, dtype=torch.float64)
-        slopes, bends = _pooled(self.lines, rates)
-        relative = torch.tensor(
-            [r / a for r, a in zip(ratios, self.applied, strict=True)], dtype=torch.float64
-        )
+        slopes, bends = _pooled(self.lines, _row(_probed(self.lines)))
+        relative = _row([r / a for r, a in zip(ratios, self.applied, strict=True)])
         ones = torch.ones_like(relative)
         before, after = _minimum_along(slopes, bends, ones), _minimum_along(slopes, bends, relative)
         if before is None or after is None:
@@ -139,7 +136,7 @@ class Ratios:
             return [GroupRatio(a) for a in self.applied]
         value, error, together = estimate(self.lines)
         quantile = _WIDER * student_quantile(0.975, min(_BLOCKS, len(self.lines)) - 1)
-        probed = [math.log(m) if m > 0.0 else 0.0 for m in self.lines[-1].multiples]
+        probed = [math.log(m) for m in _probed(self.lines)]
         middle = statistics.fmean(probed)
         told = []
         for a, m, v, e, share in zip(self.applied, probed, value, error, together, strict=True):
@@ -148,11 +145,17 @@ class Ratios:
             told.append(GroupRatio(a, math.exp(log), low, high, share))
         return told
 
-    @classmethod
-    def from_plain(cls, kept: Mapping[str, Any]) -> Ratios:
-        """Back from :func:`surefoot._plain.to_plain`."""
-        found = from_plain(cls(), kept)
-        return dataclasses.replace(found, lines=tuple(GroupLine(*line) for line in found.lines))
+
+def _probed(lines: Sequence[GroupLine]) -> list[float]:
+    """Where each group's newest move ended; the others' mean for one that stood still."""
+    by_group = zip(*(line.multiples for line in reversed(lines)), strict=True)
+    newest = [next((m for m in multiples if m > 0.0), 0.0) for multiples in by_group]
+    mean = statistics.geometric_mean([m for m in newest if m > 0.0])
+    return [m or mean for m in newest]
+
+
+def _row(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def drawn(step: int, n: int) -> tuple[bool, ...]:
@@ -174,16 +177,13 @@ def estimate(lines: Sequence[GroupLine]) -> tuple[list[float], list[float], list
         For each group the logarithm, its standard error by leaving out blocks of lines, and the
         share of the curvature along it that is other groups'. The logarithms' mean is 0.
     """
-    rates = torch.tensor(lines[-1].multiples, dtype=torch.float64)
+    rates = _row(_probed(lines))
     slopes, bends = _pooled(lines, rates)
     logs = _logs(slopes, bends)
     blocks = min(_BLOCKS, len(lines))
     edges = [round(i * len(lines) / blocks) for i in range(blocks + 1)]
-    without = []
-    for i in range(blocks):
-        rest = [*lines[: edges[i]], *lines[edges[i + 1] :]]
-        without.append(_logs(*_pooled(rest, rates)))
-    spread = torch.stack(without)
+    without = ([*lines[:start], *lines[end:]] for start, end in pairwise(edges))
+    spread = torch.stack([_logs(*_pooled(rest, rates)) for rest in without])
     error = ((blocks - 1) / blocks * (spread - spread.mean(0)).square().sum(0)).sqrt()
     others = bends.sum(1) - bends.diagonal()
     share = others / bends.sum(1).abs().clamp(min=1e-300)
@@ -197,12 +197,11 @@ def _pooled(lines: Sequence[GroupLine], rates: Tensor) -> tuple[Tensor, Tensor]:
     every group has its minimum where the common one is.
     """
     # each line counts the same, however loud its batch: lines with other groups are compared
-    loud = [
-        math.fsum(abs(a * m) for a, m in zip(x.slopes, x.multiples, strict=True)) or 1.0
+    pairs = [
+        (math.fsum(abs(a * m) for a, m in zip(x.slopes, x.multiples, strict=True)) or 1.0, x)
         for x in lines
     ]
-    pairs = list(zip(loud, lines, strict=True))
-    a = sum(torch.tensor(x.slopes, dtype=torch.float64) / size for size, x in pairs)
+    a = sum(_row(x.slopes) / size for size, x in pairs)
     slopes = a * rates / len(lines)
     strength = slopes.abs().clamp(min=1e-12 * float(slopes.abs().sum()) + 1e-300)
     bends = _fitted(pairs, rates, strength)
@@ -224,8 +223,7 @@ def _fitted(pairs: Sequence[tuple[float, GroupLine]], rates: Tensor, strength: T
     unit = torch.where(rows == columns, 1.0, 2.0) * both
     features, values, common = [], [], 0.0
     for silence, x in pairs:
-        place = torch.tensor(x.multiples, dtype=torch.float64) / rates.clamp(min=1e-300)
-        moved = torch.tensor(x.moved, dtype=torch.float64)
+        place, moved = _row(x.multiples) / rates, _row(x.moved)
         some = place * moved
         whole, part = place[rows] * place[columns], some[rows] * some[columns]
         # what the others add is a difference on one batch: its noise is not that of the whole
@@ -238,7 +236,7 @@ def _fitted(pairs: Sequence[tuple[float, GroupLine]], rates: Tensor, strength: T
                 features.append(feature * unit / size)
                 values.append(bend / silence / size)
         common += x.bend / silence / float((strength * place.square()).sum()) / len(pairs)
-    matrix, target = torch.stack(features), torch.tensor(values, dtype=torch.float64)
+    matrix, target = torch.stack(features), _row(values)
     # that nothing differs: every group's minimum is where the common one is
     prior = torch.where(rows == columns, common, 0.0).double()
     left = matrix.T @ matrix + _PRIOR * torch.eye(len(rows), dtype=torch.float64)
@@ -255,11 +253,10 @@ def _logs(slopes: Tensor, bends: Tensor) -> Tensor:
     By coordinates, each within a factor of 4 of where it was probed; a group whose curvature is
     not positive stays where it was.
     """
-    n = len(slopes)
-    start = _minimum_along(slopes, bends, torch.ones(n, dtype=torch.float64)) or 1.0
-    x = torch.full((n,), start, dtype=torch.float64)
+    start = _minimum_along(slopes, bends, torch.ones_like(slopes)) or 1.0
+    x = torch.full_like(slopes, start)
     for _ in range(100):
-        for k in range(n):
+        for k in range(len(x)):
             own = float(bends[k, k])
             if own > 0.0:
                 rest = float(slopes[k] + bends[k] @ x) - own * float(x[k])

@@ -37,6 +37,11 @@ class Reach:
         averages: whether weights are averaged.
         has_batch_norm: whether the model has.
         filled_before: steps that the wrapped optimizer had made before it was wrapped.
+
+    Attributes:
+        most: what α may be multiplied by while the loss falls.
+        often: how many losses to hear while the run grows by a factor of e.
+        is_unbounded: whether nothing but ruin bounds a step, as it is under averaged weights.
     """
 
     settings: Settings
@@ -45,6 +50,11 @@ class Reach:
     averages: bool
     has_batch_norm: bool
     filled_before: int = 0
+
+    def __post_init__(self) -> None:
+        self.most = FALLING if self.averages else 1.0
+        self.often = 16 if self.averages else 32  # three minima far, a run may be lost within a few
+        self.is_unbounded = self.averages and math.isinf(self.bound.share)
 
     @property
     def alpha(self) -> float:
@@ -58,28 +68,13 @@ class Reach:
         planned = self.settings.falls and self.settings.decay_from is None
         return UNDER_A_HORIZON if planned and not self.has_batch_norm else 1.0
 
-    @property
-    def most(self) -> float:
-        """What α may be multiplied by while the loss falls."""
-        return FALLING if self.averages else 1.0
-
-    @property
-    def often(self) -> int:
-        """How many losses to hear while the run grows by a factor of e."""
-        return 16 if self.averages else 32  # three minima far, a run may be lost within a few
-
-    @property
-    def is_unbounded(self) -> bool:
-        """Whether nothing but ruin bounds a step, as it is under averaged weights."""
-        return self.averages and math.isinf(self.bound.share)
-
     def filling(self, step: int) -> float:
         """How many times longer updates will be as the optimizer's memory fills."""
         return self.response.growth_to_come(self.filled_before + step)
 
     def limit(self, rate: RateState, step: int, scheduled: float) -> float:
         """The longest step."""
-        lowered = self.settings.left(step) * min(1.0, scheduled) * self._slower
+        lowered = self.settings.left(step) * min(1.0, scheduled) * self.slower
         # between the smallest norm and today's: weights that have to grow may, and none run away
         norm = math.sqrt(rate.norm * rate.size)
         ruin = _AVERAGED_RUIN if self.averages else _RUIN
@@ -97,7 +92,7 @@ class Reach:
         return share * math.sqrt(total)
 
     @property
-    def _slower(self) -> float:
+    def slower(self) -> float:
         """What a long run leaves of the bound."""
         return 1.0 / self._long if self._long > 1.0 else 1.0
 
@@ -130,8 +125,3 @@ class Reach:
         if length > 1.001 * limit:
             return factor * limit / length, Status.CAPPED
         return factor, Status.REUSED
-
-    def note_bound(self, shortened: bool, slack: float) -> str | None:
-        """Count steps that were shortened; what to say where most were."""
-        too_often = math.isfinite(self.bound.share) and self.bound.note(shortened)
-        return self.bound.advice(self._slower * slack) if too_often else None

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from surefoot._numbers import check_choice, check_count, check_flag, check_number
-from surefoot.measured.pace import budget
+from surefoot.measured.rate import CREDIT
 
 __all__ = ["Settings"]
+
+_STEP = 3.0
+"""Forward-equivalents of a plain training step: one forward and one backward pass."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """See :class:`surefoot.MeasuredLR`, whose arguments these are."""
+    """See :class:`surefoot.MeasuredLR`, whose arguments these are.
+
+    Args:
+        decay_from: step from which on the rate falls to its end, and what was left of it there.
+    """
 
     total_steps: int | None = None
     horizon: str = "linear"
@@ -27,7 +34,6 @@ class Settings:
     weight_decay: str = "given"
     advice: bool = False
     decay_from: tuple[int, float] | None = None
-    """Step from which on the rate falls to its end, and what was left of it there."""
 
     def __post_init__(self) -> None:
         check_choice("horizon", self.horizon, ("linear", "none"))
@@ -60,8 +66,17 @@ class Settings:
         return self.decay_from is not None or (self.horizon == "linear" and not self.averages)
 
     def allows(self, step: int, spent: float, price: float) -> bool:
-        """Whether a measurement of that price may be made now. The first one always may."""
-        return spent == 0.0 or spent + price <= budget(self.overhead, self.total_steps, step)
+        """Whether a measurement of that price may be made now. The first one always may.
+
+        Args:
+            step: its number.
+            spent: forward-equivalents spent on measuring so far.
+            price: likewise.
+        """
+        earned, total = self.overhead * _STEP * (step + 1), self.total_steps
+        whole = math.inf if total is None else self.overhead * _STEP * max(total, step + 1)
+        credit = min(CREDIT, 0.25 * whole) if self.overhead > 0.0 else 0.0
+        return spent == 0.0 or spent + price <= min(whole, earned + credit)
 
     def left(self, step: int) -> float:
         """The factor that falls from 1 to 0 over ``total_steps``, or from where a decay began."""

@@ -16,7 +16,7 @@ from surefoot import _reduce
 from surefoot._evaluation import NOT_REPEATABLE, Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
 from surefoot._numbers import check_rates
-from surefoot._plain import to_plain
+from surefoot._plain import from_plain, to_plain
 from surefoot.bound import Bound
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
@@ -29,7 +29,7 @@ from surefoot.measured.finite import GradientGauge, are_finite
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
 from surefoot.measured.linear import respond
-from surefoot.measured.measuring import Measuring, own_slope, scale_of
+from surefoot.measured.measuring import Measuring
 from surefoot.measured.noise import SlopePair, Waiting, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
@@ -57,6 +57,13 @@ _LOSSES, _PAIRS = 256, 64
 """Losses kept for predictions, and pairs of slopes."""
 _LOOK_EVERY = 8
 """Steps from one look at what schedulers do to the next."""
+
+
+def _scale_of(loss: Loss | None, active: list[Tensor]) -> float | None:
+    """What the loss's own gradient was multiplied by since ``backward()``; None where unknown."""
+    if loss is None or loss.weights_have_moved or loss.backwards > 1:
+        return None
+    return loss.gradient.scale_since(active)
 
 
 def _end(averages: weakref.ref[Averages]) -> None:
@@ -128,9 +135,8 @@ class Stepper:
     def _attach(self, group: Any, on_measure: Callable[[StepOutcome], None] | None) -> None:
         """What copies and checkpoints do not keep."""
         self._process_group, self._on_measure = group, on_measure
-        self._modes = Modes()
+        self._modes = Modes() if self.averages is None else self.averages.modes
         if self.averages is not None:
-            self._modes = self.averages.modes
             # if the model is gone, too, nobody asks for it
             weakref.finalize(self, _end, weakref.ref(self.averages)).atexit = False
         self.recorder, self._hearing = Recorder(self.model, self._modes), Hearing()
@@ -141,7 +147,8 @@ class Stepper:
         self._last: StepOutcome | None = None
         self._applied: tuple[float, Status] | None = None
         self._base.param_groups[0].setdefault(STATE, None)
-        self.groups.start()
+        for each in self.groups.all:
+            each.setdefault("effective_lr", 0.0)  # shown from the first step on
         self.plan()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,13 +163,10 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's, with averages, and what is remembered: plain values."""
-        state, settings, weight = self._base.state_dict(), self.settings, 0.0
+        state, decay, weight = self._base.state_dict(), self.settings.decay_from, 0.0
         if self.averages is not None:
             weight = self.averages.total
             state = self.averages.write(state, self.groups.params())
-        ending = (
-            None if settings.decay_from is None else (settings.total_steps, *settings.decay_from)
-        )
         own = {
             "units": self.groups.units,
             "cost": dataclasses.astuple(self.cost),
@@ -173,7 +177,7 @@ class Stepper:
             "ratios": self.ratios,
             "pairs": self._pairs,
             "batch_losses": self._losses,
-            "ending": ending,
+            "ending": None if decay is None else (self.settings.total_steps, *decay),
             "needs_graph": self._graphless.needs_graph,
         }
         return write(state, to_plain(self.rate) | {k: to_plain(v) for k, v in own.items()})
@@ -187,21 +191,20 @@ class Stepper:
         self.groups = Groups(self._base, own.get("units", ()))
         self._start_anew()
         if own:
-            self.rate, self.steps = RateState.from_plain(own), own["step"]
+            self.rate, self.steps = from_plain(RateState(), own), own["step"]
             self._cost = Cost(*own["cost"])
             self._reach.filled_before = own["filled_before"]
             self.closure_differentiates = own["closure_differentiates"]
             self._graphless.needs_graph = own.get("needs_graph", False)
-            self.ratios = Ratios.from_plain(own.get("ratios", {}))
-            self.groups.ratios = self.ratios.applied
+            self.ratios = from_plain(Ratios(), own.get("ratios", {}))
+            self.groups.measured_ratios = self.ratios.applied
             self._pairs = [SlopePair(*pair) for pair in own.get("pairs", ())]
             self._losses = [(step, loss) for step, loss in own.get("batch_losses", ())]
             if ending := own.get("ending"):
                 total, *decay = ending
                 self.change(total_steps=total, decay_from=tuple(decay))
             if self.averages is not None:
-                weight = own.get("average_weight", 0.0)
-                self.averages.load(self.groups.params(), averages, weight)
+                self.averages.load(self.groups.params(), averages, own.get("average_weight", 0.0))
         self._last = self._applied = self._waiting = None
         self.plan()
 
@@ -210,17 +213,14 @@ class Stepper:
         self.settings = self._reach.settings = dataclasses.replace(self.settings, **settings)
         self.plan()
 
-    def finish(self, steps: int) -> None:
-        """Let the rate fall to zero from here; an average is at its end at any time."""
-        if self.averages is None:
-            left = self.settings.left(self.steps)
-            self.change(total_steps=self.steps + steps, decay_from=(self.steps, left))
+    def extend(self, total_steps: int | None, *, decays: bool) -> None:
+        """Another length of the run.
 
-    def extend(self, total_steps: int | None) -> None:
-        """Another length of the run; a decay that has begun goes on from where it is."""
-        decay = self.settings.decay_from
-        if decay is not None:
-            decay = (self.steps, self.settings.left(self.steps))
+        Args:
+            total_steps: of the run.
+            decays: whether the rate falls to zero from here; an average is at its end at any time.
+        """
+        decay = (self.steps, self.settings.left(self.steps)) if decays else None
         averages = self.averages is not None  # whoever averages goes on to, and needs no decay
         self.change(total_steps=total_steps, decay_from=decay, averaging=averages)
 
@@ -228,8 +228,7 @@ class Stepper:
         """What the measurements say beyond the rate."""
         found = self.rate.interval
         lr = None if found.value is None else found.value * max(self.groups.units)
-        scale = noise_scale(self._pairs, self._share)
-        return Advice(found, lr, scale, batch_size)
+        return Advice(found, lr, noise_scale(self._pairs, self._share), batch_size)
 
     def predict(self, steps: int) -> Prediction | None:
         """The loss that a decay of so many steps would reach."""
@@ -248,11 +247,9 @@ class Stepper:
     def last(self) -> StepOutcome | None:
         """Outcome of the last step; None before the first."""
         if self._last is None and self._applied is not None:
-            t, status = self._applied
+            (t, status), lr = self._applied, self.groups.effective_lr
             cost = Cost(self._passes, self._passes)
-            self._last = StepOutcome(
-                t, math.nan, status, math.nan, effective_lr=self.groups.effective_lr, cost=cost
-            )
+            self._last = StepOutcome(t, math.nan, status, math.nan, effective_lr=lr, cost=cost)
         return self._last
 
     # Listening
@@ -273,8 +270,9 @@ class Stepper:
         heard = self._hearing.finish()
         value = heard if value is None else value
         value = _reduce.mean(value, self._process_group, self.groups.params()[0].device)
-        reach, applied = self._reach, max(self.groups.multiples(), default=0.0)
-        self.rate = self.rate.hears(self.steps, value, reach.most, reach.loosest, applied)
+        most, loosest = self._reach.most, self._reach.loosest
+        applied = max(self.groups.multiples(), default=0.0) if loosest > 1.0 else 0.0
+        self.rate = self.rate.hears(self.steps, value, most, loosest, applied)
 
     def watched(self, function: Callable[[], Any]) -> Watched:
         """A loss, or a closure, to be run again."""
@@ -314,10 +312,8 @@ class Stepper:
     @torch.no_grad()
     def _end_move(self, waiting: Waiting, loss: Loss | None, value: float | None) -> None:
         """The gradient that the last measured move waits for is there."""
-        known = loss is not None and not loss.weights_have_moved
-        scale = scale_of(loss, self.groups.with_gradient()) if known and loss else None
-        pairs = waiting.end(1.0 if value is not None else scale, self._process_group)
-        self._waiting = None
+        scale = 1.0 if value is not None else _scale_of(loss, self.groups.with_gradient())
+        pairs, self._waiting = waiting.end(scale, self._process_group), None
         self._pairs = [*self._pairs, *pairs][-_PAIRS:]
 
     def _is_bad(self, value: float | None) -> bool:
@@ -368,11 +364,9 @@ class Stepper:
     def _apply(self, factor: float) -> None:
         decays: list[float | None] = []
         if self._decay is not None:
-            known = self.rate.in_use is not None
+            known, total = self.rate.in_use is not None, self.settings.total_steps
             left = self.settings.left(self.steps) * self.groups.scheduled if known else 0.0
-            decays = self.groups.decays(
-                self._decay, factor, left, self.steps, self.settings.total_steps
-            )
+            decays = self.groups.decays(self._decay, factor, left, self.steps, total)
         self.groups.step(factor, self.averages, decays)
         self._multiple = self.groups.publish(factor)
 
@@ -384,9 +378,9 @@ class Stepper:
                 self._trouble.tell("turns", notices.IN_TURNS)
 
     def _note_bound(self, shortened: bool) -> None:
-        advice = self._reach.note_bound(shortened, self.rate.slack)
-        if advice is not None:
-            self._trouble.tell("bound", advice)
+        bound = self._reach.bound
+        if math.isfinite(bound.share) and bound.note(shortened):
+            self._trouble.tell("bound", bound.advice(self._reach.slower * self.rate.slack))
 
     def _book(self) -> None:
         """A step was made; plan the next."""
@@ -399,8 +393,7 @@ class Stepper:
     @torch.no_grad()
     def _measured_step(self, loss: Loss | None, value: float | None) -> None:
         """The wrapped optimizer's step, and a measurement of it."""
-        problem = self._problem(loss)
-        if problem is not None:
+        if (problem := self._problem(loss)) is not None:
             self._cannot_measure(loss, problem)
             return
         assert loss is not None
@@ -409,11 +402,11 @@ class Stepper:
         self._passes = loss.backwards
         active, frozen = self.groups.with_gradient(), self.settings.frozen
         check_sparse(active)
-        grads = [p.grad for p in active if p.grad is not None]
-        if not frozen and not (math.isfinite(value0) and are_finite(grads)):
-            self._refuse(value0)
-            return
         if not frozen:
+            grads = [p.grad for p in active if p.grad is not None]
+            if not (math.isfinite(value0) and are_finite(grads)):
+                self._refuse(value0)
+                return
             self._hear(value)
         self._trouble.notice_schedules(self.groups, falls=self.settings.falls)
         loud = 1.0 if frozen else self._listen()
@@ -425,46 +418,42 @@ class Stepper:
 
     def _problem(self, loss: Loss | None) -> str | None:
         """Why nothing can be measured, the same on every process; None where something can."""
-        problem = "no forward pass of the model was seen before step()"
+        problem: str | None = "no forward pass of the model was seen before step()"
         if loss is not None:
-            problem = loss.problem() or ""
-        if _reduce.is_distributed(self._process_group):
-            device = self.groups.params()[0].device
-            if _reduce.mean(float(bool(problem)), self._process_group, device) > 0.0:
-                problem = problem or "another process cannot"
-        return problem or None
+            problem = loss.problem()
+        device = self.groups.params()[0].device
+        if _reduce.mean(float(bool(problem)), self._process_group, device) > 0.0:
+            problem = problem or "another process cannot"
+        return problem
 
     def _measure(self, loss: Loss, value0: float, active: list[Tensor]) -> None:
-        probes = Probes(self._line, loss, value0, self.recorder.model, self._process_group)
-        moved = loss.weights_have_moved
+        moved, scale = loss.weights_have_moved, _scale_of(loss, active)
+        probes = Probes(self._line, loss, value0, self.recorder.model, active, scale)
         if repeats(self.rate) or moved:
             self._repeat(probes, moved)
         factor, status = self._factor()
         if self.rate.in_use is None and not self.settings.frozen:
             factor *= self.rate.trial
         grads = [p.grad for p in active]
-        scale = None if moved else scale_of(loss, active)
         self._line.begin(active)
         try:
             self._apply(factor)
-            slope = own_slope(probes, active, grads, scale)
+            probes.look_at_step(grads)
             if not (math.isfinite(probes.direction_norm) or self.settings.frozen):
                 name, dtype = type(self._base).__name__, active[0].dtype
                 raise RuntimeError(notices.ENDLESS.format(optimizer=name, dtype=dtype))
             is_out = self._see(probes.value0)
-            line = None if slope is None else self._probe_parts(probes, active, scale or 1.0)
+            line = self._probe_parts(probes)
             measuring = Measuring(
                 reach=self._reach,
                 probes=probes,
                 rate=self.rate,
-                slope=slope,
                 number=self.steps,
                 multiple=self._multiple,
                 scheduled=self.groups.scheduled,
                 limited=status is Status.CAPPED,
                 at_once=1.0 if self.averages is None else 1.0 - self.averages.share,
                 foreign=scale is None and not moved,
-                params=active,
                 tell=self._trouble.tell,
             )
             outcome = measuring.conclude()
@@ -487,16 +476,17 @@ class Stepper:
 
     def _keep_move(self, measuring: Measuring, outcome: StepOutcome) -> None:
         """Wait with this step's move for the next gradient."""
-        slope, parabola, move = measuring.slope, outcome.parabola, self._line.take_move()
-        if slope is not None and parabola is not None:
+        probes, parabola, move = measuring.probes, outcome.parabola, self._line.take_move()
+        if probes.slope is not None and parabola is not None:
             bend = parabola.curvature * self._multiple**2 * measuring.share
-            self._waiting = Waiting(self.steps, measuring.params, move, slope, bend)
+            self._waiting = Waiting(self.steps, probes.params, move, probes.slope, bend)
 
-    def _probe_parts(self, probes: Probes, active: list[Tensor], scale: float) -> GroupLine | None:
+    def _probe_parts(self, probes: Probes) -> GroupLine | None:
         """The loss where a random half of the groups stayed behind."""
-        if not parts(self.settings, self.rate) or self.rate.in_use is None:
+        scale, known = probes.scale or 1.0, probes.slope is not None
+        if not (known and parts(self.settings, self.rate)) or self.rate.in_use is None:
             return None
-        places, multiples = self.groups.places(active), self.groups.multiples()
+        places, multiples = self.groups.places(probes.params), self.groups.multiples()
         slopes = [s / scale for s in self._line.slopes_of(places)]
         moving = [k for k, place in enumerate(places) if place and multiples[k] > 0.0]
         if len(moving) < 2:
@@ -505,15 +495,10 @@ class Stepper:
         moved = {k for k, moves in draw if moves}
         with self._line.staying([i for k in moving if k not in moved for i in places[k]]):
             value = probes.evaluate()
-        tangent = math.fsum(slopes[k] for k in moved)
-        return GroupLine(
-            self.steps,
-            tuple(s / m if m > 0.0 else 0.0 for s, m in zip(slopes, multiples, strict=True)),
-            multiples,
-            tuple(k in moved for k in range(len(places))),
-            math.nan,
-            2.0 * (value - probes.value0 - tangent),
-        )
+        bend = 2.0 * (value - probes.value0 - math.fsum(slopes[k] for k in moved))
+        per_unit = tuple(s / m if m > 0.0 else 0.0 for s, m in zip(slopes, multiples, strict=True))
+        which = tuple(k in moved for k in range(len(places)))
+        return GroupLine(self.steps, per_unit, multiples, which, math.nan, bend)
 
     def _learn_ratios(self, line: GroupLine, outcome: StepOutcome) -> None:
         """Take note of what the groups' own lines say."""
@@ -523,7 +508,7 @@ class Stepper:
         multiple = max(m / r for m, r in zip(line.multiples, self.groups.ratios, strict=True))
         line = line._replace(bend=parabola.curvature * multiple**2)
         self.ratios = self.ratios.learned(line)
-        self.groups.ratios = self.ratios.applied
+        self.groups.measured_ratios = self.ratios.applied
 
     def _repeat(self, probes: Probes, moved: bool) -> None:
         """Evaluate the loss where the step begins once more."""
@@ -537,7 +522,6 @@ class Stepper:
         if not moved and not agree(again, first, tolerance):
             message = NOT_REPEATABLE.format(first=first, second=again)
             if self.rate.in_use is None:
-                self.plan()
                 raise NotRepeatableError(message)
             self._trouble.tell("repeat", message)
         probes.value0 = again
@@ -552,10 +536,10 @@ class Stepper:
     def _learn(self, measuring: Measuring, outcome: StepOutcome, factor: float) -> None:
         """Book a measurement."""
         cost, loss = measuring.probes.cost, measuring.probes.loss
-        if measuring.share != 1.0:
-            self._multiple = self.groups.publish(factor * measuring.share)
+        self._multiple = self.groups.publish(factor * measuring.share)
         if not self.settings.frozen and self.rate.in_use is not None:
             self._note_bound(measuring.limited)
+        decays = tuple(g.get("effective_weight_decay", 0.0) for g in self.groups.all)
         spent = measuring.rate.spent + cost.forward_equivalents / self._passes
         price = (3.0 if loss.calls_backward else 1.0) / self._passes
         self.rate = dataclasses.replace(measuring.rate, spent=spent, price=price)
@@ -564,7 +548,7 @@ class Stepper:
             effective_lr=self.groups.effective_lr,
             cost=cost + Cost(self._passes, self._passes),
             ratios=self.groups.ratios if self.settings.groups == "measured" else None,
-            weight_decay=None if self._decay is None else self.groups.effective_decays,
+            weight_decay=None if self._decay is None else decays,
             noise_scale=noise_scale(self._pairs, self._share).value,
         )
         self._trouble.refused = self._trouble.failed = 0
@@ -578,15 +562,10 @@ class Stepper:
         """What the history keeps of a measurement."""
         unit, found, rate = max(self.groups.units), self.rate.interval, outcome.effective_lr
         has_bound = math.isfinite(self._reach.bound.share) and outcome.length > 0.0
-        return RatePoint(
-            step=self.steps,
-            effective_lr=rate,
-            measured=None if found.value is None else found.value * unit,
-            low=found.low * unit,
-            high=found.high * unit,
-            bound=rate * measuring.limit / outcome.length if has_bound else math.inf,
-            decay=measuring.left * measuring.scheduled,
-        )
+        bound = rate * measuring.limit / outcome.length if has_bound else math.inf
+        measured = None if found.value is None else found.value * unit
+        low, high, decay = found.low * unit, found.high * unit, measuring.left * measuring.scheduled
+        return RatePoint(self.steps, rate, measured, low, high, bound, decay)
 
     # A step that is none
 
@@ -611,8 +590,7 @@ class Stepper:
 
     def _cannot_measure(self, loss: Loss | None, problem: str) -> None:
         """Say that nothing is measured, and how it could be; step at the rate in use, if any."""
-        following = self._trouble.cannot_measure(self.steps)
-        self.rate = dataclasses.replace(self.rate, next=following)
+        self.rate = dataclasses.replace(self.rate, next=self._trouble.cannot_measure(self.steps))
         overwritten = isinstance(loss, Tape) and loss.was_overwritten  # the next one keeps it
         retries = overwritten or self._was_mistaken or self.recorder.looks_again()
         retries = retries and self._trouble.may_pass
@@ -624,5 +602,4 @@ class Stepper:
         elif retries:
             self._hold(StepOutcome(0.0, 0.0, Status.COLLECTING, math.nan))
         else:
-            self.plan()
             raise ReplayError(message)

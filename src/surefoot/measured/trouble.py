@@ -24,15 +24,13 @@ _PATIENCE = 2
 class Trouble(Notices):
     """Counts refused losses and steps that could not be measured; says each thing once."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._lowest = 1.0
-        self.refused = 0
-        """Losses in a row that were not finite."""
-        self.idle = 0
-        """Calls without a gradient."""
-        self.failed = 0
-        """Steps in a row that were to be measured and could not."""
+    _lowest = 1.0
+    refused = 0
+    """Losses in a row that were not finite."""
+    idle = 0
+    """Calls without a gradient."""
+    failed = 0
+    """Steps in a row that were to be measured and could not."""
 
     def notice_idle(self, steps: int) -> None:
         """A call of ``step()`` without a gradient; a run that never had one is told so."""
