@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from surefoot import MeasuredLR
 from surefoot.measured.advice import predict
-from surefoot.measured.decay import TIMES, decay_form
+from surefoot.measured.decay import TIMES, decay_gain
 from surefoot.measured.noise import own_share
 from surefoot.measured.ratios import GroupLine, Ratios, drawn, estimate
 
@@ -208,7 +208,7 @@ def test_a_checkpoint_with_all_of_it_on_resumes_to_the_bit(options: dict[str, An
     ],
 )
 def test_how_decay_shrinks_the_weights_is_found_out(base: Any, gain: float) -> None:
-    assert decay_form(base(nn.Linear(5, 4).parameters())).gain == pytest.approx(gain, rel=0.01)
+    assert decay_gain(base(nn.Linear(5, 4).parameters())) == pytest.approx(gain, rel=0.01)
 
 
 @pytest.mark.parametrize("base", [torch.optim.Adam, torch.optim.RMSprop])

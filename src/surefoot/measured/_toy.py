@@ -8,7 +8,7 @@ import math
 import warnings
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -67,10 +67,8 @@ def first_answer(question: Callable[[Way], T]) -> T | None:
     """What the first way of making toys says that raises nothing; None where each does."""
     with _unheard():
         for how in itertools.product((torch.float64, torch.float32), (False, True), (False, True)):
-            try:
+            with suppress(Exception):  # in any words that a stranger's code may choose
                 return question(Way(*how))
-            except Exception:
-                continue  # in any words that a stranger's code may choose
     return None
 
 
@@ -199,15 +197,13 @@ def _copy_attributes(member: Optimizer, memo: dict[int, Any]) -> None:
     """All of the optimizer's own attributes, not only what it would pickle."""
     twin = memo[id(member)]
     for name, value in vars(member).items():
-        if name.startswith("_optimizer_") and name.endswith("_hooks"):
-            vars(twin)[name] = OrderedDict()
-        elif callable(value) and hasattr(type(member), name):
-            pass  # a step that a scheduler or a compiler has wrapped is tied to the real optimizer
-        else:
-            try:
-                vars(twin)[name] = copy.deepcopy(value, memo)
-            except Exception:  # a process group, a lock, a stream
-                vars(twin)[name] = value
+        if callable(value) and hasattr(type(member), name):
+            continue  # a step that a scheduler or a compiler has wrapped is tied to the real one
+        has_hooks = name.startswith("_optimizer_") and name.endswith("_hooks")
+        try:
+            vars(twin)[name] = OrderedDict() if has_hooks else copy.deepcopy(value, memo)
+        except Exception:  # a process group, a lock, a stream
+            vars(twin)[name] = value
 
 
 def _corners(member: Optimizer, toys: dict[Tensor, Tensor]) -> dict[int, Tensor]:
@@ -227,7 +223,7 @@ def _corners(member: Optimizer, toys: dict[Tensor, Tensor]) -> dict[int, Tensor]
     return {
         id(value): _corner(value, p, toys[p])
         for p, value in pairs
-        if isinstance(value, Tensor) and value.shape == p.shape
+        if isinstance(value, Tensor) and value.shape == p.shape and value not in toys
     }
 
 

@@ -128,10 +128,9 @@ class Averages:
     def watch(self, module: nn.Module) -> None:
         """Show the average to this module's forward passes in evaluation mode, and to its files."""
         if module not in self._handles:
+            before = Hook(self._before)
             handles: list[Any] = [
-                module.register_forward_pre_hook(
-                    Hook(self._before), prepend=True, with_kwargs=True
-                ),
+                module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
                 module.register_forward_hook(Hook(self._after), with_kwargs=True, always_call=True),
                 module.register_state_dict_post_hook(Hook(self._save)),
                 module.register_load_state_dict_post_hook(Hook(self._loaded)),

@@ -7,13 +7,11 @@ length and rate to another (2405.13698, 2505.13738), not the decay itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch.optim import Optimizer
 
 from surefoot.measured._toy import Toy, first_answer
 
-__all__ = ["TIMES", "DecayForm", "decay_form"]
+__all__ = ["TIMES", "decay_gain", "weight_decay"]
 
 TIMES = 1.0
 """Decay times in a run at its full rate: measured, docs/beyond-the-rate.md."""
@@ -22,34 +20,29 @@ _SOONEST = 100
 _STEPS, _DECAY = 64, 0.01
 
 
-@dataclass(frozen=True)
-class DecayForm:
-    """How an optimizer's weight decay shrinks the weights.
+def weight_decay(
+    gain: float, rate: float, left: float, step: int, total_steps: int | None
+) -> float:
+    """The weight decay of a group.
 
     Args:
-        gain: weights shrink by gain × rate × decay a step: 1 for decoupled decay, 1 / (1 − μ) for
-            an L2 term that goes through a heavy-ball memory.
+        gain: of its optimizer, see :func:`decay_gain`.
+        rate: that its next step is taken with.
+        left: what horizon and schedulers leave of it, so that decay falls along.
+        step: steps made before.
+        total_steps: length of the run; where it is not known, so far.
     """
-
-    gain: float
-
-    def decay(self, rate: float, left: float, step: int, total_steps: int | None) -> float:
-        """The weight decay of a group.
-
-        Args:
-            rate: that its next step is taken with.
-            left: what horizon and schedulers leave of it, so that decay falls along.
-            step: steps made before.
-            total_steps: length of the run; where it is not known, so far.
-        """
-        if rate <= 0.0:
-            return 0.0
-        length = total_steps or max(step + 1, _SOONEST)
-        return TIMES * left / (length * rate * self.gain)
+    if rate <= 0.0:
+        return 0.0
+    length = total_steps or max(step + 1, _SOONEST)
+    return TIMES * left / (length * rate * gain)
 
 
-def decay_form(base: Optimizer) -> DecayForm:
-    """How ``base`` decays, found out on a toy copy whose gradient is zero.
+def decay_gain(base: Optimizer) -> float:
+    """How ``base`` decays: its weights shrink by gain × rate × decay a step.
+
+    1 for decoupled decay, 1 / (1 − μ) for an L2 term that goes through a heavy-ball memory: found
+    out on a toy copy whose gradient is zero.
 
     Raises:
         ValueError: where its groups have no ``weight_decay``, or the weights do not shrink by a
@@ -61,7 +54,7 @@ def decay_form(base: Optimizer) -> DecayForm:
     found = first_answer(lambda how: [_shrinkage(Toy(base, how), times) for times in (1.0, 2.0)])
     once, twice = found or (0.0, 0.0)
     if once > 0.5 and abs(twice - once) <= 0.02 * once:
-        return DecayForm(round(once, 6))
+        return round(once, 6)
     raise ValueError(
         f'weight_decay="measured": {name} does not shrink its weights by rate × weight_decay, so '
         "there is no decay time to hold; use one with decoupled decay, as AdamW, or SGD"

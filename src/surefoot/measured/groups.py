@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from surefoot.measured.averaging import Averages
-from surefoot.measured.decay import DecayForm
+from surefoot.measured.decay import weight_decay
 
 __all__ = ["Groups"]
 
@@ -131,7 +131,7 @@ class Groups:
                     group["weight_decay"] = decay
 
     def decays(
-        self, form: DecayForm, factor: float, left: float, step: int, total_steps: int | None
+        self, gain: float, factor: float, left: float, step: int, total_steps: int | None
     ) -> list[float | None]:
         """Each group's weight decay for a step; None for those that are not to decay.
 
@@ -142,7 +142,7 @@ class Groups:
         for group, ratio in zip(self.all, self.ratios, strict=True):
             rate = float(group["lr"]) * factor * ratio
             decays = float(group["weight_decay"]) > 0.0 or not any_decays
-            found.append(form.decay(rate, left, step, total_steps) if decays else None)
+            found.append(weight_decay(gain, rate, left, step, total_steps) if decays else None)
             group["effective_weight_decay"] = found[-1] or 0.0
         return found
 

@@ -108,9 +108,8 @@ class Ratios:
         found = dataclasses.replace(self, applied=applied, lines=lines)
         if len(lines) < _FEWEST:
             return found
-        told = found.told()
         # as far as there is evidence: nothing of a ratio that is no larger than its own error
-        target = [_shrunk(r.value, r.low, r.high) for r in told]
+        target = [_shrunk(r.value, r.low, r.high) for r in found.told()]
         middle = math.exp(statistics.fmean(map(math.log, applied)))
         moved = [
             a / middle * min(max(t * middle / a, 1.0 / _STEP), _STEP)

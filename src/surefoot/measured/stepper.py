@@ -23,7 +23,7 @@ from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction, predict
 from surefoot.measured.averaging import Averages, take_averages, without_momentum
 from surefoot.measured.checkpoint import STATE, read, write
-from surefoot.measured.decay import decay_form
+from surefoot.measured.decay import decay_gain
 from surefoot.measured.due import is_due, parts, repeats
 from surefoot.measured.finite import GradientGauge, are_finite
 from surefoot.measured.groups import Groups
@@ -109,7 +109,7 @@ class Stepper:
             without_momentum(base)
             response = respond(base)
             self.averages = Averages(model, SHARE, POWER)
-        self._decay = decay_form(base) if settings.weight_decay == "measured" else None
+        self._decay = decay_gain(base) if settings.weight_decay == "measured" else None
         self._share = own_share(base) if settings.advice and not response.averaged else None
         share = settings.max_change
         if share is None:
