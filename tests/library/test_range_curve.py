@@ -195,6 +195,16 @@ def test_a_slow_start_is_not_a_plateau() -> None:
     assert feed([*flat, *descent()]) == (90, None)
 
 
+def test_null_among_the_losses_is_nan() -> None:
+    losses = [2.0 - 0.05 * i for i in range(30)] + [0.6 + 0.3 * i for i in range(10)]
+    losses[7] = math.nan
+    curve = make_curve(losses)
+    text = json.dumps({**json.loads(curve.to_json()), "loss": [*losses[:7], None, *losses[8:]]})
+    again = RangeCurve.from_json(text)
+    assert math.isnan(again.loss[7])
+    assert again.suggest() == curve.suggest()
+
+
 def test_the_curve_says_why_it_ended() -> None:
     model = nn.Linear(4, 1, bias=False)
     torch.manual_seed(0)

@@ -204,8 +204,11 @@ class RangeCurve(RangeData):
             return cls(
                 ramp=Ramp(**decode(content.pop("ramp"), tuple)),
                 stop=StopReason(content.pop("stop")),
+                loss=list(map(_or_nan, content.pop("loss"))),
                 validation=[
-                    ValidationPoint(**{**point, "lr": float(point["lr"])})
+                    ValidationPoint(
+                        **{**point, "lr": float(point["lr"]), "loss": _or_nan(point["loss"])}
+                    )
                     for point in content.pop("validation")
                 ],
                 cost=Cost(**content.pop("cost")),
@@ -214,6 +217,11 @@ class RangeCurve(RangeData):
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             name = "this text" if is_text else str(source)
             raise ValueError(f"{name} is not a range curve: {error}") from error
+
+
+def _or_nan(value: Any) -> Any:
+    """A loss as it was written; other programs write null for NaN."""
+    return math.nan if value is None else value
 
 
 def _plain(value: Any) -> float | None:
