@@ -124,7 +124,7 @@ def _dots_and_squares(
     return dots, squares
 
 
-_STRIP, _LONG_STRIP = 1 << 18, 1 << 22
+_STRIP, _LONG_STRIP = 1 << 18, 1 << 21
 """Elements of two tensors that a core's cache holds together; and of temporary tensors on
 accelerators, which take longer for many small ones."""
 

@@ -121,10 +121,10 @@ def test_a_replay_with_dropout_gives_the_loss_back() -> None:
 @pytest.mark.filterwarnings("ignore:.*Profiler clears events")
 @pytest.mark.parametrize("averaging", [True, False])
 def test_steps_that_do_not_measure_copy_nothing_to_the_host(averaging: bool) -> None:
-    """But for one number: whether the gradient is finite."""
+    """But for one number, whether the gradient is finite, and now and then the loss."""
     from torch.profiler import ProfilerActivity, profile
 
-    data, model = batches(40), net()
+    data, model, seen_copies = batches(200), net(), []
     optimizer = MeasuredLR(
         torch.optim.AdamW(model.parameters(), fused=True), model, averaging=averaging
     )
@@ -136,7 +136,9 @@ def test_steps_that_do_not_measure_copy_nothing_to_the_host(averaging: bool) -> 
         optimizer.zero_grad()
         copies = sum(e.count for e in seen.key_averages() if "DtoH" in e.key)
         if optimizer.last.cost.probes == 0:
-            assert copies <= 1
+            seen_copies.append(copies)
+    assert max(seen_copies) <= 2
+    assert sorted(seen_copies)[len(seen_copies) // 2] <= 1
 
 
 @pytest.mark.parametrize("base", ["sgd, fused", "adamw, fused", "adamw"])
@@ -145,13 +147,13 @@ def test_it_holds_one_copy_of_the_weights(base: str) -> None:
 
     def peaks(wrap: Callable[[nn.Module], Any]) -> tuple[float, float]:
         torch.manual_seed(0)
-        model = nn.Sequential(*(nn.Linear(1024, 1024, bias=False) for _ in range(12))).to(DEVICE)
-        weights = 12 * 4 * 1024**2
-        x, optimizer = torch.randn(4, 1024, device=DEVICE), wrap(model)
+        model = nn.Sequential(*(nn.Linear(2048, 2048, bias=False) for _ in range(12))).to(DEVICE)
+        weights = 12 * 4 * 2048**2
+        x, optimizer = torch.randn(4, 2048, device=DEVICE), wrap(model)
         gc.collect()  # what failing tests hold
         before = torch.cuda.memory_allocated() - weights
         between = measuring = 0.0
-        for step in range(12):
+        for step in range(24):
             F.mse_loss(model(x), x).backward()
             torch.cuda.reset_peak_memory_stats()
             optimizer.step()
@@ -315,9 +317,10 @@ def test_one_rank_of_nccl_is_no_rank(how: str, options: dict[str, Any]) -> None:
     else:
         policy = {"mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16)}
         model = fully_shard(spread, **(policy if "bf16" in how else {}))
-    data = batches(40)
+    data, alive = batches(40), []  # without its optimizer a model holds the average
     for m, called in ((alone, alone), (spread, model)):
         optimizer = MeasuredLR(torch.optim.AdamW(m.parameters()), called, overhead=0.5, **options)
+        alive.append(optimizer)
         losses = walk(called, optimizer, data)
         assert optimizer.rate.n >= 4
         assert losses[-1] < losses[0]

@@ -405,6 +405,22 @@ def test_a_nearly_flat_start_does_not_end_the_run() -> None:
     assert optimizer.rate.value is not None
 
 
+@pytest.mark.filterwarnings("ignore:the loss along the updates is no parabola")
+@pytest.mark.parametrize("options", [{}, {"total_steps": 100}], ids=["averaged", "decayed"])
+@pytest.mark.parametrize("rough", [lambda x: x.bfloat16(), lambda x: x + 3e4], ids=["bf16", "far"])
+def test_first_steps_that_drown_in_the_loss_are_followed_by_larger_ones(
+    rough: Callable[[Tensor], Tensor], options: dict[str, Any]
+) -> None:
+    """They say only that the rate is too low."""
+    model = mlp()
+    optimizer = MeasuredLR(torch.optim.AdamW(model.parameters(), 1e-4), model, **options)
+    start = F.mse_loss(model(X), Y).item()
+    for _ in range(100):
+        loop_step(optimizer, lambda: rough(F.mse_loss(model(X), Y)))
+    assert F.mse_loss(model(X), Y) < 0.7 * start
+    assert optimizer.rate.value is not None
+
+
 def test_a_loss_at_its_floor_does_not_let_the_rate_run_away() -> None:
     """Solved to rounding, with noise that nothing can fit, long after."""
     torch.manual_seed(0)

@@ -276,7 +276,7 @@ class RateState:
             new = Measurement(step, parabola.slope0 * filling, parabola.curvature * filling**2)
             found = dataclasses.replace(found, measurements=(*self.measurements, new)[-_KEPT:])
         if averaged:
-            found = found._learned_averaged(step, status, parabola)
+            found = found._learned_averaged(step, status, parabola, most)
         if fell or averaged:
             return found._fallen(step, parabola) if fell else found
         rate = found.interval
@@ -322,13 +322,18 @@ class RateState:
         sure = 1.0 + min(1.0, rate.relative_error)
         return min(rate.value, BEYOND * probed) / sure
 
-    def _learned_averaged(self, step: int, status: Status, parabola: Parabola | None) -> RateState:
+    def _learned_averaged(
+        self, step: int, status: Status, parabola: Parabola | None, most: float
+    ) -> RateState:
         """The minimum of the last few lines; the rate rises at most with the number of steps.
 
         So the first rate, which changes the weights by a thousandth, is a warm-up that ends where
         the measurements say.
         """
         lines, usual = Pooled(*self.pooled[:2]), self.pooled[2]
+        if status is Status.FLAT and not usual and self.in_use is not None:
+            farther = max(self.in_use, min(GROWTH * self.in_use, most))
+            return dataclasses.replace(self, in_use=farther, last=step, next=step + 1)
         if status in FITS and parabola is not None and parabola.is_finite:
             loud = abs(parabola.slope0)
             usual = usual or loud
