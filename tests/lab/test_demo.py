@@ -39,6 +39,7 @@ def short_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return here, printed.getvalue()
 
 
+@pytest.mark.slow
 def test_the_demo_ends_with_a_table_and_a_page(short_demo: tuple[Path, str]) -> None:
     here, printed = short_demo
     assert sorted(path.name for path in here.iterdir()) == ["report.html", "surefoot-demo"]
@@ -144,6 +145,7 @@ class _InThisProcess:
         pass
 
 
+@pytest.mark.slow
 def test_the_experiment_of_a_trial_is_the_method_as_listed(short_demo: tuple[Path, str]) -> None:
     runs = read_runs([short_demo[0] / "surefoot-demo"])
     (optimizer,) = (run.experiment["optimizer"] for run in runs if run.label == "Measured SGD")
@@ -151,6 +153,7 @@ def test_the_experiment_of_a_trial_is_the_method_as_listed(short_demo: tuple[Pat
     assert optimizer["init_args"] == {"total_steps": None}  # averaged weights: nothing is chosen
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_demo_at_once_and_quietly(here: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "surefoot_lab", "demo"],

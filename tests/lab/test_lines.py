@@ -81,6 +81,7 @@ def test_an_update_is_walked_along_in_its_own_length(asked: Path, tmp_path: Path
     assert found["tuned_rate"] is None
 
 
+@pytest.mark.slow
 def test_killed_and_called_again_it_writes_the_same_records(
     asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -250,6 +250,7 @@ def _rank_process(parent: int, rank: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a rank through /proc")
+@pytest.mark.slow
 def test_a_rank_killed_in_the_middle_ends_the_run_and_resume_continues_it(tmp_path: Path) -> None:
     experiment = _experiment("PAL", steps=400, checkpoint_every=20, eval_every=100)
     (tmp_path / "experiment.yaml").write_text(to_yaml(experiment))

@@ -201,6 +201,7 @@ def test_a_phone_scrolls_tables_not_the_page(browser: Browser, page: Path) -> No
     )
 
 
+@pytest.mark.slow
 def test_fifty_runs_open(browser: Browser, tmp_path: Path) -> None:
     for method in range(25):
         for seed in range(2):

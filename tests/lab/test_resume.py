@@ -135,6 +135,7 @@ def test_a_run_broken_off_at_any_step_is_continued_exactly(
     _assert_equal_runs(tmp_path / "whole", tmp_path / "broken")
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_is_continued_exactly(tmp_path: Path) -> None:
     """The real thing: kill -9, at a moment drawn anew at every run of this test."""
     experiment = _experiment(*METHODS["LABPAL"], steps=300)

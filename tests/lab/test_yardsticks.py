@@ -77,7 +77,10 @@ def test_quadratic_deep_is_the_published_problem(command: Command) -> None:
     assert yardsticks.train(task, method, 0)["figure"] == pytest.approx(345.21052, abs=0.005)
 
 
-@pytest.mark.parametrize("task", ["fmnist_2c2d", "fmnist_vae", "char_rnn"])
+@pytest.mark.parametrize(
+    "task",
+    ["fmnist_2c2d", pytest.param("fmnist_vae", marks=pytest.mark.slow), "char_rnn"],
+)
 def test_deepobs_problems_run(command: Command, data: Path, task: str) -> None:
     folders = [f"--{kind}={data}" for kind in ("fashion-mnist", "shakespeare")]
     options = ("--tasks", task, "--seeds", 0, "--steps", 2, "--methods", "AdamW", "linear")
@@ -107,6 +110,7 @@ def test_cifar_images_are_augmented_as_published(command: Command, data: Path) -
     torch.testing.assert_close(loss, expected)
 
 
+@pytest.mark.slow
 def test_nanogpt(command: Command, data: Path) -> None:
     words = ("measured Muon", "the recipe", "0.01, linear")
     options = ("--shakespeare", data, "--seeds", 0, "--steps", 2, "--methods", *words)

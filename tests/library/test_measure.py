@@ -336,6 +336,7 @@ class TestRuns:
         process.join()
         return heard
 
+    @pytest.mark.slow
     def test_killed_at_random_and_resumed_it_writes_the_same_records(self, tmp_path: Path) -> None:
         whole = self.start(tmp_path / "whole", 0)
         moments = random.Random()  # any moment will do, so every run of this test tries others

@@ -83,6 +83,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(n: int) -> None:
 
 @pytest.mark.parametrize("precision", [0.05, 0.1, 0.2])
 @pytest.mark.parametrize("noise", [0.1, 0.3])
+@pytest.mark.slow
 def test_it_covers_the_truth_when_sampling_stops_as_soon_as_it_is_narrow(
     precision: float, noise: float
 ) -> None:

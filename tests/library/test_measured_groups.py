@@ -85,6 +85,7 @@ def test_ratios_are_those_of_the_minimum_of_all_groups_together(coupling: float)
         assert math.copysign(1.0, shares[0]) == math.copysign(1.0, coupling)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_ratio_covers_the_truth() -> None:
     bends = torch.tensor([[4.0, 1.0], [1.0, 2.0]]).double()
     minimum = torch.tensor([0.6, 1.2]).double()
@@ -118,7 +119,7 @@ def test_a_group_whose_curvature_is_not_positive_keeps_its_ratio() -> None:
     assert abs(logs[1] - logs[0]) <= math.log(4.0)
 
 
-@pytest.mark.parametrize("rests", [1, 40])
+@pytest.mark.parametrize("rests", [1, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_group_that_rests_keeps_its_ratio(rests: int) -> None:
     """As one does whose rate a schedule holds at 0."""
     bends = torch.tensor([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0]]).double()
@@ -276,6 +277,7 @@ def test_an_update_of_fixed_length_tells_no_noise() -> None:
     assert own_share(torch.optim.Muon([nn.Parameter(torch.randn(5, 4))])) is None
 
 
+@pytest.mark.slow
 def test_the_noise_scale_of_a_quadratic_is_found() -> None:
     model = Valley(steep=2.0, size=16)
     base = torch.optim.SGD(model.groups(1e-4))

@@ -89,6 +89,7 @@ def test_what_is_measured_is_what_the_trials_below_draw() -> None:
 
 
 @pytest.mark.parametrize("precision", [0.1, 0.2])
+@pytest.mark.slow
 def test_the_interval_covers_the_true_rate_in_1000_trials(precision: float) -> None:
     """Sampled until the rate is known as well as wanted, at most 48 times; a look after each."""
     truth, covered = true_rate(), 0
@@ -133,6 +134,7 @@ def rms_relative(values: list[float], truth: float) -> float:
     return math.sqrt(sum((v / truth - 1) ** 2 for v in values) / len(values))
 
 
+@pytest.mark.slow
 def test_at_equal_cost_the_error_is_at_most_a_third_of_the_released_estimators() -> None:
     """Each against what it estimates. Trials in which the released one finds no minimum are left
     out of its error, which flatters it."""
