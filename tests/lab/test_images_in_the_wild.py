@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,14 @@ def test_what_may_be_a_class_or_a_part_is_asked_about(
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
     with pytest.raises(UserError, match=message):
+        _load(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    _write(tmp_path, [(255 * RAMP).astype("uint8")])
+    os.mkfifo(tmp_path / "b" / "1.png")
+    with pytest.raises(UserError, match=r"b/1\.png: not a readable image \(no regular file\)"):
         _load(tmp_path)
 
 

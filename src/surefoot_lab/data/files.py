@@ -138,6 +138,8 @@ def decode(path: str) -> Image.Image:
             black and white, only its maker knows, and Pillow would clip it at 255.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+            raise OSError("no regular file")
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise UserError(
