@@ -174,10 +174,10 @@ def source(records: list[dict[str, Any]]) -> str:
 def draw(runs: Runs) -> plt.Figure:
     """Attempts against the distance to the searched constant rate, a mark a method and task."""
     figure, ax = plt.subplots(figsize=(10, 5), layout="constrained")
-    markers = "osD^vP*Xh<>"
+    markers = "osD^vP*Xh<>pd8"
     colours = {"measured AdamW": "#c1440e", "measured AdamW, length known": "#d9a441"}
     colours |= {"measured Muon": "#6c5b7b", "measured Muon, length known": "#b39ddb"}
-    shown = set()
+    tasks = []
     for i, ((task, steps), methods) in enumerate(runs.items()):
         row, constant = ROWS[task], searched(task, methods, "")
         yardstick = constant or searched(task, methods, "linear")
@@ -192,9 +192,9 @@ def draw(runs: Runs) -> plt.Figure:
             gap = base - mean if row.unit == "%" else 100.0 * (mean - base) / base
             place = found[0]["attempts"] * 1.03 ** (i - len(runs) / 2)
             colour = colours.get(name, "#1f6f8b" if found[0]["attempts"] > 1 else "#9a9a9a")
-            label = f"{row.title}, {steps:,}" if (task, steps) not in shown else None
-            shown.add((task, steps))
-            ax.plot(place, gap, markers[i % len(markers)], color=colour, alpha=0.85, label=label)
+            ax.plot(place, gap, markers[i % len(markers)], color=colour, alpha=0.85)
+        marker = {"marker": markers[i % len(markers)], "linestyle": "", "color": "#444444"}
+        tasks.append(plt.Line2D([], [], label=f"{row.title}, {steps:,}", **marker))
     ax.axhline(0.0, color="black", linewidth=0.8)
     ax.set(xscale="log", xlabel="attempts (runs that the figure costs)")
     ax.set_yscale("symlog", linscale=0.5)
@@ -213,7 +213,7 @@ def draw(runs: Runs) -> plt.Figure:
         plt.Line2D([], [], marker="s", linestyle="", color="#9a9a9a", label="other methods"),
     ]
     figure.legend(handles=handles, frameon=False, loc="outside right upper")
-    figure.legend(frameon=False, loc="outside right lower")
+    figure.legend(handles=tasks, frameon=False, loc="outside right lower")
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     return figure

@@ -121,24 +121,23 @@ def test_a_replay_with_dropout_gives_the_loss_back() -> None:
 @pytest.mark.filterwarnings("ignore:.*Profiler clears events")
 @pytest.mark.parametrize("averaging", [True, False])
 def test_steps_that_do_not_measure_copy_nothing_to_the_host(averaging: bool) -> None:
-    """But for one number, whether the gradient is finite, and now and then the loss."""
+    """But for whether the gradient is finite, and the loss where it is heard: a number each."""
     from torch.profiler import ProfilerActivity, profile
 
-    data, model, seen_copies = batches(200), net(), []
+    data, model = batches(40), net()
     optimizer = MeasuredLR(
         torch.optim.AdamW(model.parameters(), fused=True), model, averaging=averaging
     )
     walk(model, optimizer, data)
     for x, y in batches(20):
+        hears = optimizer._stepper._listens
         F.cross_entropy(model(x), y).backward()
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
             optimizer.step()
         optimizer.zero_grad()
         copies = sum(e.count for e in seen.key_averages() if "DtoH" in e.key)
         if optimizer.last.cost.probes == 0:
-            seen_copies.append(copies)
-    assert max(seen_copies) <= 2
-    assert sorted(seen_copies)[len(seen_copies) // 2] <= 1
+            assert copies <= 1 + hears
 
 
 @pytest.mark.parametrize("base", ["sgd, fused", "adamw, fused", "adamw"])

@@ -315,7 +315,7 @@ class RateState:
             if in_use is None:
                 return 0.5 * probed
             falls = math.fsum(m.slope for m in self.measurements[-rate.n :]) < 0.0
-            return max(in_use, min(GROWTH * in_use, most)) if falls else in_use / GROWTH
+            return _farther(in_use, most) if falls else in_use / GROWTH
         if self.is_misfit:
             return max(rate.low, 0.1 * rate.value)
         # warm-up: as long as the rate is unsure, less of it, at worst half
@@ -331,16 +331,17 @@ class RateState:
         the measurements say.
         """
         lines, usual = Pooled(*self.pooled[:2]), self.pooled[2]
-        if status is Status.FLAT and not usual and self.in_use is not None:
-            farther = max(self.in_use, min(GROWTH * self.in_use, most))
-            return dataclasses.replace(self, in_use=farther, last=step, next=step + 1)
+        in_use = 1.0 if self.in_use is None else self.in_use
+        if status is Status.FLAT and not usual:  # no line has told anything yet
+            return dataclasses.replace(
+                self, in_use=_farther(in_use, most), last=step, next=step + 1
+            )
         if status in FITS and parabola is not None and parabola.is_finite:
             loud = abs(parabola.slope0)
             usual = usual or loud
             tame = min(1.0, _LOUD * usual / loud) if loud > 0.0 else 1.0
             usual += 0.2 * (tame * loud - usual)
             lines = lines.and_of(parabola.slope0, parabola.curvature, tame)
-        in_use = 1.0 if self.in_use is None else self.in_use
         wanted = 0.0 if status is Status.NON_FINITE else lines.minimum
         gain, whole = self.gains()
         power = FASTER if gain < STILL * whole else 1.0
@@ -388,6 +389,11 @@ def _mean_and_error(losses: Sequence[float]) -> tuple[float, float]:
 
 _pooled = functools.lru_cache(maxsize=4)(pool)
 """For states that have the same measurements, and whoever logs the rate at every step."""
+
+
+def _farther(in_use: float, most: float) -> float:
+    """A larger rate, where all that is known is that it may be larger."""
+    return max(in_use, min(GROWTH * in_use, most))
 
 
 def _promises(parabola: Parabola, probed: float) -> bool:

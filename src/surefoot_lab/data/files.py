@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import stat
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -138,7 +139,7 @@ def decode(path: str) -> Image.Image:
             black and white, only its maker knows, and Pillow would clip it at 255.
     """
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
             raise OSError("no regular file")
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
