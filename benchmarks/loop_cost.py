@@ -100,14 +100,16 @@ class Peaks:
     measuring: float = 0.0
 
 
-def peaks(base: str, *, measured: bool, count: int, side: int, steps: int) -> Peaks:
+def peaks(
+    base: str, *, measured: bool, averaged: bool = False, count: int, side: int, steps: int
+) -> Peaks:
     """The step alone, ``optimizer.step()``, after forward and backward pass."""
     model = layers(count, side)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     inner = BASES[base](model.parameters())
     optimizer: Any = inner
     if measured:
-        optimizer = MeasuredLR(inner, model, total_steps=10_000)
+        optimizer = MeasuredLR(inner, model, total_steps=None if averaged else 10_000)
     x = torch.randn(4, side)
     found = Peaks()
     for step in range(steps):
@@ -126,13 +128,13 @@ def peaks(base: str, *, measured: bool, count: int, side: int, steps: int) -> Pe
 
 
 def memory(
-    bases: list[str], count: int = 12, side: int = 2048, steps: int = 16
+    bases: list[str], count: int = 12, side: int = 2048, steps: int = 16, averaged: bool = False
 ) -> dict[str, Peaks]:
-    """Copies of the weights beyond the plain optimizer's step."""
+    """Copies of the weights that a step makes beyond the plain optimizer's."""
     found = {}
     for base in bases:
         plain = peaks(base, measured=False, count=count, side=side, steps=3).between
-        ours = peaks(base, measured=True, count=count, side=side, steps=steps)
+        ours = peaks(base, measured=True, averaged=averaged, count=count, side=side, steps=steps)
         found[base] = Peaks(ours.between - plain, ours.measuring - plain)
     return found
 

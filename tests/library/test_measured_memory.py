@@ -23,10 +23,16 @@ def loop_cost() -> ModuleType:
 
 
 @pytest.mark.filterwarnings("ignore:the loss along the updates is no parabola")
-@pytest.mark.parametrize("base", ["SGD", "AdamW"])
-def test_a_measured_step_holds_one_copy_of_the_weights(base: str, loop_cost: ModuleType) -> None:
-    """Twelve layers; what tensors hold, beyond the plain optimizer's step."""
-    (found,) = loop_cost.memory([base], count=12, side=1024, steps=8).values()
+@pytest.mark.parametrize("averaged", [False, True], ids=["decayed", "averaged"])
+@pytest.mark.parametrize(("base", "count"), [("SGD", 5), ("AdamW", 12)])
+def test_a_measured_step_makes_one_copy_of_the_weights(
+    base: str, count: int, averaged: bool, loop_cost: ModuleType
+) -> None:
+    """Layers without a small tensor; what tensors hold, beyond the plain optimizer's step."""
+    side, steps = 1024, 24 if averaged else 8
+    (found,) = loop_cost.memory(
+        [base], count=count, side=side, steps=steps, averaged=averaged
+    ).values()
     assert 0.9 < found.measuring <= 1.1
     assert found.between <= 0.1
 

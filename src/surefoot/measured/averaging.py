@@ -38,6 +38,8 @@ _OTHERS = 8
 weights after a step (clamp them, normalize them) are fewer."""
 _LOOKS = 16
 """Steps at whose start it is seen whether the loop does so."""
+_WITNESSED = 1 << 14
+"""Values of one parameter that tell whether another hand wrote to it."""
 _averages_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """By parameter, all that average it."""
 
@@ -79,6 +81,14 @@ def _as(average: Tensor, p: Tensor) -> Tensor:
 def _local(p: Tensor) -> Tensor:
     """Its values, of this process's shard."""
     return getattr(p, "_local_tensor", p).detach()
+
+
+def _some_of(p: Tensor) -> Tensor:
+    """A few of its values: where it is large, its first rows."""
+    local = _local(p)
+    if local.numel() <= _WITNESSED:
+        return local
+    return local[: max(1, _WITNESSED * len(local) // local.numel())]
 
 
 def _a_small_one(params: Sequence[Tensor]) -> Tensor | None:
@@ -200,7 +210,7 @@ class Averages:
     def _mark_as_own(self) -> None:
         """Remember what a weight is, and how often it was written to, when the step is over."""
         if (p := self._witness) is not None:
-            self._mark = p, version_of(p), _local(p).clone()
+            self._mark = p, version_of(p), _some_of(p).clone()
 
     def _is_others(self) -> bool:
         """Whether others have trained the weights since the last step: then it shows nothing."""
@@ -211,7 +221,8 @@ class Averages:
         if self._mark is None or self._loop_writes or self._is_shown:
             return False
         p, _, left = self._mark
-        return not torch.equal(_local(p), _as(left, _local(p)))
+        held = _some_of(p)
+        return not torch.equal(held, _as(left, held))
 
     def restart(self) -> None:
         """From here on y, x and z are the weights as they are; steps go on being as short."""
