@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from surefoot._evaluation import OF_NO_PARAMETER, Graphless, gradients_aside, scalar
+from surefoot._fresh_gradient import FreshGradient
 from surefoot._heads import count_heads
 from surefoot.outcome import Cost
 
@@ -39,7 +41,10 @@ class Closure:
         needs_graph: whether its loss differentiates inside, so that it is not to be had under
             ``no_grad``.
         counts_heads: whether :meth:`gradient` counts the heads that the loss adds up.
+        watches: whether :meth:`gradient` looks at what becomes of gradients in the closure.
         heads: how many those are.
+        has_own_gradient: False if the closure was seen to change its gradients after
+            ``backward()``, by clipping them, say.
         cost: what was spent so far.
     """
 
@@ -50,7 +55,9 @@ class Closure:
     _: KW_ONLY
     needs_graph: bool = False
     counts_heads: bool = False
+    watches: bool = False
     heads: int = 1
+    has_own_gradient: bool = True
     cost: Cost = field(default_factory=Cost)
 
     @property
@@ -62,9 +69,14 @@ class Closure:
         """The loss, with the gradient left in ``.grad`` of every parameter."""
         for p in self.params:
             p.grad = None
-        with torch.enable_grad():
+        fresh = FreshGradient(self.params)
+        watching = self.watches and self.calls_backward is not False
+        with torch.enable_grad(), fresh.watching() if watching else nullcontext():
             loss = self.closure()
-        self.calls_backward = any(p.grad is not None for p in self.params)
+        found = [p for p in self.params if p.grad is not None]
+        self.calls_backward = bool(found)
+        if watching and found:
+            self.has_own_gradient = fresh.scale_since(found) == 1.0
         checked = scalar(loss)
         if self.counts_heads:
             self.heads = count_heads(loss)

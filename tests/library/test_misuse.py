@@ -14,6 +14,7 @@ import pytest
 import torch
 from _problems import Quadratic, assert_same, batches, closure_for, noisy, snapshot
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from surefoot import (
     GOLS,
@@ -501,3 +502,28 @@ def test_a_loss_that_nothing_holds_from_below_is_told() -> None:
             (-model(X).square().mean()).backward()
             optimizer.step()
             optimizer.zero_grad()
+
+
+@every
+def test_gradients_that_a_closure_changes_after_backward_are_told(make: Any) -> None:
+    """Not those of several backward passes, nor where nothing was cut."""
+
+    def step(change: Callable[[nn.Module], None]) -> None:
+        model, data = noisy(), batches(2)
+        optimizer = make(model)
+
+        def closure() -> Any:
+            optimizer.zero_grad()
+            losses = [cross_entropy(model(x), y) / 2 for x, y in data]
+            for loss in losses:
+                loss.backward()
+            change(model)
+            return sum(losses)
+
+        optimizer.step(closure)
+
+    by_norm, by_value = nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_
+    for clip in (by_norm, by_value):
+        step(lambda m, clip=clip: clip(m.parameters(), 1e9))
+        with pytest.warns(match="changes its gradients after backward"):
+            step(lambda m, clip=clip: clip(m.parameters(), 0.01))

@@ -37,7 +37,7 @@ def per_sample(outputs: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(outputs, targets, reduction="none")
 
 
-SIGMA, SIZE, COUNT = 0.8, 8, 500
+SIGMA, SIZE, COUNT = 0.8, 8, 200
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,11 @@ from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
 from surefoot import _params, _reduce
+from surefoot._fresh_gradient import version_of
 from surefoot.measured.fresh_statistics import AT_ONCE, SOON, FreshStatistics
 from surefoot.replay import is_measuring
 from surefoot.replay._guests import Hook, ModeSwitch, hide_guests
 from surefoot.replay._state import Modes
-from surefoot.replay.loss import version_of
 
 __all__ = ["Averages", "take_averages", "without_momentum"]
 

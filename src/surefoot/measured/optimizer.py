@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from surefoot._evaluation import NOT_REPEATABLE, OF_NO_PARAMETER, agree
+from surefoot._fresh_gradient import have_changed, marks
 from surefoot._notices import Notices
 from surefoot._numbers import check_callable, check_count
 from surefoot.line import NotRepeatableError
@@ -27,7 +28,6 @@ from surefoot.measured.stepper import Stepper
 from surefoot.measured.wrapper import Wrapper
 from surefoot.outcome import Cost, StepOutcome
 from surefoot.replay import Tape, Watched
-from surefoot.replay.loss import have_changed, marks
 from surefoot.replay.tape import stop_abandoned
 
 __all__ = ["MeasuredLR"]
@@ -138,8 +138,18 @@ class MeasuredLR(Wrapper):
             # a fifth of a step is what they would see at once: less than their last bit
             averaging = False
             Notices().tell("rough", notices.ROUGH)
-        lengths = total_steps, horizon, step_adaptation, max_change
-        settings = Settings(*lengths, averaging, overhead, frozen, groups, weight_decay, advice)
+        settings = Settings(
+            total_steps=total_steps,
+            horizon=horizon,
+            step_adaptation=step_adaptation,
+            max_change=max_change,
+            averaging=averaging,
+            overhead=overhead,
+            frozen=frozen,
+            groups=groups,
+            weight_decay=weight_decay,
+            advice=advice,
+        )
         check_callable("on_measure", on_measure)
         super().__init__(optimizer)
         stop_abandoned()

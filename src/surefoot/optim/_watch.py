@@ -34,6 +34,11 @@ _GRADIENTS = (
     "that belongs to them. Let the closure return all of it (several batches: the mean of their "
     "losses), and call backward() nowhere else"
 )
+_CHANGED = (
+    "the closure changes its gradients after backward() (clips them?), so the slope of the loss, "
+    "which is read from them, is another one, and so are the steps. Leave that out: a line search "
+    "measures how far to go however long the gradient is"
+)
 _REFUSED = (
     "{} steps in a row were refused, because losses or gradients are not finite, at the start "
     "(loss {:.3g}) or wherever the search looked: nothing is trained"
@@ -101,8 +106,16 @@ class Watch:
             if p.grad is not None:  # the gradient itself remembers that a step computed it
                 p.grad._surefoot_version = p.grad._version  # type: ignore[attr-defined]
 
-    def made(self, params: Sequence[Tensor], outcome: StepOutcome, heads: int) -> None:
-        """Look at the outcome: a far step, refusals in a row, several heads."""
+    def made(
+        self,
+        params: Sequence[Tensor],
+        outcome: StepOutcome,
+        heads: int,
+        has_own_gradient: bool,
+    ) -> None:
+        """Look at the outcome: a far step, refusals in a row, several heads, clipped gradients."""
+        if not has_own_gradient:
+            self.tell("changed", _CHANGED)
         self._look_how_far(params, outcome.length)
         self._refused = self._refused + 1 if outcome.status is Status.NON_FINITE else 0
         self._has_moved = self._has_moved or outcome.length > 0.0

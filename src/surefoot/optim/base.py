@@ -233,6 +233,7 @@ class LineSearchOptimizer(Optimizer):
             self._grad_scaler,
             memory.closure_calls_backward,
             counts_heads=memory.steps == 0,
+            watches=memory.steps & (memory.steps - 1) == 0,  # ever more rarely
             needs_graph=memory.closure_needs_graph,
         )
         try:
@@ -241,7 +242,7 @@ class LineSearchOptimizer(Optimizer):
             self._watch.ends(params)
         outcome = dataclasses.replace(outcome, cost=call.cost)
         self._book(call, outcome)
-        self._watch.made(params, outcome, call.heads)
+        self._watch.made(params, outcome, call.heads, call.has_own_gradient)
         if self._on_measure is not None and outcome.status.measured:
             self._on_measure(outcome)
         return loss

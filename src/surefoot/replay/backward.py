@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surefoot.replay.loss import have_changed, marks, total
+from surefoot._fresh_gradient import have_changed, marks
+from surefoot.replay.loss import total
 
 __all__ = ["Hearing", "Listener", "factor_of"]
 

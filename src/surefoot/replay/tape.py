@@ -27,9 +27,10 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from surefoot._fresh_gradient import have_changed, marks
 from surefoot.replay._state import Surroundings
 from surefoot.replay.backward import Listener
-from surefoot.replay.loss import Loss, have_changed, marks, total
+from surefoot.replay.loss import Loss, total
 
 _on: list[Tape] = []
 """Tapes that record now. A loop that breaks off between forward and step leaves its own on."""
