@@ -522,8 +522,12 @@ def test_gradients_that_a_closure_changes_after_backward_are_told(make: Any) -> 
 
         optimizer.step(closure)
 
-    by_norm, by_value = nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_
-    for clip in (by_norm, by_value):
+    reads_slopes = make not in (LABPAL, ExactLineSearch, FullBatchPAL)
+    for clip in (nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_):
         step(lambda m, clip=clip: clip(m.parameters(), 1e9))
-        with pytest.warns(match="changes its gradients after backward"):
-            step(lambda m, clip=clip: clip(m.parameters(), 0.01))
+        cut = partial(lambda m, clip: clip(m.parameters(), 0.01), clip=clip)
+        if reads_slopes:
+            with pytest.warns(match="changes its gradients after backward"):
+                step(cut)
+        else:
+            step(cut)

@@ -233,7 +233,6 @@ class LineSearchOptimizer(Optimizer):
             self._grad_scaler,
             memory.closure_calls_backward,
             counts_heads=memory.steps == 0,
-            watches=memory.steps & (memory.steps - 1) == 0,  # ever more rarely
             needs_graph=memory.closure_needs_graph,
         )
         try:
@@ -312,14 +311,19 @@ class LineSearchOptimizer(Optimizer):
             untried=self.memory.steps == 0,
         )
 
-    def _gradient(self, call: Closure, probes_differentiate: bool = False) -> tuple[Tensor, Active]:
+    def _gradient(
+        self, call: Closure, takes_slope0: bool = True, probes_differentiate: bool = False
+    ) -> tuple[Tensor, Active]:
         """Forward and backward at the present weights.
 
         Args:
             call: the closure.
+            takes_slope0: whether the slope is read from the gradient, which must be the loss's own.
             probes_differentiate: whether one that leaves ``backward()`` to the optimizer sees it on
                 the line.
         """
+        steps = self.memory.steps
+        call.watches = takes_slope0 and steps & (steps - 1) == 0  # ever more rarely
         loss = call.gradient()
         differentiates = call.calls_backward or probes_differentiate
         if differentiates and _reduce.is_distributed(self._process_group):

@@ -244,7 +244,7 @@ class LABPAL(LineSearchOptimizer):
 
     def _accumulate(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """A batch of a larger one (iterative sampling): its gradient is added up."""
-        loss, active = self._gradient(call)
+        loss, active = self._gradient(call, takes_slope0=False)
         if not active.is_finite:
             return loss, rejected(float(loss))
         sums = active.memory(self.state, "gradient_sum")
@@ -254,7 +254,7 @@ class LABPAL(LineSearchOptimizer):
 
     def _reuse(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """The batch, or the last one of a larger batch, that moves the weights unmeasured."""
-        loss, active = self._gradient(call)
+        loss, active = self._gradient(call, takes_slope0=False)
         direction = self._direction(active)
         if direction is None:
             return loss, rejected(float(loss))
@@ -283,7 +283,7 @@ class LABPAL(LineSearchOptimizer):
     def _begin_to_measure(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """The batch that completes the direction to be measured is measured first."""
         with self._quiet_room() as room:
-            loss, active = self._gradient(call)
+            loss, active = self._gradient(call, takes_slope0=False)
             value0 = self._mean(loss)
             if not (math.isfinite(value0) and active.is_finite):
                 return loss, rejected(value0)

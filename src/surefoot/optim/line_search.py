@@ -136,7 +136,9 @@ class LineSearch(LineSearchOptimizer):
         if memory.search.compares_batches:
             call.closure = samples = SampleLosses(call.closure)
         with self._quiet_room() as room:
-            loss, active = self._gradient(call, probes_differentiate=memory.search.takes_slopes)
+            loss, active = self._gradient(
+                call, memory.search.takes_slope0, probes_differentiate=memory.search.takes_slopes
+            )
             value0 = self._mean(loss)
             if not (math.isfinite(value0) and active.is_finite):
                 return loss, rejected(value0)

@@ -167,7 +167,7 @@ class PAL(LineSearchOptimizer):
 
     def _follow(self, call: Closure) -> tuple[Tensor, StepOutcome]:
         """A step of the averaged length, without a probe."""
-        loss, active = self._gradient(call)
+        loss, active = self._gradient(call, takes_slope0=False)
         direction = self._direction(active)
         if direction is None:
             return loss, rejected(float(loss))

@@ -24,12 +24,14 @@ class Search(ABC):
 
     Attributes:
         compares_losses: whether the loss must be the same when it is evaluated again.
+        takes_slope0: whether it needs how steep the start is, not only whether it falls.
         takes_slopes: whether it asks for slopes away from the start.
         compares_batches: whether it wants to know how noisy a batch is: see :meth:`knowing`.
         internal: fields that an optimizer sets, not its user.
     """
 
     compares_losses: ClassVar[bool] = True
+    takes_slope0: ClassVar[bool] = True
     takes_slopes: ClassVar[bool] = False
     compares_batches: ClassVar[bool] = False
     internal: ClassVar[tuple[str, ...]] = ("rounding",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from surefoot._numbers import check_count, check_positive
 from surefoot.line import Walkable
@@ -41,6 +42,8 @@ class ExactSearch(Search):
     *When it fails*: on the loss of one batch it does what it promises and trains badly: that
     minimum is not the minimum of the other batches.
     """
+
+    takes_slope0: ClassVar[bool] = False
 
     first_length: float = 0.1
     max_length: float = 10.0

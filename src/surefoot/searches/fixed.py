@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from surefoot.line import Walkable
 from surefoot.outcome import Status, StepOutcome
@@ -25,6 +26,8 @@ class FixedSearch(Search):
     *When it fails*: it evaluates nothing, so it goes uphill and into NaN as readily as downhill;
     its status, :attr:`Status.FIXED`, says so.
     """
+
+    takes_slope0: ClassVar[bool] = False
 
     t: float
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from surefoot._numbers import check_positive
 from surefoot.line import Walkable
@@ -39,6 +39,8 @@ class LargeBatchSearch(Search):
 
     *When it fails*: with several loss heads added up, the authors report that it tends to.
     """
+
+    takes_slope0: ClassVar[bool] = False
 
     measuring_length: float = 1.0
     max_length: float = 1.0
