@@ -62,7 +62,8 @@ class FreshGradient:
 
     def look(self) -> None:
         """A backward pass has ended."""
-        self._seen = [p for p in self._params if p.grad is not None]
+        # sparse ones have no norm in older versions of torch, and are refused at the step
+        self._seen = [p for p in self._params if p.grad is not None and not p.grad.is_sparse]
         self._norms = _norms(self._seen)
 
     def scale_since(self, params: Sequence[Tensor]) -> float | None:

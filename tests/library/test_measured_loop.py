@@ -69,13 +69,13 @@ def minimum_along(model: QuadraticModel, before: Tensor, after: Tensor) -> float
 
 
 def assert_measures_the_minimum(
-    model: QuadraticModel, optimizer: MeasuredLR, step: Callable[[], None], steps: int = 8
+    model: QuadraticModel, optimizer: MeasuredLR, step: Callable[[], Tensor | None], steps: int = 8
 ) -> None:
-    """At every step, against the matrix."""
+    """At every step, against the matrix; ``step`` may return where it begins."""
     for _ in range(steps):
         measure_now(optimizer)
         before = model.theta
-        step()
+        before = before if (begun := step()) is None else begun
         last = optimizer.last
         assert last is not None
         assert last.parabola is not None
@@ -132,6 +132,56 @@ def test_accumulated_gradients_are_judged_by_the_last_micro_batch() -> None:
 
     with pytest.warns(UserWarning, match="slopes are measured from losses"):
         assert_measures_the_minimum(model, optimizer, step)
+
+
+WRITES: dict[str, Callable[[Tensor], Any]] = {
+    "in place": lambda p: p.mul_(0.99),
+    "many at once": lambda p: torch._foreach_mul_([p], 0.99),
+    "through a view": lambda p: p.view(-1).mul_(0.99),
+    "copied": lambda p: p.copy_(0.99 * p),
+}
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_weights_written_after_the_backward_pass_are_where_the_line_begins(
+    write: Any, grad: bool
+) -> None:
+    """Weight decay by hand, say: no part of the loss, and not made again at each of its replays."""
+    model = QuadraticModel()
+    optimizer = sgd(model, overhead=99.0)
+
+    def step() -> Tensor:
+        model.loss().backward()
+        p = next(model.parameters())
+        with torch.set_grad_enabled(grad):
+            write(p.data if grad else p)
+        begun = model.theta
+        optimizer.step()
+        optimizer.zero_grad()
+        return begun
+
+    assert_measures_the_minimum(model, optimizer, step)
+
+
+def test_gradients_taken_elsewhere_are_judged_where_the_weights_are() -> None:
+    """Sharpness-aware minimization: up the gradient, a second gradient, back, and the step."""
+    model = QuadraticModel()
+    optimizer = sgd(model, overhead=99.0)
+
+    def step() -> None:
+        model.loss().backward()
+        ups = [0.05 * p.grad for p in model.parameters()]
+        with torch.no_grad():
+            torch._foreach_add_(list(model.parameters()), ups)
+        optimizer.zero_grad()
+        model.loss().backward()
+        with torch.no_grad():
+            torch._foreach_sub_(list(model.parameters()), ups)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    assert_measures_the_minimum(model, optimizer, step)
 
 
 @pytest.mark.parametrize("unscales", [False, True])

@@ -124,14 +124,17 @@ class Tape(Loss, Listener, TorchDispatchMode):
         Loss.__init__(self, model, params)
         self._devices, self._keeps = self._surroundings.devices, keeps_inputs
         self._own = {id(p) for p in params}
+        memories = [p.untyped_storage() for p in params if _place(p) is not None]
+        self._memories = {each._cdata: each for each in memories}
         self._entries: list[_Entry] = []
+        self._differentiated = 0  # of these, when something was the last time
         self._names: dict[int, tuple[weakref.ref[Tensor], Name | None]] = {}
         self._places: dict[Any, tuple[StorageWeakRef, Name | None]] = {}
         self._outside: dict[int, tuple[Tensor, int]] = {}
         self._refused: dict[int, str] = {}
-        self._seen: set[int] = set()
+        self._seen: set[Any] = set()  # nodes: their Python objects must live, to be the same ones
         self._drawn: set[int] = set()
-        self._is_too_long = False
+        self._is_too_long = self._have_moved = False
         self.thread = threading.get_ident()
         self.is_closed = False
         """Whether it records no more, for good."""
@@ -197,6 +200,10 @@ class Tape(Loss, Listener, TorchDispatchMode):
         kwargs = kwargs or {}
         if self.is_closed or torch._C._current_graph_task_id() != -1:  # a backward pass runs
             return func(*args, **kwargs)
+        written = _written(func, args, kwargs)
+        if any(self._is_weight(x) for x in written):  # a move, which a replay does not make again
+            self._have_moved = True  # many at once, or .data: no version counts it
+            return func(*args, **kwargs)
         flat, spec = tree_flatten((args, kwargs))
         given = [x for x in flat if isinstance(x, Tensor)]
         if not any(id(x) in self._own or self._follows(x) is not None for x in given):
@@ -207,7 +214,6 @@ class Tape(Loss, Listener, TorchDispatchMode):
             return func(*args, **kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags
         surroundings = Surroundings.capture(self._devices) if random else None
-        written = _written(func, args, kwargs)
         overwritten = {id(x) for x in written}
         taken = [self._taken(x, overwritten) for x in flat]
         entry = _Entry(func, taken, spec, surroundings, writes=func._schema.is_mutable)
@@ -226,6 +232,8 @@ class Tape(Loss, Listener, TorchDispatchMode):
         name, value = self._name_of(loss), loss.detach()
         self._call_it(value, name)
         self.values.append(value)
+        self._differentiated = len(self._entries)
+        self._seen.clear()
         before, was_on = marks(self._params), self in _on
         self.stop()
 
@@ -238,6 +246,11 @@ class Tape(Loss, Listener, TorchDispatchMode):
                 self.start()
 
         return end
+
+    def _is_weight(self, x: Tensor) -> bool:
+        """Whether it is a parameter, or shows a part of one's memory."""
+        place = _place(x)
+        return id(x) in self._own or (place is not None and place[0] in self._memories)
 
     def _call_it(self, x: Tensor, name: Name | None) -> None:
         self._names[id(x)] = (weakref.ref(x), name)
@@ -295,9 +308,9 @@ class Tape(Loss, Listener, TorchDispatchMode):
         waiting = [node]
         while waiting and len(self._seen) < _GRAPH:
             node = waiting.pop()
-            if node is None or id(node) in self._seen:
+            if node is None or node in self._seen:
                 continue
-            self._seen.add(id(node))
+            self._seen.add(node)
             if id(getattr(node, "variable", None)) in self._own:
                 self._seen.clear()  # another one may lead here, too
                 return True
@@ -309,6 +322,11 @@ class Tape(Loss, Listener, TorchDispatchMode):
         self._refused.setdefault(len(self._entries), reason)
 
     # Replaying
+
+    @property
+    def weights_have_moved(self) -> bool:
+        """Whether anybody but a model moved weights since the forward pass."""
+        return self._have_moved or super().weights_have_moved
 
     @property
     def was_overwritten(self) -> bool:
@@ -352,7 +370,7 @@ class Tape(Loss, Listener, TorchDispatchMode):
     def _needed(self) -> list[int]:
         """The entries that what was differentiated depends on."""
         wanted = {root.entry for root in self._roots if root is not None}
-        for i, entry in reversed(list(enumerate(self._entries))):
+        for i, entry in reversed(list(enumerate(self._entries[: self._differentiated]))):
             if i in wanted or entry.writes:  # perhaps through a view of what is wanted
                 wanted |= {i, *(x.entry for x in entry.flat if isinstance(x, Name))}
         return sorted(wanted)
