@@ -202,7 +202,7 @@ class Tape(Loss, Listener, TorchDispatchMode):
             return func(*args, **kwargs)
         written = _written(func, args, kwargs)
         if any(self._is_weight(x) for x in written):  # a move, which a replay does not make again
-            self._have_moved = True  # many at once, or .data: no version counts it
+            self._have_moved = True  # many at once or unnoticed: no version counts it
             return func(*args, **kwargs)
         flat, spec = tree_flatten((args, kwargs))
         given = [x for x in flat if isinstance(x, Tensor)]
