@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Variable
 
 from surefoot import _reduce
@@ -53,7 +53,8 @@ class FreshGradient:
                 waits = True
                 _when_it_ends(look)
 
-        hooks = [p.register_post_accumulate_grad_hook(computed) for p in self._params]
+        known = [p for p in self._params if not nn.parameter.is_lazy(p)]
+        hooks = [p.register_post_accumulate_grad_hook(computed) for p in known]
         try:
             yield
         finally:

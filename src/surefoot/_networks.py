@@ -25,7 +25,11 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 def is_deep(model: nn.Module) -> bool:
     """Whether there are layers on top of each other, so that a long step can undo them."""
-    return sum(p.dim() >= 2 for p in model.parameters()) >= 2
+    found = (
+        not name.endswith("bias") if nn.parameter.is_lazy(p) else p.dim() >= 2
+        for name, p in model.named_parameters()
+    )
+    return sum(found) >= 2
 
 
 def can_be_ruined(model: nn.Module | None) -> bool:

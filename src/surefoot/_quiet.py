@@ -117,7 +117,7 @@ class Buffers:
             (owner, name, buffer)
             for owner in self._module.modules()
             for name, buffer in owner._buffers.items()
-            if buffer is not None
+            if buffer is not None and not nn.parameter.is_lazy(buffer)
         ]
         last, self._owners = self._owners, owners
         if owners and [id(b) for _, _, b in owners] == [id(b) for _, _, b in last]:

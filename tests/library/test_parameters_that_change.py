@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from _measured import loop_step
 from _problems import LINE_SEARCHES, batches, closure_for, noisy, snapshot
 from torch import nn
 
@@ -16,6 +17,7 @@ from surefoot import (
     LABPAL,
     PAL,
     LineSearchOptimizer,
+    MeasuredLR,
 )
 
 MAKERS: dict[str, Callable[..., LineSearchOptimizer]] = {
@@ -61,6 +63,35 @@ def test_a_layer_frozen_later_stands_still_and_so_does_its_old_gradient(
     model.conv.requires_grad_(True)
     walk(model, optimizer, 10, seed=3)
     assert not torch.equal(model.conv.weight, frozen)
+
+
+def lazy() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.Tanh(), nn.LazyLinear(1))
+
+
+def falls(model: nn.Module, step: Callable[[Callable[[], torch.Tensor]], Any]) -> None:
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(2))
+    losses = [float(step(lambda: (model(x) - x[:, :1]).square().mean())) for _ in range(30)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@every
+def test_layers_whose_shape_the_first_batch_tells(make: Any) -> None:
+    model = lazy()
+    falls(model, make(model).step)
+
+
+@pytest.mark.filterwarnings("ignore:most of the last 50 steps were shortened")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"total_steps": 30}, {"total_steps": 30, "groups": "measured"}, {"advice": True}],
+    ids=str,
+)
+def test_layers_whose_shape_the_first_batch_tells_at_a_measured_rate(options: Any) -> None:
+    model = lazy()
+    optimizer = MeasuredLR(torch.optim.AdamW(model.parameters()), model, **options)
+    falls(model, partial(loop_step, optimizer))
 
 
 @every

@@ -399,7 +399,7 @@ def tensors_in(tree: Any, depth: int = 6) -> list[Tensor]:
 
 def _place(x: Tensor) -> Any:
     """Which part of which memory a tensor shows; None where that is no one part."""
-    if x.layout is not torch.strided or hasattr(x, "_local_tensor"):
+    if nn.parameter.is_lazy(x) or x.layout is not torch.strided or hasattr(x, "_local_tensor"):
         return None
     try:
         memory = x.untyped_storage()._cdata
