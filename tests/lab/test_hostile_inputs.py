@@ -65,6 +65,11 @@ TRAIN: dict[str, tuple[str | bytes, list[str], str]] = {
         [],
         "OneCycleLR ends after 1 steps, the run after 2",
     ),
+    "a schedule that cannot step": (
+        SMALL + "scheduler: {class_path: CosineAnnealingLR, init_args: {T_max: 0}}\n",
+        [],
+        "scheduler.init_args: CosineAnnealingLR fails at a step: integer modulo by zero",
+    ),
     "yes for a number": (
         SMALL + "optimizer: {class_path: SGD, init_args: {lr: yes}}\n",
         [],

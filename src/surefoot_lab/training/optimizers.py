@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import surefoot
 from surefoot_lab.build import argument_names, call, find
 from surefoot_lab.config import OptimizerConfig, SchedulerConfig
-from surefoot_lab.errors import UserError
+from surefoot_lab.errors import UserError, one_line
 from surefoot_lab.rivals import resolve
 from surefoot_lab.values import validated
 
@@ -156,10 +156,27 @@ def build_scheduler(
         config.class_path, ["torch.optim.lr_scheduler"], "scheduler.class_path", base=LRScheduler
     )
     filled = fill_in(constructor, config.init_args, extent)
-    scheduler = call(constructor, [optimizer], {**config.init_args, **filled}, "scheduler")
+    given = {**config.init_args, **filled}
+    scheduler = call(constructor, [optimizer], given, "scheduler")
+    if type(scheduler).__module__.startswith("torch."):
+        _check_step(constructor, len(optimizer.param_groups), given)
     if not callable(getattr(scheduler, "step", None)):
         raise UserError(f"scheduler.class_path: {config.class_path} is no scheduler (no step())")
     return scheduler, filled
+
+
+def _check_step(constructor: Callable[..., Any], groups: int, given: Mapping[str, Any]) -> None:
+    """Refuse arguments that only a step complains about, by one on weights of its own."""
+    toy = torch.optim.AdamW([{"params": [torch.zeros(1)]} for _ in range(groups)])
+    scheduler = constructor(toy, **given)
+    toy.step()
+    try:
+        scheduler.step(*[0.0] * isinstance(scheduler, ReduceLROnPlateau))
+    except Exception as error:
+        name = type(scheduler).__name__
+        raise UserError(
+            f"scheduler.init_args: {name} fails at a step: {one_line(error)}"
+        ) from error
 
 
 def check_reached(optimizer: torch.optim.Optimizer, cell: Mapping[str, Any]) -> None:
