@@ -94,6 +94,7 @@ class TestLinearRegression:
         analytic = math.sqrt((float(u @ u) + SIGMA**2) / (SIZE * COUNT))
         assert found.standard_error == pytest.approx(analytic, rel=0.1)
 
+    @pytest.mark.slow
     def test_the_standard_error_is_the_spread_of_minima_over_data_sets(self) -> None:
         """Fresh data sets of 32 batches, one line: the minima scatter as each of them says."""
         generator = torch.Generator().manual_seed(8)

@@ -126,7 +126,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "probabilistic")) for n in CASES],
+)
 def test_every_search_keeps_the_contract_and_its_papers_condition(name: str) -> None:
     factory, options = CASES[name]
     check_search(factory, **options)

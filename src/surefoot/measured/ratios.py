@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import random
 import statistics
 from collections.abc import Sequence
@@ -153,7 +154,7 @@ def _probed(lines: Sequence[GroupLine]) -> list[float]:
     return [m or mean for m in newest]
 
 
-def _row(values: Sequence[float]) -> Tensor:
+def _row(values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -220,22 +221,17 @@ def _fitted(pairs: Sequence[tuple[float, GroupLine]], rates: Tensor, strength: T
     rows, columns = torch.triu_indices(n, n)
     both = (strength[rows] * strength[columns]).sqrt()
     unit = torch.where(rows == columns, 1.0, 2.0) * both
-    features, values, common = [], [], 0.0
-    for silence, x in pairs:
-        place, moved = _row(x.multiples) / rates, _row(x.moved)
-        some = place * moved
-        whole, part = place[rows] * place[columns], some[rows] * some[columns]
-        # what the others add is a difference on one batch: its noise is not that of the whole
-        for feature, bend, of in (
-            (part, x.bend_some, moved),
-            (whole - part, x.bend - x.bend_some, 1.0 - moved),
-        ):
-            size = max(float((strength * place * of).sum()), 0.5 * abs(bend) / silence)
-            if size > 0.0:
-                features.append(feature * unit / size)
-                values.append(bend / silence / size)
-        common += x.bend / silence / float((strength * place.square()).sum()) / len(pairs)
-    matrix, target = torch.stack(features), _row(values)
+    loud, bend, some_bend = _row([[size, x.bend, x.bend_some] for size, x in pairs]).T
+    places, moved = _row([x.multiples for _, x in pairs]) / rates, _row([x.moved for _, x in pairs])
+    whole = places[:, rows] * places[:, columns]
+    part = whole * moved[:, rows] * moved[:, columns]
+    # what the others add is a difference on one batch: its noise is not that of the whole
+    features = torch.cat([part, whole - part]) * unit
+    values = torch.cat([some_bend, bend - some_bend]) / loud.repeat(2)
+    sizes = torch.cat([places * moved, places * (1.0 - moved)]) @ strength
+    sizes = torch.maximum(sizes, 0.5 * values.abs())
+    matrix, target = (x[sizes > 0.0] for x in (features / sizes[:, None], values / sizes))
+    common = float((bend / loud / (places.square() @ strength)).mean())
     # that nothing differs: every group's minimum is where the common one is
     prior = torch.where(rows == columns, common, 0.0).double()
     left = matrix.T @ matrix + _PRIOR * torch.eye(len(rows), dtype=torch.float64)
@@ -253,14 +249,17 @@ def _logs(slopes: Tensor, bends: Tensor) -> Tensor:
     not positive stays where it was.
     """
     start = _minimum_along(slopes, bends, torch.ones_like(slopes)) or 1.0
-    x = torch.full_like(slopes, start)
+    rows: list[list[float]] = bends.tolist()  # a few numbers: tensors would take longer
+    x = [start] * len(rows)
     for _ in range(100):
-        for k in range(len(x)):
-            own = float(bends[k, k])
-            if own > 0.0:
-                rest = float(slopes[k] + bends[k] @ x) - own * float(x[k])
+        before = x.copy()
+        for k, (slope, row) in enumerate(zip(slopes.tolist(), rows, strict=True)):
+            if (own := row[k]) > 0.0:
+                rest = slope + math.fsum(map(operator.mul, row, x)) - own * x[k]
                 x[k] = min(max(-rest / own, start / _FAR), start * _FAR)
-    logs = x.log()
+        if all(math.isclose(old, new, rel_tol=1e-12) for old, new in zip(before, x, strict=True)):
+            break
+    logs = _row(x).log()
     return logs - logs.mean()
 
 
