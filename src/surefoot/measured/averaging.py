@@ -20,7 +20,6 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
 from surefoot import _params, _reduce
@@ -30,7 +29,7 @@ from surefoot.replay import is_measuring
 from surefoot.replay._guests import Hook, ModeSwitch, hide_guests
 from surefoot.replay._state import Modes
 
-__all__ = ["Averages", "take_averages", "without_momentum"]
+__all__ = ["Averages", "take_averages"]
 
 _GRADIENT, _AVERAGE = "measured_gradient_at", "measured_average"
 _OTHERS = 8
@@ -45,17 +44,6 @@ _averages_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 Places = dict[int, tuple[Tensor, Tensor]]
 """What :meth:`Averages.write` keeps: y and x, by the parameter's place in the groups."""
-
-
-def without_momentum(optimizer: Optimizer) -> None:
-    """Leave Adam, SGD, Muon and their kin without momentum: the average takes its place."""
-    is_adam = "adam" in type(optimizer).__name__.lower()
-    for group in optimizer.param_groups:
-        if "momentum" in group:
-            off = {"momentum": 0.0, "nesterov": False, "dampening": 0.0}
-            group.update({name: value for name, value in off.items() if name in group})
-        elif is_adam and "betas" in group:
-            group["betas"] = (0.0, *group["betas"][1:])
 
 
 def take_averages(state_dict: dict[str, Any]) -> tuple[dict[str, Any], Places]:

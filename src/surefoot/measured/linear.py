@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch.optim import Optimizer, SparseAdam
 from surefoot import _params
 from surefoot.measured._toy import SETTLING, Toy, Way, first_answer
 
-__all__ = ["Response", "respond"]
+__all__ = ["Response", "averages_itself", "respond"]
 
 _AHEAD = 32
 _TOLERANCE = 0.02
@@ -49,6 +50,10 @@ class Response:
         at = min(max(step, 0), len(self.growth) - 1)
         now, later = self.growth[at], max(self.growth[at:])
         return max(1.0, later / now if now > 0.0 else later)
+
+    def idle(self, step: int) -> int:
+        """How many updates from ``step`` on are none: some warm up without moving."""
+        return sum(1 for _ in takewhile(lambda length: length == 0.0, self.growth[step:]))
 
 
 def respond(base: Optimizer) -> Response:
@@ -81,7 +86,7 @@ def respond(base: Optimizer) -> Response:
     if not hasattr(base, "param_groups"):
         raise TypeError(f"{type(base).__name__} shows no param_groups")
     _look(base)
-    averaged = all(callable(getattr(base, name, None)) for name in ("train", "eval"))
+    averaged = averages_itself(base)
 
     def answer(how: Way) -> str | tuple[float, ...]:
         reason = None if averaged else _objection(base, how)
@@ -93,6 +98,11 @@ def respond(base: Optimizer) -> Response:
     if found is None and first_answer(lambda how: _wants_closure(base, how)):
         raise TypeError(f"{type(base).__name__} evaluates the loss itself")
     return Response(averaged, found or (1.0,) * _AHEAD)
+
+
+def averages_itself(base: Optimizer) -> bool:
+    """Whether it has two sets of weights, and ``train()`` and ``eval()`` to change between them."""
+    return all(callable(getattr(base, name, None)) for name in ("train", "eval"))
 
 
 def _look(base: Optimizer) -> None:

@@ -201,14 +201,18 @@ class Measuring:
     def _nothing_moved(self) -> StepOutcome:
         """The step drowned in the weights' rounding: try a larger unit at the next one."""
         length, rate, flat = self.probes.direction_norm, self.rate, self.rate.flat + 1
+        self.limited = False
+        outcome = StepOutcome(self.multiple, length, Status.FLAT, self.probes.value0)
+        if length == 0.0 and (idle := self.reach.idle(self.number)) > 0:
+            self.rate = dataclasses.replace(rate, next=self.number + idle)
+            return outcome
         larger = 1e-3 * rate.norm / length if length > 0.0 and math.isfinite(length) else 1e4
         trial = min(rate.trial * min(max(larger, 2.0), 1e6), 1e30)
         following = self.number + (1 if rate.in_use is None else min(8 * flat, 1000))
         self.rate = dataclasses.replace(rate, trial=trial, flat=flat, next=following)
         if flat >= 6:
             self.tell("flat", notices.FLAT)
-        self.limited = False
-        return StepOutcome(self.multiple, length, Status.FLAT, self.probes.value0)
+        return outcome
 
     def _compare_slopes(self, places: tuple[float, ...]) -> None:
         """Decide where derivatives come from: from losses where gradient and losses disagree."""

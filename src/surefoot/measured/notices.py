@@ -21,6 +21,11 @@ ENDLESS = (
     "{optimizer}'s own step is not finite, though loss and gradient are: with weights in {dtype} "
     "its eps may be 0. Keep them in float32, and let autocast compute in half precision"
 )
+MOMENTUM = (
+    "{optimizer} has momentum that none of its settings turns off, and averaged weights do badly "
+    "with it: they are not averaged, and the rate is held. Pass total_steps if the length of the "
+    "run is known; averaging=True averages them all the same"
+)
 ROUGH = (
     "weights in half precision round small steps away, and cannot be averaged: keep them in "
     "float32, and let autocast compute in half precision; or end the run by finish(steps)"

@@ -72,6 +72,10 @@ class Reach:
         """How many times longer updates will be as the optimizer's memory fills."""
         return self.response.growth_to_come(self.filled_before + step)
 
+    def idle(self, step: int) -> int:
+        """How many steps from this one on the optimizer stands still by itself, as RAdam may."""
+        return self.response.idle(self.filled_before + step)
+
     def limit(self, rate: RateState, step: int, scheduled: float) -> float:
         """The longest step."""
         lowered = self.settings.left(step) * min(1.0, scheduled) * self.slower

@@ -15,21 +15,23 @@ from torch.optim import Optimizer
 from surefoot import _reduce
 from surefoot._evaluation import NOT_REPEATABLE, Graphless, agree
 from surefoot._networks import has_batch_norm, largest_change
+from surefoot._notices import Notices
 from surefoot._numbers import check_rates
 from surefoot._plain import from_plain, to_plain
 from surefoot.bound import Bound
 from surefoot.line import NotRepeatableError
 from surefoot.measured import notices
 from surefoot.measured.advice import Advice, Prediction, predict
-from surefoot.measured.averaging import Averages, take_averages, without_momentum
+from surefoot.measured.averaging import Averages, take_averages
 from surefoot.measured.checkpoint import STATE, read, write
 from surefoot.measured.decay import decay_gain
 from surefoot.measured.due import is_due, parts, repeats
 from surefoot.measured.finite import GradientGauge, are_finite
 from surefoot.measured.groups import Groups
 from surefoot.measured.history import RatePoint, remember
-from surefoot.measured.linear import respond
+from surefoot.measured.linear import averages_itself, respond
 from surefoot.measured.measuring import Measuring
+from surefoot.measured.momentum import leave_out_momentum
 from surefoot.measured.noise import SlopePair, Waiting, noise_scale, own_share
 from surefoot.measured.probes import Probes
 from surefoot.measured.rate import RateState
@@ -103,12 +105,19 @@ class Stepper:
         on_measure: Callable[[StepOutcome], None] | None,
     ) -> None:
         self._base, self.model, self.settings = base, model, settings
-        response = respond(base)
-        self.averages: Averages | None = None
-        if settings.averages and not response.averaged:
-            without_momentum(base)
+        given = [dict(group) for group in base.param_groups]
+        averages = settings.averages and not averages_itself(base)
+        has_momentum = averages and not leave_out_momentum(base)
+        try:
             response = respond(base)
-            self.averages = Averages(model, SHARE, POWER)
+        except BaseException:  # what is refused is left as it came
+            for group, own in zip(base.param_groups, given, strict=True):
+                group.update(own)
+            raise
+        if has_momentum and not settings.averaging:
+            averages = False
+            Notices().tell("momentum", notices.MOMENTUM.format(optimizer=type(base).__name__))
+        self.averages = Averages(model, SHARE, POWER) if averages else None
         self._decay = decay_gain(base) if settings.weight_decay == "measured" else None
         self._share = own_share(base) if settings.advice and not response.averaged else None
         share = settings.max_change
