@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from _measured import loop_step
+from benchmarks.any_optimizer import compared
 from torch import Tensor, nn
 from torch.optim import (
     SGD,
@@ -144,7 +145,7 @@ def test_settings_that_do_not_help_stay_as_they_are(name: str) -> None:
     make, expected = KEPT[name]
     base = make(net().parameters())
     before = copy.deepcopy(base.state_dict())
-    assert not leave_out_momentum(base)
+    assert leave_out_momentum(base) is None
     assert base.state_dict() == before
     assert {key: base.param_groups[0][key] for key in expected} == expected
 
@@ -171,6 +172,30 @@ def test_it_trains_with_nothing_given(name: str) -> None:
     first, *_ = [loop_step(optimizer, lambda: (model(x) - y).square().mean()) for _ in range(200)]
     model.eval()
     assert float((model(x) - y).square().mean().detach()) < 0.15 * first
+
+
+@pytest.mark.parametrize("base", [AdamW, lambda p: SGD(p, 1e-3, momentum=0.9)])
+def test_momentum_that_comes_back_is_left_out_again(base: Any) -> None:
+    """By a scheduler that cycles it, a checkpoint of the plain optimizer, a group that joins."""
+    model = net()
+    optimizer = MeasuredLR(base(model[0].parameters()), model)
+    optimizer.add_param_group({"params": model[2].parameters()})
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=30)
+    x = torch.randn(64, 6)
+
+    def step() -> None:
+        loop_step(optimizer, lambda: (model(x) - x[:, :1]).square().mean())
+        for group in optimizer.param_groups:
+            assert group.get("momentum", group.get("betas", (0.0,))[0]) == 0.0
+
+    for _ in range(20):
+        step()
+        schedule.step()
+        assert any(g.get("momentum") or g.get("betas", (0,))[0] for g in optimizer.param_groups)
+    plain = base(model[0].parameters())
+    plain.add_param_group({"params": model[2].parameters()})
+    optimizer.load_state_dict(plain.state_dict())
+    step()
 
 
 def test_averaging_that_is_asked_for_is_made_whatever_the_momentum() -> None:
@@ -207,3 +232,12 @@ def test_an_optimizer_that_warms_up_without_moving_is_waited_for(options: Any) -
             assert all(map(torch.equal, start, model.parameters()))
             assert optimizer._stepper.rate.trial == 1.0
     assert loss < 0.1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_optimizer_is_compared_and_one_refused() -> None:
+    best, measured = compared(AdamW, steps=60)
+    assert isinstance(measured, float)
+    assert measured < 2.0 * best
+    _, refused = compared(torch.optim.ASGD, steps=2)
+    assert "does not follow lr" in str(refused)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from surefoot.measured._toy import Toy, Way, first_answer
 
-__all__ = ["carried", "leave_out_momentum"]
+__all__ = ["LeftOut", "carried", "leave_out_momentum"]
 
 _BEFORE = 12
 """Steps under one gradient, before one that tells how much of them is left."""
@@ -61,30 +61,56 @@ def carried(base: Optimizer) -> Carried | None:
     return first_answer(answer)
 
 
-def leave_out_momentum(base: Optimizer) -> bool:
+class LeftOut:
+    """Which settings hold momentum, and what they are without: it stays away.
+
+    A scheduler that cycles it, a checkpoint and a group that joins bring it back.
+
+    Args:
+        parts: of ``betas`` that are 0; None where all settings are as they came.
+    """
+
+    def __init__(self, parts: tuple[int, ...] | None) -> None:
+        self._parts = parts
+        self._settings: list[list[tuple[str, Any]]] = []
+
+    def keep(self, groups: list[dict[str, Any]]) -> None:
+        """Write them where they are not, before a step."""
+        while len(self._settings) < len(groups):
+            group = groups[len(self._settings)]
+            off = _without(group, self._parts or ())
+            as_it_came = {name: group[name] for name in off}
+            self._settings.append([*(as_it_came if self._parts is None else off).items()])
+        for group, settings in zip(groups, self._settings, strict=False):
+            for name, value in settings:
+                if group[name] != value:
+                    group[name] = value
+
+
+def leave_out_momentum(base: Optimizer) -> LeftOut | None:
     """Set those settings of the groups to 0 that make steps remember where earlier ones went.
 
     As few as do it, among ``momentum``, ``beta``, ``beta1`` and the parts of ``betas``.
 
     Returns:
-        Whether none is left; if some would be, the settings stay as they were.
+        What keeps them; None if momentum would be left, and then they are as they were.
     """
-    before = carried(base)
+    before, groups = carried(base), base.param_groups
     if before is not None and before.share <= _NONE:
-        return True
-    kept = [dict(group) for group in base.param_groups]
-    lengths = [len(b) for group in kept for b in _betas(group).values()]
+        return LeftOut(None)
+    given = [dict(group) for group in groups]
+    lengths = [len(b) for group in given for b in _betas(group).values()]
     for parts in _choices(max(lengths, default=1)):
-        for group in base.param_groups:
-            group.update(_without(group, parts))
+        left_out = LeftOut(parts)
+        left_out.keep(groups)
         if before is None:  # a toy that takes no step: the usual names
-            return True
+            return left_out
         after = carried(base)
         if after is not None and after.share <= _NONE and _is_like(after, before):
-            return True
-        for group, own in zip(base.param_groups, kept, strict=True):
+            return left_out
+        for group, own in zip(groups, given, strict=True):
             group.update({name: own[name] for name in _without(group, parts)})
-    return False
+    return None
 
 
 def _is_like(after: Carried, before: Carried) -> bool:

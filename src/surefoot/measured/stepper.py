@@ -107,14 +107,14 @@ class Stepper:
         self._base, self.model, self.settings = base, model, settings
         given = [dict(group) for group in base.param_groups]
         averages = settings.averages and not averages_itself(base)
-        has_momentum = averages and not leave_out_momentum(base)
+        self._left_out = leave_out_momentum(base) if averages else None
         try:
             response = respond(base)
         except BaseException:  # what is refused is left as it came
             for group, own in zip(base.param_groups, given, strict=True):
                 group.update(own)
             raise
-        if has_momentum and not settings.averaging:
+        if averages and self._left_out is None and not settings.averaging:
             averages = False
             Notices().tell("momentum", notices.MOMENTUM.format(optimizer=type(base).__name__))
         self.averages = Averages(model, SHARE, POWER) if averages else None
@@ -376,6 +376,8 @@ class Stepper:
             known, total = self.rate.in_use is not None, self.settings.total_steps
             left = self.settings.left(self.steps) * self.groups.scheduled if known else 0.0
             decays = self.groups.decays(self._decay, factor, left, self.steps, total)
+        if self._left_out is not None:
+            self._left_out.keep(self._base.param_groups)
         self.groups.step(factor, self.averages, decays)
         self._multiple = self.groups.publish(factor)
 
