@@ -161,8 +161,19 @@ class Stepper:
         self.plan()
 
     def __getstate__(self) -> dict[str, Any]:
-        given = ("_base", "model", "settings", "averages", "_decay", "_share", "_reach", "groups")
-        found = ("rate", "ratios", "steps", "_cost", "_made", "history", "_pairs", "_losses")
+        given = ("_base", "model", "settings", "averages", "_left_out", "_decay", "_share")
+        found = (
+            "_reach",
+            "groups",
+            "rate",
+            "ratios",
+            "steps",
+            "_cost",
+            "_made",
+            "history",
+            "_pairs",
+            "_losses",
+        )
         about_the_loss = ("closure_differentiates", "_graphless")
         return {name: vars(self)[name] for name in (*given, *found, *about_the_loss)}
 
